@@ -1,0 +1,43 @@
+//! A checkpoint on disk: weights, optimizer moments and step, enough to go on bit for bit.
+//!
+//! `model.safetensors` holds the weights under the names of HF transformers, `optimizer.safetensors` the moments as
+//! `exp_avg.<name>` and `exp_avg_sq.<name>`, `state.json` what is not a tensor. `manifest.json` comes last: a folder
+//! without a manifest that verifies is no checkpoint.
+
+use serde::{Deserialize, Serialize};
+
+/// The format of `state.json` that this program writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// The weights.
+pub const MODEL: &str = "model.safetensors";
+/// The moments.
+pub const OPTIMIZER: &str = "optimizer.safetensors";
+/// What is not a tensor.
+pub const STATE: &str = "state.json";
+
+/// Name of the checkpoint of a path (`path-switching.main.g1`) after `step` updates.
+pub fn name(path: &str, step: u64) -> String {
+    format!("{path}.s{step}")
+}
+
+/// What a checkpoint holds beside tensors. It says nothing of the attempt that wrote it: two attempts that trained the
+/// same steps write the same bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Format of this file; a newer one is refused.
+    pub format: u32,
+    /// The path, for example `path-switching.main.g1`.
+    pub path: String,
+    /// Updates done; the position in the data is the step.
+    pub step: u64,
+    /// Arithmetic of the run.
+    pub precision: crate::job::Precision,
+    /// Name of the kernels behind the operations.
+    pub kernels: String,
+    /// Sequences that went through the model at once: it may change the last bits.
+    pub micro_batch: u32,
+    /// Steps that made no update.
+    pub skipped: Vec<u64>,
+}

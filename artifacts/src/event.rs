@@ -1,0 +1,121 @@
+//! What a trainer says: one JSON object a line on its standard output.
+//!
+//! The file that collects these lines is the record of an attempt: the daemon follows it while the trainer runs, reads
+//! it again after a restart, and recounts its numbers from it. So a line is complete only with its line feed, and
+//! nothing in it is ever a guess.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Digest;
+
+/// The format of the events that this program writes.
+pub const FORMAT: u32 = 1;
+
+/// Longest line, in bytes, that is read; a longer one is rubbish.
+pub const LONGEST_LINE: usize = 64 * 1024;
+
+/// One line: an event and when it was said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Line {
+    /// Seconds since the Unix epoch.
+    pub time: f64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened in a trainer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The first line: the trainer has read its job, its weights and its data.
+    Started {
+        /// Format of the events.
+        format: u32,
+        /// Number of the job.
+        job: u64,
+        /// The attempt.
+        attempt: u32,
+        /// The trainer's process.
+        pid: u32,
+        /// First step that this attempt trains.
+        step: u64,
+        /// Program and version.
+        program: String,
+        /// Name of the kernels behind the operations.
+        kernels: String,
+        /// Threads it computes with.
+        threads: u32,
+        /// Trainable parameters.
+        parameters: u64,
+    },
+    /// One optimizer update is done.
+    Step {
+        /// Its number, from 0.
+        step: u64,
+        /// Sequences `[first, end)` in the order of the stream.
+        sequences: [u64; 2],
+        /// First 16 hex digits of the BLAKE3 of the step's sequences in order, each `sequence_length + 1` tokens as
+        /// u32, little-endian, nothing between.
+        batch: String,
+        /// Mean nats a token, before the update.
+        loss: f64,
+        /// The rate of the update.
+        learning_rate: f64,
+        /// Global gradient norm before clipping.
+        grad_norm: f64,
+        /// Tokens trained so far on this path, this step included.
+        tokens: u64,
+        /// Tokens trained in a second, in this step.
+        tokens_per_second: f64,
+        /// The step was told to make no update.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        skipped: bool,
+    },
+    /// Held-out loss of one increment.
+    Evaluation {
+        /// Updates done.
+        step: u64,
+        /// The increment.
+        increment: u32,
+        /// Mean nats a target.
+        loss: f64,
+        /// `exp(loss)`.
+        perplexity: f64,
+        /// Bits a byte of text, where the bytes are known.
+        bits_per_byte: Option<f64>,
+        /// Targets.
+        tokens: u64,
+        /// Wall-clock seconds that it took.
+        seconds: f64,
+    },
+    /// A checkpoint is safe on disk.
+    Checkpoint {
+        /// Name of its folder.
+        path: String,
+        /// Updates done.
+        step: u64,
+        /// Digest of its manifest.
+        digest: Digest,
+        /// Size of all its files.
+        bytes: u64,
+    },
+    /// The job is done; its last checkpoint and evaluations stand before this line.
+    Finished {
+        /// Updates done: the job's `to`.
+        step: u64,
+    },
+    /// The trainer was asked to stop, and saved.
+    Stopped {
+        /// Updates done: the step of the last checkpoint.
+        step: u64,
+    },
+    /// The trainer cannot go on.
+    Failed {
+        /// Kind of failure, a word.
+        kind: String,
+        /// What happened, where, and what to do.
+        message: String,
+    },
+}

@@ -1,0 +1,196 @@
+//! What a trainer is told: one job, from a fixed step to a fixed step.
+//!
+//! `job.json` and the two files beside it hold results, never formulas: a learning rate for every step and the tokens
+//! of every sequence, so that a trainer needs to know nothing of paradigms, plans or the stream. Paths inside are
+//! absolute, or relative to the folder of `job.json`.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Digest;
+
+/// The format of `job.json` that this program writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// One attempt at one job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// Format of this file; a newer one is refused.
+    pub format: u32,
+    /// Number of the job.
+    pub job: u64,
+    /// Attempt at this job, from 1. Each attempt has a folder of its own.
+    pub attempt: u32,
+    /// Name of the path that is trained, for example `path-switching.main.g1`; checkpoints are named
+    /// `<path>.s<step>`.
+    pub path: String,
+    /// The model's `config.json`, in the format of HF transformers.
+    pub model: PathBuf,
+    /// Where the weights come from.
+    pub start: Start,
+    /// First step of the job, from 0. Both files beside this one begin here, also when the attempt starts later.
+    pub from: u64,
+    /// One past the last step; a checkpoint is saved there.
+    pub to: u64,
+    /// Tokens that a sequence predicts; it holds one more.
+    pub sequence_length: u32,
+    /// Sequences of one step.
+    pub sequences_per_step: u32,
+    /// Sequences that go through the model at once; it divides `sequences_per_step`.
+    pub micro_batch: u32,
+    /// With a token here, attention does not cross it: documents do not see each other.
+    pub mask_documents_at: Option<u32>,
+    /// Arithmetic of the run.
+    pub precision: Precision,
+    /// File of little-endian f64, one for each step from `from` to `to`.
+    pub learning_rates: PathBuf,
+    /// File of [`Piece`] records; see there.
+    pub sequences: PathBuf,
+    /// Files of little-endian u32 tokens that the pieces of `sequences` and of the held-out blocks point into.
+    pub token_files: Vec<PathBuf>,
+    /// Steps, in rising order, that make no update but keep their number, data and rate.
+    pub skip: Vec<u64>,
+    /// The optimizer.
+    pub optimizer: Optimizer,
+    /// Where and when checkpoints are saved.
+    pub checkpoints: Checkpoints,
+    /// What is evaluated, and when.
+    pub evaluation: Evaluation,
+    /// Threads to compute with; all cores if not given.
+    pub threads: Option<u32>,
+}
+
+/// Where a job's weights come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Start {
+    /// New weights, normal(0, `initializer_range`), from one ChaCha stream for each tensor's name.
+    New {
+        /// Seed of the run.
+        seed: u64,
+    },
+    /// The weights of an HF folder, with new moments.
+    Folder {
+        /// Folder with `model.safetensors` or its shards.
+        path: PathBuf,
+    },
+    /// Weights, moments and step of a checkpoint.
+    Checkpoint {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// Digest of its manifest.
+        digest: Digest,
+        /// Its step: the first one that this attempt trains.
+        step: u64,
+    },
+}
+
+/// Arithmetic of a run, fixed for its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// Everything in 32-bit floating point.
+    F32,
+}
+
+/// AdamW with decoupled weight decay, and clipping at a global norm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Optimizer {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay on matrices and embeddings, not on norms and biases.
+    pub weight_decay: f64,
+    /// Global gradient norm above which gradients are scaled by `clip / (norm + 1e-6)`.
+    pub clip: f64,
+}
+
+/// Where and when checkpoints are saved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoints {
+    /// Folder that holds the checkpoints' folders.
+    pub folder: PathBuf,
+    /// A checkpoint is saved at every multiple of this step count inside the job; at its end always.
+    pub every: Option<u64>,
+}
+
+/// What is evaluated, and when; at the end of the job always, if there is anything.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluation {
+    /// Also after every step count that is a multiple of this.
+    pub every: Option<u64>,
+    /// Whether the end of the job is evaluated.
+    pub at_end: bool,
+    /// Held-out blocks, by increment.
+    pub increments: Vec<HeldOut>,
+}
+
+/// The held-out blocks of one increment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeldOut {
+    /// Number of the increment, from 1.
+    pub increment: u32,
+    /// Its blocks. Each is read from its own start, in windows of `sequence_length` targets: window `w` sees the
+    /// tokens `[w * L, w * L + L]`. A block's first token is never a target.
+    pub blocks: Vec<Block>,
+}
+
+/// One held-out block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Block {
+    /// Where its tokens lie.
+    pub piece: Piece,
+    /// Bytes of text behind its targets, where known.
+    pub bytes: Option<u64>,
+}
+
+/// A run of tokens in one token file.
+///
+/// In the file `sequences` each piece is 16 bytes, little-endian: `file` u32, `count` u32, `first` u64. Pieces follow
+/// each other in the order of training; those of one sequence sum to `sequence_length + 1` tokens, so that no mark
+/// between sequences is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Piece {
+    /// Index into `token_files`.
+    pub file: u32,
+    /// Number of tokens.
+    pub count: u32,
+    /// Index of the first token in that file.
+    pub first: u64,
+}
+
+impl Piece {
+    /// Bytes of one record.
+    pub const BYTES: usize = 16;
+
+    /// The record as it stands in the file.
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..4].copy_from_slice(&self.file.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.count.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.first.to_le_bytes());
+        bytes
+    }
+
+    /// The piece that a record stands for.
+    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let [f0, f1, f2, f3, c0, c1, c2, c3, first @ ..] = *bytes;
+        Self {
+            file: u32::from_le_bytes([f0, f1, f2, f3]),
+            count: u32::from_le_bytes([c0, c1, c2, c3]),
+            first: u64::from_le_bytes(first),
+        }
+    }
+}
