@@ -1,1 +1,3 @@
-//! daemon
+//! `lrpathd` and `lrpathctl`: shards in, versions out.
+pub mod config;
+pub mod ledger;

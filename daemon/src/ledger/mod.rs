@@ -1,0 +1,4 @@
+//! The only door to the disk's truth.
+pub mod path;
+pub mod transition;
+pub mod tree;
