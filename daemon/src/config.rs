@@ -67,9 +67,9 @@ pub struct Config {
 #[serde(untagged)]
 pub enum Paradigms {
     /// One.
-    One(Paradigm),
+    One(#[schemars(with = "String")] Paradigm),
     /// Several, without repetition.
-    Several(Vec<Paradigm>),
+    Several(#[schemars(with = "Vec<String>")] Vec<Paradigm>),
 }
 
 /// When the main path trains.
@@ -176,6 +176,7 @@ pub struct ScheduleConfig {
     /// Share of an increment that its branch covers.
     pub alpha: f64,
     /// Shape of the decay.
+    #[schemars(with = "String")]
     pub decay: Decay,
     /// Share of a whole schedule that stays at peak; the shape's own if not given.
     pub hold: Option<f64>,
