@@ -1,0 +1,306 @@
+//! What the version tree is made of.
+//!
+//! The tree is a set of nodes. A transition touches a few of them, so that the copy in sled follows in one small
+//! transaction, and a digest over all nodes says whether two trees are the same.
+
+use artifacts::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::path::{CheckpointKey, Path, Step, Version};
+use super::transition::{
+    CutNumber, CutSource, Evaluation, FileFacts, Fixed, Increment, JobNumber, JobStart, Millis, Outcome, Release,
+    ShardTokens,
+};
+
+/// One node of the tree: the unit in which the copy in sled changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "node", rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "nodes are moved one at a time, on their way to sled")]
+pub enum Node {
+    /// What there is one of.
+    Run(Run),
+    /// An accepted shard, by its place in the order of acceptance, from 0.
+    Shard {
+        /// Its place.
+        order: u32,
+        /// The shard.
+        shard: Shard,
+    },
+    /// A shard that is being read, or whose reading went wrong.
+    Reading {
+        /// Its digest.
+        digest: Digest,
+        /// The attempts.
+        reading: Reading,
+    },
+    /// A file that was rejected, by the place of its record.
+    Rejected {
+        /// Place in the journal.
+        position: u64,
+        /// The file.
+        rejected: Rejected,
+    },
+    /// A file name whose bytes were accepted before.
+    Duplicate {
+        /// Path below the watched folder.
+        name: String,
+        /// The file.
+        duplicate: Duplicate,
+    },
+    /// A request to cut.
+    Cut {
+        /// Its number.
+        number: CutNumber,
+        /// The request.
+        cut: Cut,
+    },
+    /// A file that a request to cut still waits for.
+    CutFile {
+        /// The request.
+        number: CutNumber,
+        /// The file.
+        name: String,
+    },
+    /// A closed increment.
+    Increment(Increment),
+    /// What was done on a path.
+    Path {
+        /// The path.
+        path: Path,
+        /// What was done.
+        state: PathState,
+    },
+    /// A checkpoint.
+    Checkpoint {
+        /// Its name.
+        key: CheckpointKey,
+        /// What is known of it.
+        checkpoint: Checkpoint,
+    },
+    /// A job with its attempts.
+    Job {
+        /// Its number.
+        number: JobNumber,
+        /// The job.
+        job: Job,
+    },
+    /// A held-out loss.
+    Evaluation {
+        /// Weights: the path.
+        path: Path,
+        /// Weights: updates done.
+        step: Step,
+        /// What was measured.
+        evaluation: Evaluation,
+    },
+    /// A published version.
+    Release(Published),
+}
+
+impl Node {
+    /// The name of the node: unique, and ordered as a person would list them.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Run(_) => "run".to_owned(),
+            Self::Shard { order, .. } => format!("shard/{order:010}"),
+            Self::Reading { digest, .. } => format!("reading/{digest}"),
+            Self::Rejected { position, .. } => format!("rejected/{position:020}"),
+            Self::Duplicate { name, .. } => format!("duplicate/{name}"),
+            Self::Cut { number, .. } => format!("cut/{number:020}"),
+            Self::CutFile { number, name } => format!("cut-file/{number:020}/{name}"),
+            Self::Increment(increment) => format!("increment/{:010}", increment.version),
+            Self::Path { path, .. } => format!("path/{path}"),
+            Self::Checkpoint { key, .. } => format!("checkpoint/{}/{:020}", key.path, key.step),
+            Self::Job { number, .. } => format!("job/{number:020}"),
+            Self::Evaluation { path, step, evaluation } => {
+                format!("evaluation/{path}/{step:020}/{:010}", evaluation.increment)
+            }
+            Self::Release(published) => {
+                format!("release/{}/{:010}", published.release.paradigm, published.release.version)
+            }
+        }
+    }
+}
+
+/// A change of one node.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// The node is new, or has this value now.
+    Put(Node),
+    /// There is no node of this name any more.
+    Remove(String),
+}
+
+/// What there is one of.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// What was fixed at `init`.
+    pub fixed: Option<Box<Fixed>>,
+    /// A daemon holds the state, or died with it.
+    pub running: bool,
+    /// Somebody asked for a pause.
+    pub paused: bool,
+    /// The plan for the tokenizer's training: the first so many shards.
+    pub tokenizer_shards: Option<u32>,
+    /// Digest of the trained tokenizer.
+    pub tokenizer: Option<Digest>,
+    /// Number of the end-of-text token of a trained tokenizer.
+    pub end_of_text: Option<u32>,
+}
+
+/// An accepted shard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Digest of its bytes.
+    pub digest: Digest,
+    /// Name that it was taken under.
+    pub name: String,
+    /// The file as it was then.
+    pub file: FileFacts,
+    /// What tokenising gave; nothing while there is no tokenizer yet.
+    pub tokens: Option<ShardTokens>,
+    /// When it was accepted.
+    pub at: Millis,
+}
+
+/// Attempts to read a shard.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Name of the file.
+    pub name: String,
+    /// A child was started and has not been heard of.
+    pub open: bool,
+    /// Children that died while the daemon lived.
+    pub deaths: u32,
+    /// Deaths of the daemon, running, in which a child of this shard was open.
+    pub daemon_deaths: u32,
+}
+
+/// A file that was rejected.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// Digest of its bytes, where it could be read.
+    pub digest: Option<Digest>,
+    /// Path below the watched folder.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// What was wrong, and where.
+    pub reason: String,
+    /// When.
+    pub at: Millis,
+}
+
+/// A file whose bytes were accepted before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Duplicate {
+    /// Digest of the shard that it repeats.
+    pub digest: Digest,
+    /// The file as it was then.
+    pub file: FileFacts,
+}
+
+/// A request to cut.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Name of the version, if it was given one.
+    pub name: Option<String>,
+    /// Who asks.
+    pub source: CutSource,
+    /// When.
+    pub at: Millis,
+    /// What became of it.
+    pub outcome: CutOutcome,
+}
+
+/// What became of a request to cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum CutOutcome {
+    /// It is not decided.
+    Waiting,
+    /// It could not be met.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// It closed an increment.
+    Made {
+        /// The version.
+        version: Version,
+    },
+}
+
+/// What was done on a path.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathState {
+    /// Its first step.
+    pub from: Step,
+    /// One past the furthest step that was ever done.
+    pub reached: Step,
+    /// Steps that ended attempts have done, repeated ones included.
+    pub ran: u64,
+    /// The job that runs on it.
+    pub running: Option<JobNumber>,
+    /// Failures since the last progress.
+    pub failures: u32,
+    /// Not before this moment.
+    pub retry_at: Option<Millis>,
+    /// Why it is not tried any more.
+    pub failed: Option<String>,
+    /// Where the last job that finished ended: everything up to there is trained and evaluated.
+    pub finished: Step,
+}
+
+/// What is known of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// Size of its files.
+    pub bytes: u64,
+    /// The job that wrote it.
+    pub job: Option<JobNumber>,
+    /// When it was recorded.
+    pub at: Millis,
+    /// Why it cannot be used any more.
+    pub set_aside: Option<String>,
+}
+
+/// A job with its attempts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its attempts, the last one last; never empty.
+    pub attempts: Vec<Attempt>,
+}
+
+/// An attempt at a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// What was started.
+    pub start: JobStart,
+    /// When.
+    pub started_at: Millis,
+    /// How it ended.
+    pub end: Option<AttemptEnd>,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptEnd {
+    /// How.
+    pub outcome: Outcome,
+    /// Updates done.
+    pub reached: Step,
+    /// When.
+    pub at: Millis,
+}
+
+/// A published version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    /// What was published.
+    pub release: Release,
+    /// When.
+    pub at: Millis,
+}
