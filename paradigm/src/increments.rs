@@ -49,12 +49,12 @@ pub enum IncrementError {
         version: u32,
     },
     /// A count is 2^53 or more.
-    #[error("increment {version}: {source}")]
+    #[error("increment {version}: {reason}")]
     TooLarge {
         /// The version that it would have made.
         version: u32,
         /// What is too large.
-        source: TooLarge,
+        reason: TooLarge,
     },
     /// More increments than versions have numbers.
     #[error("there are more than {} increments", u32::MAX)]
@@ -69,7 +69,7 @@ impl Increment {
             return Err(IncrementError::NoSteps { version });
         }
         let end = units::sum("steps to its end", previous_end, steps)
-            .map_err(|source| IncrementError::TooLarge { version, source })?;
+            .map_err(|reason| IncrementError::TooLarge { version, reason })?;
         let decay_steps = decay_steps(steps, alpha);
         Ok(Self { version, alpha, steps, end, decay_steps, branch_point: end - decay_steps })
     }
@@ -116,7 +116,7 @@ pub fn check_alpha(alpha: f64) -> Result<(), IncrementError> {
 /// The smallest first increment, in steps, whose branch point does not lie before the end of the warm-up: W <= B_1.
 /// `None` where no countable one would do, as for alpha = 1 and any warm-up.
 ///
-/// Found by bisection, as B_1 grows with T_1.
+/// Found by bisection, as B_1 grows with T_1: it would do, and one step less would not.
 pub fn smallest_first_increment(warmup_steps: u64, alpha: f64) -> Result<Option<u64>, IncrementError> {
     check_alpha(alpha)?;
     let would_do = |steps: u64| steps - decay_steps(steps, alpha) >= warmup_steps;
@@ -157,9 +157,12 @@ mod tests {
 
     #[test]
     fn product_and_sum_are_rounded_each() {
-        // 0.35 * 90 is 31.499999999999996 as a double: neither the decimal 31.5 nor a fused product.
+        // 0.35 * 90 is 31.499999999999996 as a double, not the decimal 31.5.
         assert_eq!(decay_steps(90, 0.35), 31);
         assert_eq!(decay_steps(45, 0.7), 31);
+        // Fused, these would be one more and one less.
+        assert_eq!(decay_steps(9_007_199_254_740_954, 0.6), 5_404_319_552_844_572);
+        assert_eq!(decay_steps(9_007_199_254_740_952, 0.9), 8_106_479_329_266_858);
     }
 
     #[test]

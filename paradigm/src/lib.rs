@@ -5,15 +5,18 @@
 //! integers and the same learning rates. Hence no I/O, no clock, no randomness, and `libm` instead of the platform's
 //! `cos`, `exp` and `pow`. The method is that of arXiv 2410.04103.
 //!
-//! [`decay`] and [`schedule`] say which rate each step runs at, [`increments`] where a branch leaves the main path,
-//! [`plan`] which segments each paradigm trains, and [`report`] is the plan as a document and as rows.
+//! [`settings`], [`decay`] and [`schedule`] say which rate each step runs at, [`increments`] where a branch leaves the
+//! main path, [`plan`] which segments each paradigm trains, [`fit`] whether the warm-up fits into them, and [`report`] is
+//! all of it as a document and as rows.
 #![forbid(unsafe_code)]
 
 pub mod decay;
+pub mod fit;
 pub mod increments;
 pub mod plan;
 pub mod report;
 pub mod schedule;
+pub mod settings;
 pub mod units;
 
 #[cfg(test)]
@@ -23,4 +26,5 @@ pub use decay::Decay;
 pub use increments::{Increment, Increments};
 pub use plan::{Paradigm, Plan, Segment, SegmentKind};
 pub use report::{Report, Row};
-pub use schedule::{Schedule, Settings};
+pub use schedule::Schedule;
+pub use settings::Settings;

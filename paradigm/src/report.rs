@@ -5,9 +5,37 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::increments::Increments;
-use crate::plan::{Paradigm, Plan, PlanError, Segment, SegmentKind};
-use crate::schedule::{Schedule, Settings};
+use crate::fit::TooSmall;
+use crate::increments::{IncrementError, Increments};
+use crate::plan::{Paradigm, Plan, Segment, SegmentKind};
+use crate::schedule::{Schedule, ScheduleError};
+use crate::settings::{Settings, SettingsError};
+use crate::units::TooLarge;
+
+/// Why there is no such report, or no learning rates for it.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum ReportError {
+    /// The increments are refused.
+    #[error(transparent)]
+    Increment(#[from] IncrementError),
+    /// A total is 2^53 or more.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// An increment is too small under the settings.
+    #[error("{paradigm}: {reason}")]
+    TooSmall {
+        /// The paradigm that refuses it.
+        paradigm: Paradigm,
+        /// Which increment, and what would do.
+        reason: TooSmall,
+    },
+    /// The settings give no learning rates.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A segment has no schedule under the settings.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+}
 
 /// The three plans for the same increments. Its JSON form has its fields in this order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,7 +88,7 @@ pub struct Row {
 
 impl Report {
     /// The report for increments of these sizes in steps.
-    pub fn new(sizes: &[u64], alpha: f64) -> Result<Self, PlanError> {
+    pub fn new(sizes: &[u64], alpha: f64) -> Result<Self, ReportError> {
         let increments = Increments::new(sizes, alpha)?;
         let scratch = Plan::new(Paradigm::FromScratch, &increments)?;
         let from_scratch_steps = scratch.steps as f64;
@@ -88,14 +116,14 @@ impl Report {
 
     /// Whether the settings give rates for every segment of all three paradigms: no warm-up is longer than what holds
     /// it. The error says which one is, and which size would do.
-    pub fn check(&self, settings: &Settings) -> Result<(), PlanError> {
+    pub fn check(&self, settings: &Settings) -> Result<(), ReportError> {
         settings.validate()?;
         let increments = Increments::new(&self.increments, self.alpha)?;
         for paradigm in Paradigm::ALL {
             for increment in increments.as_slice() {
                 paradigm
                     .check_increment(settings, increment)
-                    .map_err(|source| PlanError::TooSmall { paradigm, source })?;
+                    .map_err(|reason| ReportError::TooSmall { paradigm, reason })?;
             }
         }
         Ok(())
@@ -103,7 +131,7 @@ impl Report {
 
     /// The learning rate of every step of every segment of all three paradigms, in this order, lazily. The settings are
     /// checked first, so that no row can fail. How many rows there are is the sum of [`Part::steps`].
-    pub fn rows(&self, settings: &Settings) -> Result<impl Iterator<Item = Row> + use<>, PlanError> {
+    pub fn rows(&self, settings: &Settings) -> Result<impl Iterator<Item = Row> + use<>, ReportError> {
         self.check(settings)?;
         let mut scheduled: Vec<(Paradigm, Segment, Schedule)> = Vec::new();
         for paradigm in Paradigm::ALL {

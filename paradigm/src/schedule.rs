@@ -7,70 +7,16 @@
 
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
-
 use crate::decay::Decay;
+use crate::settings::{Settings, SettingsError};
 use crate::units::{self, COUNT_LIMIT, TooLarge};
 
-/// What shapes the learning rates of a run. The default is the paper's.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// The maximal learning rate, at which the main path trains. Above 0.
-    pub peak: f64,
-    /// The minimal learning rate, at which a decay ends. From 0 to `peak`; above 0 for the exponential decay.
-    pub min: f64,
-    /// W, the steps in which a run from new weights rises to `peak`.
-    pub warmup_steps: u64,
-    /// R, the steps in which each later version of the continual paradigm rises to `peak` again.
-    pub rewarmup_steps: u64,
-    /// The shape of every decay.
-    pub decay: Decay,
-    /// The share of a whole schedule, its warm-up apart, that stays at `peak`, from 0 to 1. Where it is not given, the
-    /// shape's own: [`Decay::default_hold`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hold: Option<f64>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            peak: 3e-4,
-            min: 3e-5,
-            warmup_steps: 2000,
-            rewarmup_steps: 0,
-            decay: Decay::Cosine,
-            hold: None,
-        }
-    }
-}
-
-/// Why settings, or a segment under them, give no schedule.
+/// Why a segment has no schedule.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum ScheduleError {
-    /// The peak is zero, negative or no finite number.
-    #[error("peak: {peak} is no learning rate, it must be a finite number above 0")]
-    Peak {
-        /// The refused value.
-        peak: f64,
-    },
-    /// The minimum is negative, above the peak or no number.
-    #[error("min: {min} must lie between 0 and peak, which is {peak}")]
-    Min {
-        /// The refused value.
-        min: f64,
-        /// The peak that it was held against.
-        peak: f64,
-    },
-    /// An exponential decay never reaches 0.
-    #[error("min: an exponential decay never reaches 0, so min must be above 0; or choose another decay")]
-    ExponentialToZero,
-    /// The hold is no share.
-    #[error("hold: {hold} is no share, it must lie between 0 and 1")]
-    Hold {
-        /// The refused value.
-        hold: f64,
-    },
+    /// The settings give no learning rates.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// A count is 2^53 or more.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
@@ -109,33 +55,6 @@ pub enum ScheduleError {
         /// The step after the schedule's last one.
         end: u64,
     },
-}
-
-impl Settings {
-    /// Whether these numbers give learning rates at all. Every schedule is made of checked settings only.
-    pub fn validate(&self) -> Result<(), ScheduleError> {
-        let Self { peak, min, .. } = *self;
-        if !(peak > 0.0 && peak.is_finite()) {
-            return Err(ScheduleError::Peak { peak });
-        }
-        if !(0.0..=peak).contains(&min) {
-            return Err(ScheduleError::Min { min, peak });
-        }
-        if self.decay == Decay::Exponential && min == 0.0 {
-            return Err(ScheduleError::ExponentialToZero);
-        }
-        if let Some(hold) = self.hold.filter(|hold| !(0.0..=1.0).contains(hold)) {
-            return Err(ScheduleError::Hold { hold });
-        }
-        units::bounded("warmup_steps", self.warmup_steps)?;
-        units::bounded("rewarmup_steps", self.rewarmup_steps)?;
-        Ok(())
-    }
-
-    /// The hold that counts: the given one, else the shape's own.
-    pub fn hold_share(&self) -> f64 {
-        self.hold.unwrap_or_else(|| self.decay.default_hold())
-    }
 }
 
 /// The learning rates of one segment, or of the main path as a whole.
@@ -181,6 +100,7 @@ impl Schedule {
     /// Warm-up, hold, decay from `from` to `to`. Of the n steps after the warm-up the hold takes floor(hold*n + 1/2),
     /// but leaves at least one to the decay.
     fn whole(settings: &Settings, from: u64, to: u64, warmup_steps: u64) -> Result<Self, ScheduleError> {
+        settings.validate()?;
         units::bounded("end of the schedule", to)?;
         if to <= from {
             return Err(ScheduleError::NoSteps { from, to });
@@ -335,6 +255,15 @@ mod tests {
     }
 
     #[test]
+    fn rounding_takes_no_rate_out_of_its_bounds() {
+        // 3e-4 * (3e-5 / 3e-4) is below 3e-5, and 2e-4 * 13 / 13 is above 2e-4.
+        let branch = Schedule::branch(&Settings::default(), 0, 10).unwrap();
+        assert_eq!(branch.rate(9), 3e-5);
+        let settings = Settings { peak: 2e-4, warmup_steps: 13, ..Settings::default() };
+        assert_eq!(Schedule::main_path(&settings).unwrap().rate(12), 2e-4);
+    }
+
+    #[test]
     fn without_a_warmup_the_main_path_starts_at_peak() {
         let settings = Settings { warmup_steps: 0, ..Settings::default() };
         assert_eq!(Schedule::main_path(&settings).unwrap().rate(0), settings.peak);
@@ -391,47 +320,22 @@ mod tests {
     }
 
     #[test]
+    fn settings_are_checked_before_they_make_a_schedule() {
+        let good = Settings::default();
+        let to_zero = Settings { min: 0.0, decay: Decay::Exponential, ..good };
+        let refusal = Err(ScheduleError::Settings(SettingsError::ExponentialToZero));
+        assert_eq!(Schedule::branch(&to_zero, 0, 5), refusal);
+        assert_eq!(Schedule::scratch(&to_zero, 5_000), refusal);
+        assert!(Schedule::main_path(&Settings { warmup_steps: COUNT_LIMIT, ..good }).is_err());
+        let endless = Settings { rewarmup_steps: u64::MAX, ..good };
+        let refusal = Schedule::continual(&endless, 0, 5).unwrap_err().to_string();
+        assert!(refusal.starts_with("rewarmup_steps: "), "{refusal}");
+    }
+
+    #[test]
     fn counts_of_2_to_the_53_are_refused() {
         let settings = Settings::default();
         assert!(matches!(Schedule::scratch(&settings, COUNT_LIMIT), Err(ScheduleError::TooLarge(_))));
         assert!(matches!(Schedule::branch(&settings, COUNT_LIMIT - 1, 1), Err(ScheduleError::TooLarge(_))));
-        let endless = Settings { warmup_steps: COUNT_LIMIT, ..settings };
-        assert!(matches!(Schedule::main_path(&endless), Err(ScheduleError::TooLarge(_))));
-        let endless = Settings { rewarmup_steps: u64::MAX, ..settings };
-        assert!(matches!(endless.validate(), Err(ScheduleError::TooLarge(_))));
-    }
-
-    #[test]
-    fn settings_that_give_no_rates_are_refused() {
-        let good = Settings::default();
-        assert_eq!(good.validate(), Ok(()));
-        for peak in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert!(
-                matches!(Settings { peak, ..good }.validate(), Err(ScheduleError::Peak { .. })),
-                "{peak}"
-            );
-        }
-        for min in [-1e-9, 3.1e-4, f64::NAN] {
-            assert!(matches!(Settings { min, ..good }.validate(), Err(ScheduleError::Min { .. })), "{min}");
-        }
-        for hold in [-0.1, 1.1, f64::NAN] {
-            let refused = Settings { hold: Some(hold), ..good }.validate();
-            assert!(matches!(refused, Err(ScheduleError::Hold { .. })), "{hold}");
-        }
-        let to_zero = Settings { min: 0.0, decay: Decay::Exponential, ..good };
-        assert_eq!(to_zero.validate(), Err(ScheduleError::ExponentialToZero));
-        assert_eq!(Schedule::branch(&to_zero, 0, 5), Err(ScheduleError::ExponentialToZero));
-        assert_eq!(Settings { min: 0.0, ..good }.validate(), Ok(()));
-        assert_eq!(Settings { min: good.peak, hold: Some(1.0), ..good }.validate(), Ok(()));
-    }
-
-    #[test]
-    fn settings_are_read_with_the_paper_s_defaults_and_unknown_keys_are_refused() {
-        let read: Settings = serde_json::from_str(r#"{"decay":"multi-step","warmup_steps":5}"#).unwrap();
-        assert_eq!(read, Settings { decay: Decay::MultiStep, warmup_steps: 5, ..Settings::default() });
-        assert_eq!(read.hold_share(), 0.8);
-        assert!(serde_json::from_str::<Settings>(r#"{"warmup":5}"#).is_err());
-        let again: Settings = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
-        assert_eq!(again, read);
     }
 }

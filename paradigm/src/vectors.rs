@@ -6,7 +6,8 @@ use crate::decay::Decay;
 use crate::increments::{Increments, smallest_first_increment};
 use crate::plan::{Paradigm, Plan, Segment};
 use crate::report::Report;
-use crate::schedule::{Schedule, Settings};
+use crate::schedule::Schedule;
+use crate::settings::Settings;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
