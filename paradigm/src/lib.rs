@@ -1,1 +1,30 @@
-//! paradigm
+//! Learning-rate path switching as pure arithmetic: schedules, increments, and the three plans.
+//!
+//! A version's bits depend on these numbers, and people decide on budgets by them, so they are computed in one place
+//! only: the daemon, the command line and the planner all call this crate, natively and as WebAssembly, and get the same
+//! integers and the same learning rates. Hence no I/O, no clock, no randomness, and `libm` instead of the platform's
+//! `cos`, `exp` and `pow`. The method is that of arXiv 2410.04103.
+//!
+//! [`settings`], [`decay`] and [`schedule`] say which rate each step runs at, [`increments`] where a branch leaves the
+//! main path, [`plan`] which segments each paradigm trains, [`fit`] whether the warm-up fits into them, and [`report`] is
+//! all of it as a document and as rows.
+#![forbid(unsafe_code)]
+
+pub mod decay;
+pub mod fit;
+pub mod increments;
+pub mod plan;
+pub mod report;
+pub mod schedule;
+pub mod settings;
+pub mod units;
+
+#[cfg(test)]
+mod vectors;
+
+pub use decay::Decay;
+pub use increments::{Increment, Increments};
+pub use plan::{Paradigm, Plan, Segment, SegmentKind};
+pub use report::{Report, Row};
+pub use schedule::Schedule;
+pub use settings::Settings;
