@@ -8,14 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::path::{CheckpointKey, Path, Step, Version};
 use super::transition::{
-    CutNumber, CutSource, Evaluation, FileFacts, Fixed, Increment, JobNumber, JobStart, Millis, Outcome, Release,
-    ShardTokens,
+    CutNumber, CutSource, Evaluation, FileFacts, Fixed, Increment, JobNumber, JobStart, Millis, Outcome,
+    Release, ShardTokens,
 };
 
 /// One node of the tree: the unit in which the copy in sled changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "node", rename_all = "kebab-case")]
-#[expect(clippy::large_enum_variant, reason = "nodes are moved one at a time, on their way to sled")]
 pub enum Node {
     /// What there is one of.
     Run(Run),

@@ -45,7 +45,9 @@ pub struct CheckpointKey {
 
 /// Text that names no path or checkpoint.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` names no path: `<paradigm>.main.g<generation>` or `<paradigm>.v<version>.g<generation>` was expected")]
+#[error(
+    "`{0}` names no path: `<paradigm>.main.g<generation>` or `<paradigm>.v<version>.g<generation>` was expected"
+)]
 pub struct NoSuchName(pub String);
 
 impl fmt::Display for Path {
@@ -125,7 +127,9 @@ mod tests {
 
     #[test]
     fn a_name_has_one_spelling() {
-        for text in ["path-switching.main", "main.g1", "continual.v01.g1", "continual.v1.g1.x", "continual.v+1.g1"] {
+        for text in
+            ["path-switching.main", "main.g1", "continual.v01.g1", "continual.v1.g1.x", "continual.v+1.g1"]
+        {
             assert!(text.parse::<Path>().is_err(), "{text}");
         }
         assert!("path-switching.main.g1.s007".parse::<CheckpointKey>().is_err());

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use artifacts::Digest;
 use artifacts::job::{Optimizer, Precision};
-use paradigm::{Decay, Paradigm};
+use paradigm::{Decay, Paradigm, SegmentKind};
 use serde::{Deserialize, Serialize};
 
 use super::path::{CheckpointKey, Path, Step, Version};
@@ -373,20 +373,6 @@ pub struct IncrementPlan {
     pub rewarmup_steps: Step,
 }
 
-/// What a segment does to the learning rate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Segment {
-    /// Warm-up, then peak for ever.
-    Main,
-    /// A decay from the main path.
-    Branch,
-    /// A whole schedule from new weights.
-    Scratch,
-    /// A whole schedule from the last version.
-    Continual,
-}
-
 /// An attempt at a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobStart {
@@ -397,7 +383,7 @@ pub struct JobStart {
     /// The path that it trains.
     pub path: Path,
     /// What it does to the learning rate.
-    pub segment: Segment,
+    pub segment: SegmentKind,
     /// The version that needs it; none on the main path ahead.
     pub version: Option<Version>,
     /// First step of the job.

@@ -12,8 +12,8 @@ use paradigm::Paradigm;
 pub use super::node::*;
 use super::path::{CheckpointKey, Path, Step, Trajectory, Version};
 use super::transition::{
-    CutNumber, CutReason, Evaluation, Fixed, Increment, JobNumber, JobStart, Millis, Outcome, Record, ShardTokens,
-    Transition,
+    CutNumber, CutReason, Evaluation, Fixed, Increment, JobNumber, JobStart, Millis, Outcome, Record,
+    ShardTokens, Transition,
 };
 
 /// A transition that does not fit the tree: a fault of the program or of the journal, never of a user.
@@ -216,11 +216,18 @@ impl Tree {
             };
         }
         let main = self.path(&self.main_path()).filter(|_| paradigm == Paradigm::PathSwitching);
-        let serves = |job: JobNumber| self.attempt(job).is_some_and(|attempt| attempt.start.version == Some(version));
+        let serves =
+            |job: JobNumber| self.attempt(job).is_some_and(|attempt| attempt.start.version == Some(version));
         match main {
             Some(main) if main.running.is_some_and(serves) => VersionState::Training,
-            Some(main) if main.failed.is_some() && !self.branch_point_stands(increment) => VersionState::Failed,
-            _ if self.jobs.values().any(|job| job.attempts.iter().any(|a| a.start.serves(paradigm, version))) => {
+            Some(main) if main.failed.is_some() && !self.branch_point_stands(increment) => {
+                VersionState::Failed
+            }
+            _ if self
+                .jobs
+                .values()
+                .any(|job| job.attempts.iter().any(|a| a.start.serves(paradigm, version))) =>
+            {
                 VersionState::Waiting
             }
             _ => VersionState::Cut,
@@ -231,7 +238,9 @@ impl Tree {
     pub fn branch_point_stands(&self, increment: &Increment) -> bool {
         increment.plans.get(&Paradigm::PathSwitching).is_some_and(|plan| {
             plan.branch_point == 0
-                || self.checkpoint(&CheckpointKey { path: self.main_path(), step: plan.branch_point }).is_some()
+                || self
+                    .checkpoint(&CheckpointKey { path: self.main_path(), step: plan.branch_point })
+                    .is_some()
         })
     }
 }
@@ -289,7 +298,8 @@ impl Tree {
     /// # Errors
     /// The rule that it breaks.
     pub fn check(&self, transition: &Transition) -> Result<(), Contradiction> {
-        self.broken_rule(transition).map_or(Ok(()), |what| Err(Contradiction { position: self.position, what }))
+        self.broken_rule(transition)
+            .map_or(Ok(()), |what| Err(Contradiction { position: self.position, what }))
     }
 
     fn broken_rule(&self, transition: &Transition) -> Option<String> {
@@ -298,7 +308,9 @@ impl Tree {
             return Some("the first record of a state says what is fixed, and there is none".to_owned());
         }
         match transition {
-            Transition::Initialized(_) => rule(self.run.fixed.is_none(), &|| "a state is made once".to_owned()),
+            Transition::Initialized(_) => {
+                rule(self.run.fixed.is_none(), &|| "a state is made once".to_owned())
+            }
             Transition::DaemonStarted { .. }
             | Transition::DaemonStopped
             | Transition::ReadingStarted { .. }
@@ -314,15 +326,18 @@ impl Tree {
                 })
             }
             Transition::ShardAccepted { digest, .. } => {
-                rule(!self.shard_orders.contains_key(digest), &|| format!("shard {digest} was accepted before"))
+                rule(!self.shard_orders.contains_key(digest), &|| {
+                    format!("shard {digest} was accepted before")
+                })
             }
             Transition::ShardDuplicate { digest, .. } => {
                 rule(self.shard_orders.contains_key(digest), &|| format!("shard {digest} was never accepted"))
             }
-            Transition::TokenizerPlanned { shards, .. } => rule(
-                self.run.tokenizer_shards.is_none() && *shards as usize <= self.shards.len(),
-                &|| "the tokenizer is planned once, on shards that were accepted".to_owned(),
-            ),
+            Transition::TokenizerPlanned { shards, .. } => {
+                rule(self.run.tokenizer_shards.is_none() && *shards as usize <= self.shards.len(), &|| {
+                    "the tokenizer is planned once, on shards that were accepted".to_owned()
+                })
+            }
             Transition::TokenizerTrained { .. } => {
                 rule(self.run.tokenizer_shards.is_some() && self.run.tokenizer.is_none(), &|| {
                     "the tokenizer is trained once, after it was planned".to_owned()
@@ -342,10 +357,13 @@ impl Tree {
             Transition::IncrementCut(increment) => self.broken_by_increment(increment),
             Transition::JobStarted(start) => self.broken_by_start(start),
             Transition::CheckpointSetAside { checkpoint, .. } => {
-                rule(self.checkpoint(checkpoint).is_some(), &|| format!("there is no usable checkpoint {checkpoint}"))
+                rule(self.checkpoint(checkpoint).is_some(), &|| {
+                    format!("there is no usable checkpoint {checkpoint}")
+                })
             }
             Transition::JobEnded { job, attempt, .. } => rule(
-                self.running.contains(job) && self.attempt(*job).is_some_and(|last| last.start.attempt == *attempt),
+                self.running.contains(job)
+                    && self.attempt(*job).is_some_and(|last| last.start.attempt == *attempt),
                 &|| format!("attempt {attempt} of job {job} does not run"),
             ),
             Transition::PathFailed { path, .. } => {
@@ -354,12 +372,19 @@ impl Tree {
                 })
             }
             Transition::PathRetried { path } => {
-                rule(self.path(path).is_some_and(|state| state.failed.is_some()), &|| format!("{path} has not failed"))
+                rule(self.path(path).is_some_and(|state| state.failed.is_some()), &|| {
+                    format!("{path} has not failed")
+                })
             }
             Transition::Released(release) => rule(
                 !self.releases.contains_key(&(release.paradigm, release.version))
                     && self.version_state(release.paradigm, release.version) == VersionState::Publishing,
-                &|| format!("version {} of {} is not ready to be published", release.version, release.paradigm),
+                &|| {
+                    format!(
+                        "version {} of {} is not ready to be published",
+                        release.version, release.paradigm
+                    )
+                },
             ),
         }
     }
@@ -394,7 +419,12 @@ impl Tree {
 
     fn broken_by_start(&self, start: &JobStart) -> Option<String> {
         if start.from > start.to || start.first_step() > start.to {
-            return Some(format!("job {} goes backwards, from {} to {}", start.job, start.first_step(), start.to));
+            return Some(format!(
+                "job {} goes backwards, from {} to {}",
+                start.job,
+                start.first_step(),
+                start.to
+            ));
         }
         if let Some(running) = self.path(&start.path).and_then(|path| path.running) {
             return Some(format!("job {running} runs on {} already", start.path));
@@ -467,8 +497,13 @@ impl Tree {
                 self.settle(changes, name);
             }
             Transition::ShardRejected { digest, name, bytes, reason } => {
-                let rejected =
-                    Rejected { digest: *digest, name: name.clone(), bytes: *bytes, reason: reason.clone(), at };
+                let rejected = Rejected {
+                    digest: *digest,
+                    name: name.clone(),
+                    bytes: *bytes,
+                    reason: reason.clone(),
+                    at,
+                };
                 changes.put(Node::Rejected { position: record.position, rejected: rejected.clone() });
                 self.rejected.insert(record.position, rejected);
                 if let Some(digest) = digest {
@@ -491,7 +526,8 @@ impl Tree {
             }),
             Transition::ShardTokenised { digest, tokens } => self.set_tokens(changes, digest, *tokens),
             Transition::CutRequested { name, source, waits_for } => {
-                let cut = Cut { name: name.clone(), source: source.clone(), at, outcome: CutOutcome::Waiting };
+                let cut =
+                    Cut { name: name.clone(), source: source.clone(), at, outcome: CutOutcome::Waiting };
                 self.set_cut(changes, record.position, cut);
                 for name in waits_for {
                     changes.put(Node::CutFile { number: record.position, name: name.clone() });
@@ -512,7 +548,9 @@ impl Tree {
             Transition::JobStarted(start) => self.start_attempt(changes, start, at),
             Transition::CheckpointSaved { checkpoint, digest, bytes, job } => {
                 let saved = Checkpoint { digest: *digest, bytes: *bytes, job: *job, at, set_aside: None };
-                let progress = self.checkpoint_before(checkpoint.path, Step::MAX).is_none_or(|k| k.step < checkpoint.step);
+                let progress = self
+                    .checkpoint_before(checkpoint.path, Step::MAX)
+                    .is_none_or(|k| k.step < checkpoint.step);
                 self.set_checkpoint(changes, *checkpoint, saved);
                 if progress {
                     self.set_path(changes, checkpoint.path, |path| path.failures = 0);
@@ -529,7 +567,12 @@ impl Tree {
                 self.evaluations.insert((*path, *step, evaluation.increment), *evaluation);
             }
             Transition::JobEnded { job, outcome, reached, retry_at, .. } => {
-                self.end_attempt(changes, *job, AttemptEnd { outcome: outcome.clone(), reached: *reached, at }, *retry_at);
+                self.end_attempt(
+                    changes,
+                    *job,
+                    AttemptEnd { outcome: outcome.clone(), reached: *reached, at },
+                    *retry_at,
+                );
             }
             Transition::PathFailed { path, reason } => {
                 self.set_path(changes, *path, |path| path.failed = Some(reason.clone()));
@@ -568,7 +611,8 @@ impl Tree {
 
     /// A start without a stop before it: what was being read then may be what killed the daemon.
     fn count_daemon_death(&mut self, changes: &mut Changes) {
-        let open: Vec<Digest> = self.readings.iter().filter(|(_, reading)| reading.open).map(|(d, _)| *d).collect();
+        let open: Vec<Digest> =
+            self.readings.iter().filter(|(_, reading)| reading.open).map(|(d, _)| *d).collect();
         for digest in open {
             self.set_reading(changes, digest, |reading| {
                 reading.open = false;
@@ -577,7 +621,10 @@ impl Tree {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the number of shards is bounded by the journal's positions")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the number of shards is bounded by the journal's positions"
+    )]
     fn add_shard(&mut self, changes: &mut Changes, shard: Shard) {
         let order = self.shards.len() as u32;
         changes.put(Node::Shard { order, shard: shard.clone() });
@@ -648,7 +695,13 @@ impl Tree {
         self.running.insert(start.job);
     }
 
-    fn end_attempt(&mut self, changes: &mut Changes, number: JobNumber, end: AttemptEnd, retry_at: Option<Millis>) {
+    fn end_attempt(
+        &mut self,
+        changes: &mut Changes,
+        number: JobNumber,
+        end: AttemptEnd,
+        retry_at: Option<Millis>,
+    ) {
         self.running.remove(&number);
         let Some(start) = self.attempt(number).map(|attempt| attempt.start.clone()) else { return };
         self.set_path(changes, start.path, |path| {
@@ -691,9 +744,12 @@ impl Changes {
 impl Tree {
     /// All nodes, in no particular order.
     pub fn nodes(&self) -> impl Iterator<Item = Node> {
-        let shards = (0..).zip(&self.shards).map(|(order, shard)| Node::Shard { order, shard: shard.clone() });
-        let readings =
-            self.readings.iter().map(|(digest, reading)| Node::Reading { digest: *digest, reading: reading.clone() });
+        let shards =
+            (0..).zip(&self.shards).map(|(order, shard)| Node::Shard { order, shard: shard.clone() });
+        let readings = self
+            .readings
+            .iter()
+            .map(|(digest, reading)| Node::Reading { digest: *digest, reading: reading.clone() });
         let rejected = self
             .rejected
             .iter()
@@ -713,10 +769,11 @@ impl Tree {
             .iter()
             .map(|(key, checkpoint)| Node::Checkpoint { key: *key, checkpoint: checkpoint.clone() });
         let jobs = self.jobs.iter().map(|(number, job)| Node::Job { number: *number, job: job.clone() });
-        let evaluations = self
-            .evaluations
-            .iter()
-            .map(|((path, step, _), evaluation)| Node::Evaluation { path: *path, step: *step, evaluation: *evaluation });
+        let evaluations = self.evaluations.iter().map(|((path, step, _), evaluation)| Node::Evaluation {
+            path: *path,
+            step: *step,
+            evaluation: *evaluation,
+        });
         let releases = self.releases.values().cloned().map(Node::Release);
         std::iter::once(Node::Run(self.run.clone()))
             .chain(shards)
