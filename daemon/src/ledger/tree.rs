@@ -203,15 +203,14 @@ impl Tree {
         }
         let path = self.version_path(paradigm, version);
         let own = self.path(&path);
-        if own.is_some_and(|own| own.finished == increment.end) {
+        let is_trained = self.checkpoint(&CheckpointKey { path, step: increment.end }).is_some();
+        if is_trained && own.is_some_and(|own| own.finished == increment.end) {
             return VersionState::Publishing;
         }
         if let Some(own) = own.filter(|own| own.failed.is_some() || own.running.is_some()) {
             return match own.running {
                 None => VersionState::Failed,
-                Some(_) if self.checkpoint(&CheckpointKey { path, step: increment.end }).is_some() => {
-                    VersionState::Evaluating
-                }
+                Some(_) if is_trained => VersionState::Evaluating,
                 Some(_) => VersionState::Training,
             };
         }

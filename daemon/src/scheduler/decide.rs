@@ -1,0 +1,265 @@
+//! What to start and what to stop: a pure function of the tree, the free slots and the clock.
+//!
+//! Due work comes first, by version, then by place in the list of paradigms: the main path up to the branch point,
+//! then the branch or run. Last comes the main path ahead, which gives way to everything. A branch starts at exactly
+//! its branch point: where no checkpoint lies there, a main-path job goes there from the last sound one before it. So
+//! no version depends on eager or lazy, on the grid, on the number of slots, on stops or on damage.
+
+use std::collections::BTreeSet;
+
+use paradigm::{Paradigm, SegmentKind};
+
+use crate::ledger::path::{CheckpointKey, Path, Step, Version};
+use crate::ledger::transition::{Increment, JobNumber, JobStart, Millis, Outcome};
+use crate::ledger::tree::Tree;
+
+/// A named list of devices that one job takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// Its devices.
+    pub devices: Vec<String>,
+}
+
+/// What the decision hangs on beside the tree.
+#[derive(Debug)]
+pub struct Situation<'a> {
+    /// Whole steps of data, from the beginning of the stream.
+    pub whole_steps: Step,
+    /// Where the branch of the open increment will leave, if that is known beforehand.
+    pub next_branch_point: Option<Step>,
+    /// Steps that the main path waits for before it goes ahead; none where it does not go ahead.
+    pub ahead_steps: Option<Step>,
+    /// All slots.
+    pub slots: &'a [Slot],
+    /// Sequences that go through the model at once.
+    pub micro_batch: u32,
+    /// Jobs that were asked to stop already.
+    pub stopping: &'a BTreeSet<JobNumber>,
+    /// The time.
+    pub now: Millis,
+}
+
+/// What is to be done.
+#[derive(Debug, Default, PartialEq)]
+pub struct Decisions {
+    /// Attempts to start, in this order.
+    pub start: Vec<JobStart>,
+    /// Jobs to be asked to save and stop.
+    pub stop: Vec<JobNumber>,
+    /// When to look again although nothing happens.
+    pub wake: Option<Millis>,
+}
+
+/// What to start and what to stop.
+pub fn decide(tree: &Tree, situation: &Situation<'_>) -> Decisions {
+    let mut round = Round::new(tree, situation);
+    if tree.run().paused {
+        return round.decisions;
+    }
+    for increment in tree.increments() {
+        for paradigm in tree.paradigms() {
+            round.version(*paradigm, increment);
+        }
+    }
+    round.ahead();
+    round.decisions
+}
+
+/// One run of work that somebody waits for.
+struct Work {
+    path: Path,
+    segment: SegmentKind,
+    version: Option<Version>,
+    to: Step,
+    start: Option<CheckpointKey>,
+}
+
+struct Round<'a> {
+    tree: &'a Tree,
+    situation: &'a Situation<'a>,
+    free: Vec<&'a Slot>,
+    next_job: JobNumber,
+    /// The main path is wanted for an earlier version, or runs: it serves one at a time.
+    main_taken: bool,
+    decisions: Decisions,
+}
+
+impl<'a> Round<'a> {
+    fn new(tree: &'a Tree, situation: &'a Situation<'a>) -> Self {
+        let taken: BTreeSet<&str> = tree.running().map(|(_, attempt)| attempt.start.slot.as_str()).collect();
+        // Taken from the end.
+        let free = situation.slots.iter().rev().filter(|slot| !taken.contains(slot.name.as_str())).collect();
+        let next_job = tree.next_job();
+        Self { tree, situation, free, next_job, main_taken: false, decisions: Decisions::default() }
+    }
+
+    fn version(&mut self, paradigm: Paradigm, increment: &Increment) {
+        let path = self.tree.version_path(paradigm, increment.version);
+        let end = CheckpointKey { path, step: increment.end };
+        let released = self.tree.releases().contains_key(&(paradigm, increment.version));
+        let finished = self.tree.path(&path).is_some_and(|state| state.finished == increment.end);
+        if released && !self.is_missed(paradigm, increment)
+            || finished && self.tree.checkpoint(&end).is_some()
+        {
+            return;
+        }
+        match paradigm {
+            Paradigm::PathSwitching => self.branch(path, increment),
+            Paradigm::FromScratch => self.run(path, SegmentKind::Scratch, increment, None),
+            Paradigm::Continual => match self.predecessor(increment) {
+                None => self.run(path, SegmentKind::Scratch, increment, None),
+                Some(last) if self.tree.checkpoint(&last).is_some() => {
+                    self.run(path, SegmentKind::Continual, increment, Some(last));
+                }
+                // It waits for its predecessor, which stands earlier in the order of work.
+                Some(_) => {}
+            },
+        }
+    }
+
+    /// Where version `i > 1` of the continual paradigm goes on.
+    fn predecessor(&self, increment: &Increment) -> Option<CheckpointKey> {
+        let before = self.tree.increment(increment.version - 1)?;
+        let path = self.tree.version_path(Paradigm::Continual, before.version);
+        Some(CheckpointKey { path, step: before.end })
+    }
+
+    /// Whether a published version's last checkpoint is gone although its successor still has to start from it.
+    fn is_missed(&self, paradigm: Paradigm, increment: &Increment) -> bool {
+        let path = self.tree.version_path(paradigm, increment.version);
+        paradigm == Paradigm::Continual
+            && self.tree.checkpoint(&CheckpointKey { path, step: increment.end }).is_none()
+            && self.tree.increment(increment.version + 1).is_some_and(|next| {
+                let successor = self.tree.version_path(paradigm, next.version);
+                !self.tree.releases().contains_key(&(paradigm, next.version))
+                    && self.tree.checkpoint_before(successor, next.end).is_none()
+            })
+    }
+
+    fn branch(&mut self, path: Path, increment: &Increment) {
+        let Some(plan) = increment.plans.get(&Paradigm::PathSwitching) else { return };
+        let main = self.tree.main_path();
+        if self.tree.branch_point_stands(increment) {
+            let leaves =
+                (plan.branch_point > 0).then_some(CheckpointKey { path: main, step: plan.branch_point });
+            self.run(path, SegmentKind::Branch, increment, leaves);
+            return;
+        }
+        if std::mem::replace(&mut self.main_taken, true) {
+            return;
+        }
+        match self.tree.path(&main).and_then(|state| state.running) {
+            Some(job) => {
+                let runs = self.tree.attempt(job).map(|attempt| &attempt.start);
+                if runs.is_some_and(|start| start.version.is_none() && start.to != plan.branch_point) {
+                    self.stop(job);
+                }
+            }
+            None => self.start(Work {
+                path: main,
+                segment: SegmentKind::Main,
+                version: Some(increment.version),
+                to: plan.branch_point,
+                start: self.tree.checkpoint_before(main, plan.branch_point),
+            }),
+        }
+    }
+
+    /// A version's own run, from its last checkpoint or else from where it begins.
+    fn run(
+        &mut self,
+        path: Path,
+        segment: SegmentKind,
+        increment: &Increment,
+        begins: Option<CheckpointKey>,
+    ) {
+        let start = self.tree.checkpoint_before(path, increment.end).or(begins);
+        self.start(Work { path, segment, version: Some(increment.version), to: increment.end, start });
+    }
+
+    fn ahead(&mut self) {
+        let Some(wanted) = self.situation.ahead_steps else { return };
+        let main = self.tree.main_path();
+        if self.main_taken || !self.tree.paradigms().contains(&Paradigm::PathSwitching) {
+            return;
+        }
+        let start = self.tree.checkpoint_before(main, Step::MAX);
+        let from = start.map_or(0, |key| key.step);
+        let available = self.situation.whole_steps;
+        let known = self.situation.next_branch_point.filter(|point| from < *point && *point <= available);
+        let to = known.unwrap_or(available);
+        if from >= to || known.is_none() && to - from < wanted.max(1) || self.free.is_empty() {
+            return;
+        }
+        self.start(Work { path: main, segment: SegmentKind::Main, version: None, to, start });
+    }
+
+    fn start(&mut self, work: Work) {
+        let state = self.tree.path(&work.path);
+        if state.is_some_and(|state| state.running.is_some() || state.failed.is_some()) {
+            return;
+        }
+        if let Some(retry_at) = state.and_then(|state| state.retry_at).filter(|at| *at > self.situation.now) {
+            let wake = self.decisions.wake.map_or(retry_at, |wake| wake.min(retry_at));
+            self.decisions.wake = Some(wake);
+            return;
+        }
+        let Some(slot) = self.free.pop() else {
+            self.make_room();
+            return;
+        };
+        let first_step = work.start.map_or(0, |key| key.step);
+        let (job, attempt, from) = self.retried(&work, first_step).unwrap_or_else(|| {
+            let job = self.next_job;
+            self.next_job += 1;
+            (job, 1, first_step)
+        });
+        self.decisions.start.push(JobStart {
+            job,
+            attempt,
+            path: work.path,
+            segment: work.segment,
+            version: work.version,
+            from,
+            to: work.to,
+            start: work.start,
+            slot: slot.name.clone(),
+            devices: slot.devices.clone(),
+            ranks: 1,
+            micro_batch: self.situation.micro_batch,
+        });
+    }
+
+    /// The job that this work goes on with, if its last attempt broke off: its number, next attempt and first step.
+    fn retried(&self, work: &Work, first_step: Step) -> Option<(JobNumber, u32, Step)> {
+        let (number, job) = self
+            .tree
+            .jobs()
+            .iter()
+            .rev()
+            .find(|(_, job)| job.attempts.iter().any(|a| a.start.path == work.path))?;
+        let last = job.attempts.last()?;
+        let broke_off =
+            matches!(last.end.as_ref()?.outcome, Outcome::Failed { .. } | Outcome::Crashed { .. });
+        let same =
+            last.start.to == work.to && last.start.version == work.version && first_step >= last.start.from;
+        (broke_off && same).then_some((*number, last.start.attempt + 1, last.start.from))
+    }
+
+    /// Due work finds no slot: the main path ahead gives its own.
+    fn make_room(&mut self) {
+        let ahead =
+            self.tree.running().find(|(_, attempt)| attempt.start.version.is_none()).map(|(job, _)| job);
+        if let Some(job) = ahead {
+            self.stop(job);
+        }
+    }
+
+    fn stop(&mut self, job: JobNumber) {
+        if !self.situation.stopping.contains(&job) && !self.decisions.stop.contains(&job) {
+            self.decisions.stop.push(job);
+        }
+    }
+}

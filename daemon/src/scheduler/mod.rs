@@ -1,0 +1,3 @@
+//! scheduler
+pub mod cut;
+pub mod decide;
