@@ -1,3 +1,5 @@
 //! scheduler
 pub mod cut;
 pub mod decide;
+#[cfg(test)]
+mod simulation;
