@@ -9,5 +9,10 @@ pub mod checkpoint;
 pub mod digest;
 pub mod event;
 pub mod job;
+pub mod manifest;
+pub mod storage;
+pub mod stream;
+pub mod tokens;
+pub mod versioned;
 
 pub use digest::Digest;
