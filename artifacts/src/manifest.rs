@@ -212,15 +212,19 @@ pub fn verify_structure(folder: &Path) -> Result<Digest, Damage> {
 /// Deletes a folder so that a crash in the middle leaves none that looks sound: its manifest goes first, durably, then
 /// the rest. A folder that is gone already is no error.
 pub fn delete(storage: &dyn Storage, folder: &Path) -> storage::Result<()> {
-    if storage.kind(folder)?.is_none() {
-        return Ok(());
+    match storage.kind(folder)? {
+        None => return Ok(()),
+        Some(Kind::Folder) => {
+            let manifest = folder.join(NAME);
+            if storage.kind(&manifest)?.is_some() {
+                storage.remove_file(&manifest)?;
+                storage.sync_folder(folder)?;
+            }
+            storage::remove_tree(storage, folder)?;
+        }
+        // A link goes, and what it points to stays.
+        Some(Kind::File | Kind::Other) => storage.remove_file(folder)?,
     }
-    let manifest = folder.join(NAME);
-    if storage.kind(&manifest)? == Some(Kind::File) {
-        storage.remove_file(&manifest)?;
-        storage.sync_folder(folder)?;
-    }
-    storage::remove_tree(storage, folder)?;
     storage.sync_folder(storage::parent(folder))
 }
 
@@ -350,6 +354,18 @@ mod tests {
             fs::write(folder.join(NAME), manifest.to_bytes()).unwrap();
             assert!(matches!(verify(&folder), Err(Damage::Name { .. })), "{name}");
         }
+    }
+
+    #[test]
+    fn deleting_a_link_leaves_what_it_points_to() {
+        let (above, folder, digest) = folder();
+        let link = above.path().join("link");
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        delete(&Disk, &link).unwrap();
+        assert!(!link.exists());
+        assert_eq!(verify(&folder).unwrap(), digest);
+        delete(&Disk, &folder).unwrap();
+        assert!(!folder.exists());
     }
 
     #[test]
