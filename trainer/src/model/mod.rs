@@ -1,0 +1,9 @@
+//! The model: what kind it is, its weights, and what it computes.
+
+mod decoder;
+mod family;
+mod weights;
+
+pub use decoder::{Cache, Decoder};
+pub use family::{Config, ConfigError};
+pub use weights::{Weights, WeightsError};
