@@ -9,5 +9,6 @@ pub mod checkpoint;
 pub mod digest;
 pub mod event;
 pub mod job;
+pub mod storage;
 
 pub use digest::Digest;
