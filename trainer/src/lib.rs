@@ -6,3 +6,21 @@
 
 pub mod kernels;
 pub mod model;
+
+pub mod contract;
+pub mod data;
+pub mod evaluate;
+pub mod events;
+pub mod failure;
+pub mod generate;
+pub mod gradient;
+pub mod guard;
+pub mod logits;
+pub mod machine;
+pub mod optimizer;
+pub mod state;
+pub mod task;
+pub mod training;
+
+/// Program and version, as the `started` event names it.
+pub const PROGRAM: &str = concat!("lrpath-train ", env!("CARGO_PKG_VERSION"));

@@ -5,18 +5,27 @@
 //! may use candle's fused forward operations, which have no gradient themselves. Forward and backward are both plain
 //! tensor code; only the graph's edge between them is made here.
 
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
 
 /// A computed value, and what gives the gradients of its arguments from the gradient of the value.
 struct Adjoint<B> {
     name: &'static str,
-    value: Tensor,
+    /// Taken when the graph's node is made, which holds a copy: keeping both would double the memory.
+    value: Mutex<Option<Tensor>>,
     backward: B,
 }
 
 impl<B> Adjoint<B> {
+    fn new(name: &'static str, value: &Tensor, backward: B) -> Self {
+        Self { name, value: Mutex::new(Some(value.detach())), backward }
+    }
+
     fn value(&self) -> Result<(CpuStorage, Shape)> {
-        let value = self.value.contiguous()?;
+        let value = self.value.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(value) = value else { bail!("{}: its value was taken before", self.name) };
+        let value = value.contiguous()?;
         let (storage, layout) = value.storage_and_layout();
         match (&*storage, layout.contiguous_offsets()) {
             (Storage::Cpu(CpuStorage::F32(all)), Some((first, end))) => {
@@ -38,7 +47,7 @@ where
     if !x.track_op() {
         return Ok(value);
     }
-    x.apply_op1(Adjoint { name, value: value.detach(), backward })
+    x.apply_op1(Adjoint::new(name, &value, backward))
 }
 
 /// `value`, whose gradient flows to `x` and `y` through `backward`.
@@ -54,7 +63,7 @@ where
     if !x.track_op() && !y.track_op() {
         return Ok(value);
     }
-    x.apply_op2(y, Adjoint { name, value: value.detach(), backward })
+    x.apply_op2(y, Adjoint::new(name, &value, backward))
 }
 
 /// `value`, whose gradient flows to `x`, `y` and `z` through `backward`.
@@ -70,7 +79,7 @@ where
     if !x.track_op() && !y.track_op() && !z.track_op() {
         return Ok(value);
     }
-    x.apply_op3(y, z, Adjoint { name, value: value.detach(), backward })
+    x.apply_op3(y, z, Adjoint::new(name, &value, backward))
 }
 
 impl<B: Fn(&Tensor) -> Result<Tensor>> CustomOp1 for Adjoint<B> {

@@ -102,6 +102,14 @@ pub struct Moments {
     pub exp_avg_sq: Tensor,
 }
 
+impl Moments {
+    /// The moments of a parameter that was never updated.
+    pub fn zeros(parameter: &Tensor) -> Result<Self> {
+        let zeros = || Tensor::zeros(parameter.shape(), parameter.dtype(), parameter.device());
+        Ok(Self { exp_avg: zeros()?, exp_avg_sq: zeros()? })
+    }
+}
+
 /// Cosines and sines of the rotary embedding, (positions, hd / 2) each.
 #[derive(Debug, Clone)]
 pub struct Rotary {
@@ -173,7 +181,7 @@ impl Mask {
     /// What is added to the scores, 0 or minus infinity: (B or 1, 1, queries, keys).
     pub fn additive(&self, dtype: DType, device: &Device) -> Result<Tensor> {
         if let Some(mask) = self.additive.get() {
-            return Ok(mask.clone());
+            return mask.to_dtype(dtype);
         }
         let numbers = match &self.documents {
             Some(documents) => documents.to_vec2::<u32>()?,
@@ -189,6 +197,6 @@ impl Mask {
             }
         }
         let mask = Tensor::from_vec(values, (numbers.len(), 1, self.queries, self.keys), device)?;
-        Ok(self.additive.get_or_init(|| mask).to_dtype(dtype)?)
+        self.additive.get_or_init(|| mask).to_dtype(dtype)
     }
 }

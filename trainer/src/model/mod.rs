@@ -7,3 +7,4 @@ mod weights;
 pub use decoder::{Cache, Decoder};
 pub use family::{Config, ConfigError};
 pub use weights::{Weights, WeightsError};
+pub(crate) use weights::read_tensors;
