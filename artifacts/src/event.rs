@@ -4,7 +4,7 @@
 //! it again after a restart, and recounts its numbers from it. So a line is complete only with its line feed, and
 //! nothing in it is ever a guess.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
@@ -14,6 +14,11 @@ pub const FORMAT: u32 = 1;
 
 /// Longest line, in bytes, that is read; a longer one is rubbish.
 pub const LONGEST_LINE: usize = 64 * 1024;
+
+/// The JSON schema of one line.
+pub fn schema() -> Schema {
+    schema_for!(Line)
+}
 
 /// One line: an event and when it was said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -118,4 +123,39 @@ pub enum Event {
         /// What happened, where, and what to do.
         message: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_flat_object() {
+        let text = r#"{"time":1.5,"event":"stopped","step":12}"#;
+        let line = Line { time: 1.5, event: Event::Stopped { step: 12 } };
+        assert_eq!(serde_json::to_string(&line).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Line>(text).unwrap(), line);
+    }
+
+    #[test]
+    fn a_loss_comes_back_to_the_last_bit() {
+        for loss in [2.3978952727983707, 1e-300, 0.1 + 0.2, f64::MIN_POSITIVE] {
+            let evaluation = Event::Evaluation {
+                step: 1,
+                increment: 1,
+                loss,
+                perplexity: loss.exp(),
+                bits_per_byte: None,
+                tokens: 3,
+                seconds: 0.5,
+            };
+            let text = serde_json::to_string(&Line { time: 0.0, event: evaluation.clone() }).unwrap();
+            assert_eq!(serde_json::from_str::<Line>(&text).unwrap().event, evaluation);
+        }
+    }
+
+    #[test]
+    fn the_committed_schema_is_current() {
+        crate::committed_schema("event", &schema());
+    }
 }

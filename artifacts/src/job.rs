@@ -4,15 +4,28 @@
 //! of every sequence, so that a trainer needs to know nothing of paradigms, plans or the stream. Paths inside are
 //! absolute, or relative to the folder of `job.json`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 
-use crate::Digest;
+use crate::{Digest, versioned};
 
 /// The format of `job.json` that this program writes and reads.
 pub const FORMAT: u32 = 1;
+
+/// Longest `job.json`, in bytes, that is read.
+const LONGEST: u64 = 1 << 30;
+
+/// The JSON schema of `job.json`.
+pub fn schema() -> Schema {
+    schema_for!(Job)
+}
+
+/// Reads a `job.json`.
+pub fn read(path: &Path) -> Result<Job, versioned::Error> {
+    versioned::read(path, FORMAT, LONGEST)
+}
 
 /// One attempt at one job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -192,5 +205,31 @@ impl Piece {
             count: u32::from_le_bytes([c0, c1, c2, c3]),
             first: u64::from_le_bytes(first),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_piece_reads_back(file: u32, count: u32, first: u64) {
+            let piece = Piece { file, count, first };
+            prop_assert_eq!(Piece::from_bytes(&piece.to_bytes()), piece);
+        }
+    }
+
+    #[test]
+    fn a_record_has_the_order_that_the_contract_says() {
+        let bytes = Piece { file: 1, count: 2, first: 3 }.to_bytes();
+        assert_eq!(bytes, [1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_committed_schema_is_current() {
+        crate::committed_schema("job", &schema());
     }
 }
