@@ -117,10 +117,7 @@ impl Stream {
 
     /// The sequences at some places of the training order. Steps `[s, t)` take places `[s * Q, t * Q)`.
     pub fn order(&self, places: Range<u64>) -> Result<Vec<u64>, Error> {
-        let sequences = self.sequences();
-        if places.end > sequences {
-            return Err(Error::NotYet { end: places.end, sequences });
-        }
+        self.check(places.end)?;
         let mut order = Vec::new();
         for (shard, part) in self.parts(places) {
             let own = self.completed_by(shard);
@@ -168,10 +165,7 @@ impl Stream {
 
     /// Where the `sequence_length + 1` tokens of a sequence lie, in order.
     pub fn pieces(&self, sequence: u64) -> Result<Vec<Piece>, Error> {
-        let sequences = self.sequences();
-        if sequence >= sequences {
-            return Err(Error::NotYet { end: sequence.saturating_add(1), sequences });
-        }
+        self.check(sequence.saturating_add(1))?;
         let mut at = sequence * self.sequence_length;
         let end = at + self.sequence_length + 1;
         let mut shard = self.holding(at);
@@ -187,13 +181,36 @@ impl Stream {
         Ok(pieces)
     }
 
-    /// The shards that hold a token of some steps, in order of acceptance.
+    /// The shards that hold a token of some steps, in order of acceptance. Where a shard's sequences are all among the
+    /// steps, which is the rule, they lie in a row, and none is looked at by itself.
     pub fn shards_of_steps(&self, steps: Range<u64>) -> Result<BTreeSet<usize>, Error> {
+        let places = self.places_of_steps(steps);
+        self.check(places.end)?;
         let mut shards = BTreeSet::new();
-        for sequence in self.order(self.places_of_steps(steps))? {
-            shards.extend(self.pieces(sequence)?.into_iter().map(|piece| piece.shard));
+        for (shard, part) in self.parts(places) {
+            if part == self.completed_by(shard) {
+                shards.extend(self.holding_any(part));
+            } else {
+                let sequences = self.order(part)?;
+                shards.extend(
+                    sequences.into_iter().flat_map(|sequence| self.holding_any(sequence..sequence + 1)),
+                );
+            }
         }
         Ok(shards)
+    }
+
+    /// Refuses a number of sequences that is not complete.
+    fn check(&self, end: u64) -> Result<(), Error> {
+        let sequences = self.sequences();
+        if end > sequences { Err(Error::NotYet { end, sequences }) } else { Ok(()) }
+    }
+
+    /// The shards that hold a token of some complete sequences in a row.
+    fn holding_any(&self, sequences: Range<u64>) -> impl Iterator<Item = usize> + '_ {
+        let first = self.holding(sequences.start * self.sequence_length);
+        let last = self.holding(sequences.end * self.sequence_length);
+        (first..=last).filter(|&shard| self.start_of(shard) < self.ends[shard])
     }
 
     /// Sequences that are complete after so many tokens.

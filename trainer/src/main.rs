@@ -1,1 +1,277 @@
-fn main() {}
+//! `lrpath-train`: the command line around the trainer.
+
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use artifacts::event::Event;
+use artifacts::storage::Disk;
+use candle_core::Device;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use trainer::data::TokenFiles;
+use trainer::events::Events;
+use trainer::failure::{Failure, Kind};
+use trainer::generate::{Sampling, Writer};
+use trainer::kernels::Reference;
+use trainer::model::{Config, Decoder, Weights};
+use trainer::task::{self, Task};
+use trainer::training::{self, Attempt, End, Requests};
+use trainer::{contract, evaluate, logits, machine, state};
+
+/// Exit code of a trainer that was asked to stop, and saved: EX_TEMPFAIL.
+const STOPPED: u8 = 75;
+
+/// Trains one job of a language model, and says what it does as JSON lines on standard output.
+#[derive(Parser)]
+#[command(name = "lrpath-train", version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The job to train.
+    #[arg(long, value_name = "FILE", required = true)]
+    job: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Writes text with a model.
+    Generate(Generate),
+    /// Evaluates a model on the held-out blocks of a job.
+    Evaluate(Evaluate),
+    /// Writes a model's logits after every token of a file.
+    Logits(Logits),
+    /// Prints the JSON schemas of the contract.
+    Schema {
+        /// Of what; of both if not given.
+        of: Option<SchemaOf>,
+    },
+}
+
+/// Where a model is.
+#[derive(Args)]
+struct Model {
+    /// Folder with the weights.
+    #[arg(long, value_name = "FOLDER")]
+    model: PathBuf,
+    /// The model's config.json, where it is not in its folder.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Threads to compute with; all cores if not given.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+}
+
+#[derive(Args)]
+struct Generate {
+    #[command(flatten)]
+    model: Model,
+    /// The tokenizer.json, where it is not in the model's folder.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Text to go on from.
+    #[arg(long, default_value = "")]
+    prompt: String,
+    /// Most tokens to write.
+    #[arg(long, default_value_t = 100)]
+    tokens: usize,
+    /// Divides the logits: 0 takes the likeliest token, 1 draws as the model says.
+    #[arg(long, default_value_t = 0.8, value_parser = temperature)]
+    temperature: f64,
+    /// Draw only from so many of the likeliest tokens.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    top_k: Option<u32>,
+    /// Seed of the draw.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Args)]
+struct Evaluate {
+    #[command(flatten)]
+    model: Model,
+    /// The job whose held-out blocks are taken.
+    #[arg(long, value_name = "FILE")]
+    job: PathBuf,
+    /// Steps the model was trained for, as the events name them; by default those of a checkpoint, else the job's end.
+    #[arg(long)]
+    step: Option<u64>,
+}
+
+#[derive(Args)]
+struct Logits {
+    #[command(flatten)]
+    model: Model,
+    /// File of tokens, u32, little-endian: one sequence.
+    #[arg(long, value_name = "FILE")]
+    tokens: PathBuf,
+    /// The safetensors file that is written: `logits`, (tokens, vocabulary), f32.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SchemaOf {
+    Job,
+    Event,
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
+        _ => Err("a number of at least 0 was expected".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    machine::keep_freed_memory();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no failures; what cannot be printed cannot be helped.
+            let _ = error.print();
+            if !error.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            return report(&Failure::new(Kind::Usage, error.render().to_string().trim()), false);
+        }
+    };
+    let done = catch_unwind(AssertUnwindSafe(|| match &cli {
+        Cli { command: Some(command), .. } => run_command(command).map(|()| End::Finished),
+        Cli { job: Some(job), .. } => train(job),
+        Cli { .. } => Ok(End::Finished),
+    }));
+    match done {
+        Ok(Ok(End::Finished)) => ExitCode::SUCCESS,
+        Ok(Ok(End::Stopped)) => ExitCode::from(STOPPED),
+        Ok(Err(failure)) => report(&failure, true),
+        Err(panic) => {
+            let what = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            report(&Failure::new(Kind::Software, format!("the trainer panicked: {what}")), true)
+        }
+    }
+}
+
+/// Says a failure to programs on standard output and to people on standard error.
+fn report(failure: &Failure, to_people: bool) -> ExitCode {
+    let failed = Event::Failed { kind: failure.kind.word().to_owned(), message: failure.message.clone() };
+    // Where nobody listens the exit code still tells.
+    let _ = events(io::stdout().lock()).say(failed);
+    if to_people {
+        let report = miette::MietteDiagnostic::new(failure.message.clone()).with_code(failure.kind.word());
+        let _ = writeln!(io::stderr(), "{:?}", miette::Report::new(report));
+    }
+    ExitCode::from(failure.kind.exit_code())
+}
+
+fn events<W: Write>(stream: W) -> Events<W, fn() -> f64> {
+    Events::new(stream, || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64()))
+}
+
+fn train(path: &Path) -> Result<End, Failure> {
+    let task = Task::read(path)?;
+    let _lock = task::lock(&task.folder)?;
+    let requests = Requests::default();
+    for (signal, flag) in [
+        (signal_hook::consts::SIGTERM, &requests.stop),
+        (signal_hook::consts::SIGINT, &requests.stop),
+        (signal_hook::consts::SIGUSR1, &requests.save),
+    ] {
+        signal_hook::flag::register(signal, flag.clone())
+            .map_err(|error| Failure::new(Kind::Os, format!("cannot listen to signal {signal}: {error}")))?;
+    }
+    let threads = machine::threads(task.job.threads);
+    let examples = (task.job.sequences_per_step / task.job.micro_batch) as usize;
+    // SAFETY: this is the main thread, and none was started yet.
+    unsafe { machine::start_threads(threads, (threads / examples.min(threads)).max(1)) }?;
+    Attempt {
+        task: &task,
+        kernels: &Reference,
+        storage: Arc::new(Disk),
+        requests,
+        events: &mut events(io::stdout().lock()),
+    }
+    .run()
+}
+
+fn run_command(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Generate(arguments) => generate(arguments),
+        Command::Evaluate(arguments) => evaluate_model(arguments),
+        Command::Logits(arguments) => write_logits(arguments),
+        Command::Schema { of } => {
+            let text = match of {
+                Some(SchemaOf::Job) => contract::job_schema(),
+                Some(SchemaOf::Event) => contract::event_schema(),
+                None => format!("{}{}", contract::job_schema(), contract::event_schema()),
+            };
+            io::stdout()
+                .write_all(text.as_bytes())
+                .map_err(|error| Failure::new(Kind::Io, format!("the schema cannot be printed: {error}")))
+        }
+    }
+}
+
+impl Model {
+    fn beside(&self, given: Option<&PathBuf>, name: &str) -> PathBuf {
+        given.cloned().unwrap_or_else(|| self.model.join(name))
+    }
+
+    fn config(&self) -> PathBuf {
+        self.beside(self.config.as_ref(), "config.json")
+    }
+
+    /// Starts the threads, `together` of which work on one matrix product; all of them if not given.
+    fn start_threads(&self, together: Option<usize>) -> Result<(), Failure> {
+        let threads = machine::threads(self.threads);
+        // SAFETY: called by the main thread, before any other was started.
+        unsafe { machine::start_threads(threads, together.unwrap_or(threads)) }
+    }
+}
+
+fn generate(arguments: &Generate) -> Result<(), Failure> {
+    let model = &arguments.model;
+    model.start_threads(None)?;
+    let tokenizer = model.beside(arguments.tokenizer.as_ref(), "tokenizer.json");
+    let writer = Writer::open(&model.model, &model.config(), &tokenizer)?;
+    let sampling = Sampling {
+        temperature: arguments.temperature,
+        top_k: arguments.top_k.map(|k| k as usize),
+        seed: arguments.seed,
+    };
+    writer.write(&Reference, &arguments.prompt, arguments.tokens, &sampling, &mut io::stdout().lock())
+}
+
+fn evaluate_model(arguments: &Evaluate) -> Result<(), Failure> {
+    let Evaluate { model, .. } = arguments;
+    model.start_threads(Some(1))?;
+    let task = Task::read(&arguments.job)?;
+    let config = match &model.config {
+        Some(path) => Config::read(path)?,
+        None if model.config().exists() => Config::read(&model.config())?,
+        None => task.config()?,
+    };
+    let tokens = TokenFiles::open(&task.job, &task.folder, config.vocabulary)?;
+    evaluate::check(&task.job, &tokens, &task.path)?;
+    let weights = Weights::read_folder(&config, &model.model, &Device::Cpu)?;
+    let judge = Decoder::new(&config, &Reference, &weights.detached(), task.job.sequence_length as usize)?;
+    let step = match arguments.step {
+        Some(step) => step,
+        None => state::step_of(&model.model)?.unwrap_or(task.job.to),
+    };
+    let mut events = events(io::stdout().lock());
+    training::say_evaluations(&task.job, &tokens, &judge, step, &mut events, &|| false)
+}
+
+fn write_logits(arguments: &Logits) -> Result<(), Failure> {
+    arguments.model.start_threads(None)?;
+    let config = Config::read(&arguments.model.config())?;
+    let weights = Weights::read_folder(&config, &arguments.model.model, &Device::Cpu)?;
+    logits::write(&config, &weights, &Reference, &arguments.tokens, &arguments.out)
+}

@@ -6,19 +6,19 @@
 //! one thing, and needs the sync of both its folders). This is harsher than any one file system: code that survives
 //! here does not lean on the habits of ext4.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+mod images;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use images::images;
+use tree::{Image, Node, Op, Tree};
+
 use super::{Entry, Error, File, Kind, Result, Storage, disk::too_long};
-
-/// With more unsynced names than this, not every subset is tried, but each prefix, each one missing, each one alone.
-const ALL_SUBSETS: usize = 7;
-
-/// With more files of unsynced bytes than this, all are torn in the same way.
-const ALL_TEARS: usize = 2;
 
 /// An in-memory disk that can be cut from power at any moment. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
@@ -26,61 +26,7 @@ pub struct CrashDisk {
     state: Arc<Mutex<State>>,
 }
 
-/// What a path holds: `None` for a folder.
-type Image = BTreeMap<PathBuf, Option<Vec<u8>>>;
-
-type Node = usize;
-
-/// The root folder's node.
-const ROOT: Node = 0;
-
-#[derive(Debug, Clone)]
-enum Op {
-    /// A node came to be: what it starts with (a folder: nothing) is durable with its name.
-    Node {
-        folder: bool,
-    },
-    Append {
-        node: Node,
-        bytes: Vec<u8>,
-    },
-    Truncate {
-        node: Node,
-        length: usize,
-    },
-    SyncFile {
-        node: Node,
-    },
-    Link {
-        folder: Node,
-        name: OsString,
-        node: Node,
-    },
-    Unlink {
-        folder: Node,
-        name: OsString,
-    },
-    Rename {
-        from: (Node, OsString),
-        to: (Node, OsString),
-        node: Node,
-    },
-    SyncFolder {
-        folder: Node,
-    },
-}
-
-#[derive(Debug, Clone)]
-enum Content {
-    File(Vec<u8>),
-    Folder(BTreeMap<OsString, Node>),
-}
-
-/// Nodes by number; the first is the root.
-#[derive(Debug, Clone)]
-struct Tree(Vec<Content>);
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     log: Vec<Op>,
     now: Tree,
@@ -88,21 +34,6 @@ struct State {
     from: usize,
     /// Writing operations left before the disk is full.
     room: Option<u64>,
-}
-
-/// How far a file's unsynced writes came.
-#[derive(Debug, Clone, Copy)]
-enum Tear {
-    None,
-    All,
-    Middle,
-    LengthOnly,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self { log: Vec::new(), now: Tree(vec![Content::Folder(BTreeMap::new())]), from: 0, room: None }
-    }
 }
 
 impl CrashDisk {
@@ -163,7 +94,7 @@ impl CrashDisk {
         for (path, bytes) in image {
             let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { continue };
             let Some(folder) = state.now.find(above) else { continue };
-            let node = state.now.0.len();
+            let node = state.now.next();
             state.act(Op::Node { folder: bytes.is_none() });
             state.act(Op::Append { node, bytes: bytes.clone().unwrap_or_default() });
             state.act(Op::Link { folder, name: name.to_owned(), node });
@@ -213,7 +144,7 @@ impl State {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         self.room()?;
-        let node = self.now.0.len();
+        let node = self.now.next();
         self.act(Op::Node { folder });
         self.act(Op::Link { folder: above, name: name.to_owned(), node });
         Ok(node)
@@ -223,8 +154,7 @@ impl State {
         let node = self.now.find(from).ok_or(io::ErrorKind::NotFound)?;
         let ((from_folder, from_name), (to_folder, to_name)) = (self.place(from)?, self.place(to)?);
         if let Some(old) = self.now.find(to)
-            && let Content::Folder(names) = &self.now.0[old]
-            && !names.is_empty()
+            && self.now.folder(old).is_ok_and(|names| !names.is_empty())
         {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
@@ -235,206 +165,16 @@ impl State {
     fn remove(&mut self, path: &Path, folder: bool) -> io::Result<()> {
         let node = self.now.find(path).ok_or(io::ErrorKind::NotFound)?;
         let (above, name) = self.place(path)?;
-        match (&self.now.0[node], folder) {
-            (Content::File(_), false) => {}
-            (Content::Folder(names), true) if names.is_empty() => {}
-            (Content::Folder(_), true) => return Err(io::ErrorKind::DirectoryNotEmpty.into()),
-            (Content::Folder(_), false) => return Err(io::ErrorKind::IsADirectory.into()),
-            (Content::File(_), true) => return Err(io::ErrorKind::NotADirectory.into()),
+        if folder {
+            if !self.now.folder(node)?.is_empty() {
+                return Err(io::ErrorKind::DirectoryNotEmpty.into());
+            }
+        } else {
+            self.now.file(node)?;
         }
         self.act(Op::Unlink { folder: above, name: name.to_owned() });
         Ok(())
     }
-}
-
-impl Tree {
-    fn find(&self, path: &Path) -> Option<Node> {
-        let mut node = ROOT;
-        for part in path.components() {
-            match part {
-                Component::RootDir | Component::CurDir => {}
-                Component::Normal(name) => node = *self.folder(node).ok()?.get(name)?,
-                Component::ParentDir | Component::Prefix(_) => return None,
-            }
-        }
-        Some(node)
-    }
-
-    fn folder(&self, node: Node) -> io::Result<&BTreeMap<OsString, Node>> {
-        match &self.0[node] {
-            Content::Folder(names) => Ok(names),
-            Content::File(_) => Err(io::ErrorKind::NotADirectory.into()),
-        }
-    }
-
-    fn file(&self, node: Node) -> io::Result<&Vec<u8>> {
-        match &self.0[node] {
-            Content::File(bytes) => Ok(bytes),
-            Content::Folder(_) => Err(io::ErrorKind::IsADirectory.into()),
-        }
-    }
-
-    fn apply(&mut self, op: &Op) {
-        match op {
-            Op::Node { folder: true } => self.0.push(Content::Folder(BTreeMap::new())),
-            Op::Node { folder: false } => self.0.push(Content::File(Vec::new())),
-            Op::Append { node, bytes } => self.write(*node, |file| file.extend_from_slice(bytes)),
-            Op::Truncate { node, length } => self.write(*node, |file| file.resize(*length, 0)),
-            Op::Link { folder, name, node } => self.name(*folder, |names| {
-                names.insert(name.clone(), *node);
-            }),
-            Op::Unlink { folder, name } => self.name(*folder, |names| {
-                names.remove(name);
-            }),
-            Op::Rename { from, to, node } => {
-                self.name(from.0, |names| {
-                    if names.get(&from.1) == Some(node) {
-                        names.remove(&from.1);
-                    }
-                });
-                self.name(to.0, |names| {
-                    names.insert(to.1.clone(), *node);
-                });
-            }
-            Op::SyncFile { .. } | Op::SyncFolder { .. } => {}
-        }
-    }
-
-    fn write(&mut self, node: Node, change: impl FnOnce(&mut Vec<u8>)) {
-        if let Content::File(bytes) = &mut self.0[node] {
-            change(bytes);
-        }
-    }
-
-    fn name(&mut self, folder: Node, change: impl FnOnce(&mut BTreeMap<OsString, Node>)) {
-        if let Content::Folder(names) = &mut self.0[folder] {
-            change(names);
-        }
-    }
-
-    fn image(&self) -> Image {
-        let mut image = Image::new();
-        let mut open = vec![(PathBuf::from("/"), ROOT)];
-        while let Some((path, node)) = open.pop() {
-            match &self.0[node] {
-                Content::File(bytes) => image.insert(path, Some(bytes.clone())),
-                Content::Folder(names) => {
-                    open.extend(names.iter().map(|(name, node)| (path.join(name), *node)));
-                    image.insert(path, None)
-                }
-            };
-        }
-        image
-    }
-}
-
-/// Every image that a power cut after `log` may leave, where its first `from` operations are durable anyhow.
-fn images(log: &[Op], from: usize) -> BTreeSet<Image> {
-    let names: Vec<usize> =
-        (from..log.len()).filter(|&at| is_naming(&log[at]) && !names_are_synced(log, at)).collect();
-    let dirty: Vec<Node> = (from..log.len())
-        .filter(|&at| written(&log[at]).is_some_and(|node| !is_synced(log, at, node)))
-        .filter_map(|at| written(&log[at]))
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
-    let tears = tears(dirty.len());
-    let mut images = BTreeSet::new();
-    for lost in lost_names(&names) {
-        for tear in &tears {
-            images.insert(image_after(log, from, &lost, &dirty, tear));
-        }
-    }
-    images
-}
-
-fn image_after(log: &[Op], from: usize, lost: &BTreeSet<usize>, dirty: &[Node], tears: &[Tear]) -> Image {
-    let mut tree = State::default().now;
-    for (at, op) in log.iter().enumerate() {
-        let torn = written(op).filter(|&node| at >= from && !is_synced(log, at, node));
-        if lost.contains(&at) {
-            continue;
-        }
-        match torn.and_then(|node| dirty.iter().position(|&other| other == node)).map(|index| tears[index]) {
-            None | Some(Tear::All) => tree.apply(op),
-            Some(Tear::None) => {}
-            Some(Tear::Middle) => tree.apply(&halved(op, log, at)),
-            Some(Tear::LengthOnly) => tree.apply(&zeroed(op)),
-        }
-    }
-    tree.image()
-}
-
-/// The last write of a file, torn in its middle; an earlier one as it is.
-fn halved(op: &Op, log: &[Op], at: usize) -> Op {
-    match op {
-        Op::Append { node, bytes } if !log[at + 1..].iter().any(|later| written(later) == Some(*node)) => {
-            Op::Append { node: *node, bytes: bytes[..bytes.len() / 2].to_vec() }
-        }
-        other => other.clone(),
-    }
-}
-
-/// A write of which only the length came to the disk.
-fn zeroed(op: &Op) -> Op {
-    match op {
-        Op::Append { node, bytes } => Op::Append { node: *node, bytes: vec![0; bytes.len()] },
-        other => other.clone(),
-    }
-}
-
-fn is_naming(op: &Op) -> bool {
-    matches!(op, Op::Link { .. } | Op::Unlink { .. } | Op::Rename { .. })
-}
-
-fn written(op: &Op) -> Option<Node> {
-    match op {
-        Op::Append { node, .. } | Op::Truncate { node, .. } => Some(*node),
-        _ => None,
-    }
-}
-
-fn is_synced(log: &[Op], at: usize, node: Node) -> bool {
-    log[at..].iter().any(|op| matches!(op, Op::SyncFile { node: synced } if *synced == node))
-}
-
-fn names_are_synced(log: &[Op], at: usize) -> bool {
-    let synced =
-        |folder: Node| log[at..].iter().any(|op| matches!(op, Op::SyncFolder { folder: f } if *f == folder));
-    match &log[at] {
-        Op::Link { folder, .. } | Op::Unlink { folder, .. } => synced(*folder),
-        Op::Rename { from, to, .. } => synced(from.0) && synced(to.0),
-        _ => true,
-    }
-}
-
-/// The sets of naming operations that may be lost.
-fn lost_names(names: &[usize]) -> BTreeSet<BTreeSet<usize>> {
-    if names.len() <= ALL_SUBSETS {
-        return (0..1u32 << names.len())
-            .map(|bits| {
-                names.iter().enumerate().filter(|(i, _)| bits >> i & 1 == 1).map(|(_, at)| *at).collect()
-            })
-            .collect();
-    }
-    let mut sets = BTreeSet::new();
-    for i in 0..=names.len() {
-        sets.insert(names[i..].iter().copied().collect());
-        sets.insert(names.iter().enumerate().filter(|(j, _)| *j == i).map(|(_, at)| *at).collect());
-        sets.insert(names.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, at)| *at).collect());
-    }
-    sets
-}
-
-/// The ways in which so many files may be torn.
-fn tears(files: usize) -> Vec<Vec<Tear>> {
-    const WAYS: [Tear; 4] = [Tear::None, Tear::All, Tear::Middle, Tear::LengthOnly];
-    if files > ALL_TEARS {
-        return WAYS.iter().map(|way| vec![*way; files]).collect();
-    }
-    (0..files).fold(vec![Vec::new()], |sets, _| {
-        sets.iter().flat_map(|set| WAYS.map(|way| [set.as_slice(), &[way]].concat())).collect()
-    })
 }
 
 impl Storage for CrashDisk {
@@ -465,9 +205,11 @@ impl Storage for CrashDisk {
         let state = self.lock();
         let node = state.now.find(folder).ok_or_else(|| io::ErrorKind::NotFound.into());
         let names = node.and_then(|node| state.now.folder(node)).map_err(Error::at("list", folder))?;
-        let entry =
-            |(name, node): (&OsString, &Node)| Entry { name: name.clone(), kind: state.now.kind(*node) };
-        Ok(names.iter().map(entry).collect())
+        let mut entries = Vec::with_capacity(names.len());
+        for (name, node) in names {
+            entries.push(Entry { name: name.clone(), kind: state.now.kind(*node) });
+        }
+        Ok(entries)
     }
 
     fn kind(&self, path: &Path) -> Result<Option<Kind>> {
@@ -505,15 +247,6 @@ impl Storage for CrashDisk {
         let node = node.map_err(Error::at("sync the folder", folder))?;
         state.act(Op::SyncFolder { folder: node });
         Ok(())
-    }
-}
-
-impl Tree {
-    fn kind(&self, node: Node) -> Kind {
-        match &self.0[node] {
-            Content::File(_) => Kind::File,
-            Content::Folder(_) => Kind::Folder,
-        }
     }
 }
 

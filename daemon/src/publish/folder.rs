@@ -1,0 +1,185 @@
+//! Makes a release's folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path as FilePath, PathBuf};
+
+use artifacts::manifest::Manifest;
+use artifacts::storage::{self, Storage};
+use artifacts::{Digest, checkpoint, release};
+use paradigm::Paradigm;
+use serde_json::{Value, json};
+
+use super::provenance::{self, Known};
+use super::{PublishError, Publishing, card, curve};
+use crate::ledger::Ledger;
+use crate::ledger::path::{CheckpointKey, Path, Step, Version};
+use crate::ledger::transition::{Fixed, Increment};
+use crate::ledger::tree::Tree;
+use crate::tokenizer::Tokenizer;
+
+/// A folder that is published on disk.
+pub struct Made {
+    /// The checkpoint that it was made of.
+    pub checkpoint: CheckpointKey,
+    /// The folder, below the state.
+    pub folder: String,
+    /// Digest of every file.
+    pub files: BTreeMap<String, Digest>,
+}
+
+/// Makes the folder of a version and gives it its final name. One that has this name already is unknown to the journal,
+/// and replaced.
+pub fn make(
+    publishing: &Publishing,
+    ledger: &Ledger,
+    paradigm: Paradigm,
+    version: Version,
+) -> Result<Made, PublishError> {
+    let storage = &*publishing.storage;
+    let incomplete = |what: String| PublishError::Incomplete { paradigm, version, what };
+    let missing = |what: &str| incomplete(format!("{what} is not known"));
+    let (fixed, increment, checkpoint, first) = ledger.read(|tree| {
+        let key = |increment: &Increment| CheckpointKey {
+            path: tree.version_path(paradigm, version),
+            step: increment.end,
+        };
+        let increment = tree.increment(version).cloned();
+        (tree.fixed().cloned(), increment.clone(), increment.as_ref().map(key), tree.paradigms().first().copied())
+    });
+    let fixed = fixed.ok_or_else(|| missing("what is fixed"))?;
+    let increment = increment.ok_or_else(|| missing("its increment"))?;
+    let checkpoint = checkpoint.ok_or_else(|| missing("its checkpoint"))?;
+
+    let own = (first != Some(paradigm)).then(|| paradigm.to_string());
+    let releases = publishing.state.join("releases");
+    let published = releases.join(release::folder(own.as_deref(), version));
+    if storage.kind(storage::parent(&published))?.is_none() {
+        storage.create_folder(storage::parent(&published))?;
+        storage.sync_folder(&releases)?;
+    }
+    if storage.kind(&published)?.is_some() {
+        storage::remove_tree(storage, &published)?;
+    }
+    let temporary = storage::temporary_folder(storage, &published)?;
+
+    let source = publishing.state.join("checkpoints").join(checkpoint.to_string());
+    let damaged = |reason: String| PublishError::Damaged { checkpoint, reason };
+    let (manifest, _) = Manifest::read(&source).map_err(|damage| damaged(damage.to_string()))?;
+    let state = checkpoint::read_state(&source).map_err(|error| damaged(error.to_string()))?;
+    let weights = release::write_weights(storage, &source.join(checkpoint::MODEL), &temporary, publishing.split_above)?;
+    let mut files: BTreeMap<String, Digest> =
+        weights.iter().map(|(name, written)| (name.clone(), written.digest)).collect();
+    let promised = manifest.files.get(checkpoint::MODEL).map(|facts| facts.blake3);
+    if let Some(copied) = files.get(release::WEIGHTS)
+        && promised != Some(*copied)
+    {
+        return Err(damaged(format!("the digest of {} is not the manifest's", checkpoint::MODEL)));
+    }
+
+    let mut put = |name: &str, bytes: &[u8]| -> Result<(), PublishError> {
+        storage::replace(storage, &temporary.join(name), bytes)?;
+        files.insert(name.to_owned(), Digest::of(bytes));
+        Ok(())
+    };
+    let tokenizer = Tokens::read(&publishing.state, &fixed, ledger)?;
+    put(release::TOKENIZER, &tokenizer.file)?;
+    put(release::TOKENIZER_CONFIG, &pretty(&tokenizer.config(&fixed)))?;
+    put(release::CONFIG, &pretty(&config(&fixed, tokenizer.end_of_text)))?;
+    put(release::GENERATION_CONFIG, &pretty(&generation_config(tokenizer.end_of_text)))?;
+    let known = Known {
+        fixed: &fixed,
+        tokenizer: Digest::of(&tokenizer.file),
+        end_of_text: tokenizer.end_of_text,
+        state: &state,
+    };
+    let jobs = publishing.state.join("jobs");
+    let (provenance, curve) = ledger.read(|tree| {
+        let provenance = provenance::of(tree, paradigm, &increment, &known);
+        (provenance, curve::of(&jobs, tree, &way(tree, paradigm, &increment)))
+    });
+    let provenance = provenance.map_err(incomplete)?;
+    put(release::PROVENANCE, &pretty(&json!(provenance)))?;
+    put(release::CARD, card::text(&provenance, &curve).as_bytes())?;
+    if !curve.is_empty() {
+        put(card::CURVE, card::drawing(&curve).as_bytes())?;
+    }
+    storage::publish_folder(storage, &temporary, &published)?;
+    let folder = published.strip_prefix(&publishing.state).unwrap_or(&published).display().to_string();
+    Ok(Made { checkpoint, folder, files })
+}
+
+/// The steps on the way to a version, by path.
+fn way(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> Vec<(Path, std::ops::Range<Step>)> {
+    let own = tree.version_path(paradigm, increment.version);
+    let begins = increment.plans.get(&paradigm).map_or(0, |plan| plan.branch_point);
+    match paradigm {
+        Paradigm::FromScratch => vec![(own, 0..increment.end)],
+        Paradigm::PathSwitching => vec![(tree.main_path(), 0..begins), (own, begins..increment.end)],
+        Paradigm::Continual => tree
+            .increments()
+            .iter()
+            .take(increment.version as usize)
+            .map(|i| (tree.version_path(paradigm, i.version), i.end - i.steps..i.end))
+            .collect(),
+    }
+}
+
+/// The run's tokenizer.
+struct Tokens {
+    file: Vec<u8>,
+    end_of_text: Option<u32>,
+    end_of_text_token: Option<String>,
+}
+
+impl Tokens {
+    fn read(state: &FilePath, fixed: &Fixed, ledger: &Ledger) -> Result<Self, PublishError> {
+        let path: PathBuf = state.join(release::TOKENIZER);
+        let unreadable = |reason: String| PublishError::Unreadable { path: path.clone(), reason };
+        let file = std::fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
+        let tokenizer = Tokenizer::load(&path).map_err(|error| unreadable(error.to_string()))?;
+        let trained = ledger.read(|tree| tree.run().end_of_text);
+        let end_of_text = match trained {
+            Some(token) => Some(token),
+            None => tokenizer.end_of_text(fixed.end_of_text.as_ref()).map_err(|error| unreadable(error.to_string()))?,
+        };
+        let end_of_text_token = end_of_text.and_then(|token| tokenizer.token(token));
+        Ok(Self { file, end_of_text, end_of_text_token })
+    }
+
+    fn config(&self, fixed: &Fixed) -> Value {
+        let mut config = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": fixed.sequence_length,
+            "clean_up_tokenization_spaces": false,
+        });
+        if let Some(token) = &self.end_of_text_token {
+            config["bos_token"] = json!(token);
+            config["eos_token"] = json!(token);
+        }
+        config
+    }
+}
+
+fn config(fixed: &Fixed, end_of_text: Option<u32>) -> Value {
+    let mut config = fixed.model.clone();
+    config["architectures"] = json!(["LlamaForCausalLM"]);
+    config["torch_dtype"] = json!("float32");
+    if config.get("max_position_embeddings").is_none() {
+        config["max_position_embeddings"] = json!(fixed.sequence_length);
+    }
+    for token in ["bos_token_id", "eos_token_id"] {
+        config[token] = json!(end_of_text);
+    }
+    config
+}
+
+fn generation_config(end_of_text: Option<u32>) -> Value {
+    json!({ "bos_token_id": end_of_text, "eos_token_id": end_of_text, "do_sample": true })
+}
+
+/// JSON for people, with its keys in order: the same value is always the same bytes.
+fn pretty(value: &Value) -> Vec<u8> {
+    let mut text = format!("{value:#}");
+    text.push('\n');
+    text.into_bytes()
+}

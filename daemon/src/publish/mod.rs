@@ -1,0 +1,196 @@
+//! A finished branch becomes a release.
+//!
+//! The folder is made whole under a temporary name and renamed; then the journal says that it is public; then `latest`
+//! is moved. A crash between any two of these is mended by looking again: a folder that the journal does not know is
+//! made anew, and `latest` always follows the tree.
+
+mod card;
+mod curve;
+mod folder;
+mod provenance;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use artifacts::release;
+use artifacts::storage::{self, Storage};
+use paradigm::Paradigm;
+use tokio::sync::watch;
+
+use crate::ledger::path::{CheckpointKey, Version};
+use crate::ledger::transition::{Release, Transition};
+use crate::ledger::tree::{Tree, VersionState};
+use crate::ledger::{Ledger, LedgerError};
+
+/// Why a version could not be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// A file or folder cannot be written.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The weights cannot be copied.
+    #[error(transparent)]
+    Weights(#[from] release::Error),
+    /// The checkpoint does not hold what its manifest says.
+    #[error("checkpoint {checkpoint} is damaged: {reason}")]
+    Damaged {
+        /// The checkpoint.
+        checkpoint: CheckpointKey,
+        /// What was found.
+        reason: String,
+    },
+    /// A file that a release is made of cannot be read.
+    #[error("{path} cannot be read: {reason}", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The tree does not hold what a release needs.
+    #[error("version {version} of {paradigm} cannot be published: {what}")]
+    Incomplete {
+        /// Whose.
+        paradigm: Paradigm,
+        /// Which.
+        version: Version,
+        /// What is missing.
+        what: String,
+    },
+    /// The ledger refuses.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Folders and programs that a release is made with.
+#[derive(Clone)]
+pub struct Publishing {
+    /// The state.
+    pub state: PathBuf,
+    /// Durable writing.
+    pub storage: Arc<dyn Storage>,
+    /// Size above which weights are split into several files, in bytes.
+    pub split_above: u64,
+}
+
+/// The actor.
+pub struct Publisher {
+    ledger: Ledger,
+    publishing: Publishing,
+}
+
+impl Publisher {
+    /// A publisher for the state behind a ledger.
+    pub fn new(ledger: Ledger, publishing: Publishing) -> Self {
+        Self { ledger, publishing }
+    }
+
+    /// Publishes what is ready whenever the tree moves, until shutdown.
+    ///
+    /// # Errors
+    /// The ledger refuses. A version that cannot be published is said in the log and tried again.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) -> Result<(), LedgerError> {
+        let mut position = self.ledger.watch();
+        tokio::task::block_in_place(|| self.sweep());
+        while !*shutdown.borrow() {
+            position.borrow_and_update();
+            let is_settled = tokio::task::block_in_place(|| self.publish_all())?;
+            let pause = if is_settled { LONGEST_PAUSE } else { RETRY_PAUSE };
+            tokio::select! {
+                _ = position.changed(), if is_settled => {}
+                _ = shutdown.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what an interrupted publication left under temporary names.
+    fn sweep(&self) {
+        let releases = self.publishing.state.join("releases");
+        let own = self.ledger.read(|tree| tree.paradigms().to_vec());
+        let folders = own.iter().skip(1).map(|paradigm| releases.join(paradigm.to_string()));
+        for folder in std::iter::once(releases.clone()).chain(folders).filter(|folder| folder.is_dir()) {
+            if let Err(error) = storage::sweep(&*self.publishing.storage, &folder) {
+                tracing::warn!(%error, "left-over folders of releases could not be removed");
+            }
+        }
+    }
+
+    /// Whether everything that is ready is public and every alias points where it should.
+    fn publish_all(&self) -> Result<bool, LedgerError> {
+        let mut is_settled = true;
+        for (paradigm, version) in self.ledger.read(ready) {
+            match self.publish(paradigm, version) {
+                Ok(()) => {}
+                Err(PublishError::Ledger(error)) => return Err(error),
+                Err(PublishError::Damaged { checkpoint, reason }) => {
+                    tracing::error!(%checkpoint, reason, "the checkpoint of a version is damaged: it is made again");
+                    crate::checkpoints::set_aside(&self.publishing.state, &self.ledger, checkpoint, &reason)?;
+                }
+                Err(error) => {
+                    tracing::error!(%paradigm, version, error = %error, "a version could not be published: will retry");
+                    is_settled = false;
+                }
+            }
+        }
+        if let Err(error) = self.point() {
+            tracing::error!(%error, "`latest` could not be moved: will retry");
+            is_settled = false;
+        }
+        Ok(is_settled)
+    }
+
+    fn publish(&self, paradigm: Paradigm, version: Version) -> Result<(), PublishError> {
+        let made = folder::make(&self.publishing, &self.ledger, paradigm, version)?;
+        let first = self.ledger.read(|tree| tree.paradigms().first().copied());
+        self.ledger.commit_with(|tree| {
+            let highest = tree.releases().keys().filter(|(p, _)| *p == paradigm).map(|(_, v)| *v).max();
+            let release = Release {
+                paradigm,
+                version,
+                checkpoint: made.checkpoint,
+                folder: made.folder.clone(),
+                files: made.files.clone(),
+                latest: highest.is_none_or(|highest| version > highest),
+            };
+            (vec![Transition::Released(Box::new(release))], ())
+        })?;
+        tracing::info!(%paradigm, version, folder = made.folder, first = (first == Some(paradigm)), "a version is public");
+        Ok(())
+    }
+
+    /// Lets `latest` of each paradigm point to its highest version.
+    fn point(&self) -> Result<(), storage::Error> {
+        let releases = self.publishing.state.join("releases");
+        let (first, highest) = self.ledger.read(|tree| {
+            let mut highest = std::collections::BTreeMap::new();
+            for (paradigm, version) in tree.releases().keys() {
+                highest.insert(*paradigm, *version);
+            }
+            (tree.paradigms().first().copied(), highest)
+        });
+        for (paradigm, version) in highest {
+            let folder = if first == Some(paradigm) { releases.clone() } else { releases.join(paradigm.to_string()) };
+            let target = format!("v{version}");
+            let is_right = std::fs::read_link(folder.join(release::LATEST)).is_ok_and(|link| link == PathBuf::from(&target));
+            if !is_right {
+                release::point(&folder, release::LATEST, &target)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long the actor rests at most, and after something that went wrong.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
+
+fn ready(tree: &Tree) -> Vec<(Paradigm, Version)> {
+    let versions = tree.increments().iter().map(|increment| increment.version);
+    versions
+        .flat_map(|version| tree.paradigms().iter().map(move |paradigm| (*paradigm, version)))
+        .filter(|(paradigm, version)| tree.version_state(*paradigm, *version) == VersionState::Publishing)
+        .collect()
+}

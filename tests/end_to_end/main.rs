@@ -1,0 +1,6 @@
+//! From shards to versions, through the real programs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod increments;
+mod paradigms;
+mod same_bits;

@@ -1,0 +1,96 @@
+//! A running daemon of a test.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::program;
+use crate::state::State;
+
+/// A daemon on a state; it is killed with the test.
+pub struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts `lrpathd` and waits until it answers.
+    pub fn start(state: &State) -> Self {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(state.path().join("../daemon.log"))
+            .unwrap();
+        let child = Command::new(program("lrpathd"))
+            .arg("--state")
+            .arg(state.path())
+            .env("RUST_LOG", "info")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("lrpathd starts");
+        let mut daemon = Self { child };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !state.ctl(&["status", "--json"]).status.success() {
+            assert!(daemon.child.try_wait().unwrap().is_none(), "the daemon ended: {}", log_of(state));
+            assert!(Instant::now() < deadline, "the daemon does not answer: {}", log_of(state));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        daemon
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop with SIGTERM, and waits for it.
+    pub fn stop(mut self) {
+        Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status().unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "the daemon stopped with {status}");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the daemons of a state have logged.
+pub fn log_of(state: &State) -> String {
+    std::fs::read_to_string(state.path().join("../daemon.log")).unwrap_or_default()
+}
+
+/// Asks for the status until it is as wanted.
+pub fn wait_for(state: &State, what: &str, seconds: u64, wanted: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        let status = state.ask(&["status"]);
+        if wanted(&status) {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "{what} did not happen: {status:#}\n{}", log_of(state));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until so many versions of a paradigm are released.
+pub fn wait_for_releases(state: &State, paradigm: &str, count: usize, seconds: u64) -> Value {
+    wait_for(state, "the releases", seconds, |status| released(status, paradigm) >= count)
+}
+
+/// How many versions of a paradigm are released.
+pub fn released(status: &Value, paradigm: &str) -> usize {
+    let versions = status["paradigms"][paradigm]["versions"].as_array().map_or(&[][..], Vec::as_slice);
+    versions.iter().filter(|version| version["state"] == "released").count()
+}

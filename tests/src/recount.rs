@@ -1,0 +1,44 @@
+//! The steps of a run, counted again from nothing but what the trainers said.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use artifacts::event::{Event, Line};
+
+/// What was done on one path.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct PathSteps {
+    /// Steps that were done at least once.
+    pub distinct: BTreeSet<u64>,
+    /// All steps, repeated ones included.
+    pub ran: u64,
+    /// The batch of each step; a step that was fed two different batches is a failure.
+    pub batches: BTreeMap<u64, String>,
+}
+
+/// Reads the events of every job below a state, by path (`path-switching.main.g1`).
+pub fn recount(state: &Path) -> BTreeMap<String, PathSteps> {
+    let mut paths: BTreeMap<String, PathSteps> = BTreeMap::new();
+    for entry in std::fs::read_dir(state.join("jobs")).unwrap().map(Result::unwrap) {
+        let job = entry.path().join("job.json");
+        let Ok(job) = std::fs::read(&job) else { continue };
+        let job: artifacts::job::Job = serde_json::from_slice(&job).unwrap();
+        let steps = paths.entry(job.path).or_default();
+        for event in events(&entry.path()) {
+            if let Event::Step { step, batch, .. } = event {
+                steps.ran += 1;
+                steps.distinct.insert(step);
+                let before = steps.batches.insert(step, batch.clone());
+                assert!(before.is_none_or(|before| before == batch), "step {step} was fed two batches");
+            }
+        }
+    }
+    paths
+}
+
+/// The complete lines that a trainer said in an attempt's folder.
+pub fn events(attempt: &Path) -> Vec<Event> {
+    let text = std::fs::read_to_string(attempt.join("events.jsonl")).unwrap_or_default();
+    let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+    complete.lines().map(|line| serde_json::from_str::<Line>(line).expect(line).event).collect()
+}

@@ -1,0 +1,104 @@
+//! A state folder and the command line on it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::program;
+
+/// A model that trains in no time: two layers, grouped queries.
+pub const MODEL: &str = r#"{
+  "model_type": "llama", "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+  "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+  "tie_word_embeddings": false, "initializer_range": 0.02, "max_position_embeddings": 64
+}"#;
+
+/// A configuration for it; `more` is added at the top and `tables` at the end.
+pub fn config(more: &str, tables: &str) -> String {
+    format!(
+        "{more}\n[model]\nconfig = \"model.json\"\n[tokenizer]\nvocabulary = 300\ntrain_bytes = 2000\n[data]\n\
+         sequence_length = 16\nsequences_per_step = 2\nheld_out_share = 0.05\nheld_out_block = 32\nsettle_seconds = 0.2\n\
+         scan_seconds = 1.0\n[trainer]\nbackoff_seconds = 0.1\n{tables}\n"
+    )
+}
+
+/// A state folder of a test.
+pub struct State {
+    folder: TempDir,
+}
+
+impl State {
+    /// Makes a state with `lrpathctl init`.
+    pub fn new(config: &str) -> Self {
+        let folder = TempDir::with_prefix("lrpath-test-").unwrap();
+        let state = Self { folder };
+        let given = state.folder.path().join("given");
+        std::fs::create_dir(&given).unwrap();
+        std::fs::write(given.join("model.json"), MODEL).unwrap();
+        std::fs::write(given.join("lrpathd.toml"), config).unwrap();
+        let made = state.ctl(&["init", "--config", given.join("lrpathd.toml").to_str().unwrap()]);
+        assert!(made.status.success(), "init: {}", String::from_utf8_lossy(&made.stderr));
+        state
+    }
+
+    /// The state's folder.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Runs `lrpathctl` on the state.
+    pub fn ctl(&self, arguments: &[&str]) -> Output {
+        Command::new(program("lrpathctl"))
+            .args(arguments)
+            .arg("--state")
+            .arg(self.path())
+            .env("NO_COLOR", "1")
+            .output()
+            .expect("lrpathctl starts")
+    }
+
+    /// Runs `lrpathctl` and takes its JSON.
+    pub fn ask(&self, arguments: &[&str]) -> Value {
+        let output = self.ctl(&[arguments, &["--json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("--json prints JSON")
+    }
+
+    /// Drops a file into the watched folder: written elsewhere and renamed in, so that it counts as complete.
+    pub fn drop_file(&self, name: &str, bytes: &[u8]) {
+        let data = self.path().join("data");
+        let temporary = data.join(format!(".{name}.tmp"));
+        std::fs::write(&temporary, bytes).unwrap();
+        std::fs::rename(&temporary, data.join(name)).unwrap();
+    }
+
+    /// The digests of the published files that a version's bits decide, for each release folder below `releases/`.
+    pub fn release_digests(&self) -> BTreeMap<String, BTreeMap<String, String>> {
+        let mut digests = BTreeMap::new();
+        collect(&self.path().join("releases"), "", &mut digests);
+        digests
+    }
+}
+
+const WITH_BITS: [&str; 4] = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"];
+
+fn collect(folder: &Path, prefix: &str, digests: &mut BTreeMap<String, BTreeMap<String, String>>) {
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if !entry.file_type().unwrap().is_dir() {
+            continue;
+        }
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.path().join(WITH_BITS[0]).is_file() {
+            let digest = |file: &&str| {
+                let bytes = std::fs::read(entry.path().join(file)).unwrap();
+                (file.to_string(), blake3::hash(&bytes).to_hex().to_string())
+            };
+            digests.insert(name, WITH_BITS.iter().map(digest).collect());
+        } else {
+            collect(&entry.path(), &format!("{name}/"), digests);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What this process asks of the machine before it computes.
+//!
+//! Two defaults cost candle half of its speed on a CPU. The allocator gives every large buffer back to the kernel and
+//! takes fresh pages, which must be zeroed, for the next one; and candle's own thread pool spins while it waits. So
+//! freed memory is kept, and only rayon's threads work.
+
+use std::num::NonZero;
+
+use crate::failure::{Failure, Kind};
+
+/// Keeps freed memory in the process. glibc only; elsewhere nothing is done.
+pub fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const LARGEST_ON_HEAP: libc::c_int = 1 << 30;
+        const TOP_PAD: libc::c_int = 64 << 20;
+        // SAFETY: mallopt only stores a setting of the allocator. A setting that is refused leaves the default, which
+        // is slower and nothing else.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_ON_HEAP);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+            libc::mallopt(libc::M_TOP_PAD, TOP_PAD);
+            // One heap for all threads: the others are cut into pieces of 64 MB, which are given back when free.
+            libc::mallopt(libc::M_ARENA_MAX, 1);
+        }
+    }
+}
+
+/// How many threads to compute with: as asked for, else one for each core that this process may use.
+pub fn threads(asked: Option<u32>) -> usize {
+    match asked {
+        Some(threads) => threads as usize,
+        None => std::thread::available_parallelism().map_or(1, NonZero::get),
+    }
+}
+
+/// Starts the threads, of which `together` work on one matrix product; the rest work on other examples.
+///
+/// # Safety
+///
+/// No other thread may run: the environment is changed, which is where candle looks for these numbers.
+pub unsafe fn start_threads(threads: usize, together: usize) -> Result<(), Failure> {
+    // SAFETY: the caller says that this is the only thread.
+    unsafe {
+        std::env::set_var("CANDLE_NUM_THREADS", "1");
+        std::env::set_var("RAYON_NUM_THREADS", together.to_string());
+    }
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .map_err(|error| Failure::new(Kind::Os, format!("cannot start {threads} threads: {error}")))
+}

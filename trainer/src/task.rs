@@ -1,0 +1,182 @@
+//! A job as it stands on disk: read, checked as a whole, its folder held by one trainer.
+
+use std::fs::File;
+use std::path::{Component, Path, PathBuf};
+
+use artifacts::job::{self, Job, Start};
+use artifacts::versioned;
+
+use crate::failure::{Failure, Kind};
+use crate::model::Config;
+
+/// Longest `job.json` that is read.
+const LONGEST: u64 = 256 << 20;
+
+/// The file in a job's folder that its trainer locks.
+pub const LOCK: &str = "lock";
+
+/// A job that makes sense in itself, and the folder that its relative paths start at.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// The job.
+    pub job: Job,
+    /// The job's file.
+    pub path: PathBuf,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+impl Task {
+    /// Reads a `job.json` and checks what can be checked without any other file.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let job: Job = versioned::read(path, job::FORMAT, LONGEST).map_err(|error| {
+            let kind = match &error {
+                versioned::Error::Unreadable { cause, .. } => Kind::of_reading(cause),
+                versioned::Error::Malformed { .. } => Kind::Data,
+                versioned::Error::Newer { .. } => Kind::Config,
+            };
+            Failure::new(kind, error)
+        })?;
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        check(&job).map_err(|reason| {
+            Failure::new(Kind::Config, format!("`{}`: {reason}", path.display()))
+        })?;
+        Ok(Self { job, path: path.to_owned(), folder })
+    }
+
+    /// Where a path of the job leads.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// The model's configuration, which must fit the job.
+    pub fn config(&self) -> Result<Config, Failure> {
+        let path = self.resolve(&self.job.model);
+        let config = Config::read(&path)?;
+        let refuse = |reason: String| {
+            Err(Failure::new(Kind::Config, format!("`{}`: {reason}", self.path.display())))
+        };
+        let length = self.job.sequence_length as usize;
+        if length > config.positions {
+            return refuse(format!(
+                "sequence_length is {length}, but {} has {} positions (max_position_embeddings)",
+                path.display(),
+                config.positions
+            ));
+        }
+        match self.job.mask_documents_at {
+            Some(token) if token as usize >= config.vocabulary => refuse(format!(
+                "mask_documents_at is {token}, but {} has {} tokens (vocab_size)",
+                path.display(),
+                config.vocabulary
+            )),
+            _ => Ok(config),
+        }
+    }
+
+    /// Step that this attempt trains first.
+    pub fn first_step(&self) -> u64 {
+        match self.job.start {
+            Start::New { .. } | Start::Folder { .. } => self.job.from,
+            Start::Checkpoint { step, .. } => step,
+        }
+    }
+}
+
+/// Takes the lock of a job's folder, which is held until the file is dropped: the process that holds it lives.
+pub fn lock(folder: &Path) -> Result<File, Failure> {
+    let path = folder.join(LOCK);
+    let cannot = |error: &dyn std::fmt::Display| {
+        Failure::new(Kind::CannotCreate, format!("cannot lock `{}`: {error}", path.display()))
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| cannot(&error))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(error) if error == rustix::io::Errno::WOULDBLOCK => Err(Failure::new(
+            Kind::Locked,
+            format!("`{}` is held by another trainer: one job is trained once", path.display()),
+        )),
+        Err(error) => Err(cannot(&error)),
+    }
+}
+
+/// Why a job makes no sense, if it does not.
+fn check(job: &Job) -> Result<(), String> {
+    let at_least_one = [
+        ("sequence_length", u64::from(job.sequence_length)),
+        ("sequences_per_step", u64::from(job.sequences_per_step)),
+        ("micro_batch", u64::from(job.micro_batch)),
+        ("checkpoints.every", job.checkpoints.every.unwrap_or(1)),
+        ("evaluation.every", job.evaluation.every.unwrap_or(1)),
+        ("threads", u64::from(job.threads.unwrap_or(1))),
+    ];
+    if let Some((key, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+        return Err(format!("`{key}` is 0; at least 1 was expected"));
+    }
+    if !job.sequences_per_step.is_multiple_of(job.micro_batch) {
+        return Err(format!(
+            "micro_batch {} does not divide sequences_per_step {}",
+            job.micro_batch, job.sequences_per_step
+        ));
+    }
+    let mut parts = Path::new(&job.path).components();
+    if !matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == job.path.as_str()) {
+        return Err(format!("path `{}` cannot be part of a folder's name", job.path));
+    }
+    check_steps(job)?;
+    check_optimizer(&job.optimizer)
+}
+
+fn check_steps(job: &Job) -> Result<(), String> {
+    const LAST: u64 = 1 << 53;
+    if job.from > job.to || job.to >= LAST {
+        return Err(format!("the steps from {} to {} are no range below 2^53", job.from, job.to));
+    }
+    match job.start {
+        Start::Checkpoint { step, .. } if !(job.from..=job.to).contains(&step) => {
+            return Err(format!(
+                "it starts at a checkpoint after {step} steps, which is not within {} and {}",
+                job.from, job.to
+            ));
+        }
+        Start::New { .. } | Start::Folder { .. } if job.from != 0 => {
+            return Err(format!(
+                "it starts with new moments at step {}; only a checkpoint leads to a later step than 0",
+                job.from
+            ));
+        }
+        _ => {}
+    }
+    if !job.skip.is_sorted_by(|a, b| a < b) {
+        return Err("the steps in `skip` are not in rising order".to_owned());
+    }
+    Ok(())
+}
+
+fn check_optimizer(optimizer: &job::Optimizer) -> Result<(), String> {
+    let wrong = |key: &str, value: f64, expected: &str| {
+        Err(format!("optimizer.{key} is {value}; {expected} was expected"))
+    };
+    for (key, beta) in [("beta1", optimizer.beta1), ("beta2", optimizer.beta2)] {
+        if !(0.0..1.0).contains(&beta) {
+            return wrong(key, beta, "a number from 0, below 1,");
+        }
+    }
+    for (key, value) in [("eps", optimizer.eps), ("clip", optimizer.clip)] {
+        if !(value > 0.0 && value.is_finite()) {
+            return wrong(key, value, "a positive number");
+        }
+    }
+    if !(optimizer.weight_decay >= 0.0 && optimizer.weight_decay.is_finite()) {
+        return wrong("weight_decay", optimizer.weight_decay, "a number of at least 0");
+    }
+    Ok(())
+}

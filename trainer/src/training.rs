@@ -1,0 +1,308 @@
+//! The loop of one job.
+//!
+//! From a fixed step to a fixed step: batch, gradient, guard, update, event. Checkpoints are written beside it, and its
+//! last words are always one of `finished`, `stopped` and `failed`, after everything that they imply is safe on disk.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use artifacts::checkpoint::{self, State};
+use artifacts::event::{self, Event};
+use artifacts::job::{Job, Start};
+use artifacts::storage::Storage;
+use candle_core::{DType, Device};
+
+use crate::data::{Ahead, Batch, Data, Rates, TokenFiles};
+use crate::evaluate;
+use crate::events::Events;
+use crate::failure::{Failure, Kind};
+use crate::gradient;
+use crate::guard;
+use crate::kernels::Kernels;
+use crate::model::{Config, Decoder, Weights};
+use crate::optimizer::Optimizer;
+use crate::state::{self, Saved, Saver, Snapshot};
+use crate::task::Task;
+
+/// How an attempt ends that does not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// All steps are done.
+    Finished,
+    /// It was asked to stop, and saved.
+    Stopped,
+}
+
+/// What the outside asks of a running trainer; set by signal handlers.
+#[derive(Debug, Clone, Default)]
+pub struct Requests {
+    /// Finish the step, save, and stop.
+    pub stop: Arc<AtomicBool>,
+    /// Save and go on.
+    pub save: Arc<AtomicBool>,
+}
+
+impl Requests {
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// What one attempt works with.
+pub struct Attempt<'a, W, C> {
+    /// The job.
+    pub task: &'a Task,
+    /// The operations.
+    pub kernels: &'a dyn Kernels,
+    /// Where checkpoints are written.
+    pub storage: Arc<dyn Storage>,
+    /// What is asked of it while it runs.
+    pub requests: Requests,
+    /// Its voice.
+    pub events: &'a mut Events<W, C>,
+}
+
+/// Weights and moments at a job's start.
+struct Beginning {
+    weights: Weights,
+    optimizer: Optimizer,
+    skipped: Vec<u64>,
+}
+
+impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
+    /// Trains the job to its end, or until it is asked to stop.
+    pub fn run(&mut self) -> Result<End, Failure> {
+        let job = &self.task.job;
+        let config = self.task.config()?;
+        let tokens = Arc::new(TokenFiles::open(job, &self.task.folder, config.vocabulary)?);
+        evaluate::check(job, &tokens, &self.task.path)?;
+        let rates = Rates::read(job, &self.task.folder)?;
+        let data = Data::open(job, &self.task.folder, tokens.clone())?;
+        let Beginning { weights, mut optimizer, mut skipped } = begin(self.task, &config, self.kernels)?;
+        let length = job.sequence_length as usize;
+        let decoder = Decoder::new(&config, self.kernels, &weights.tracked(), length)?;
+        let judge = Decoder::new(&config, self.kernels, &weights.detached(), length)?;
+        let mut saver = Saver::new(self.storage.clone(), self.task.resolve(&job.checkpoints.folder));
+        let first = self.task.first_step();
+        let mut ahead = data.ahead(first, job.to)?;
+        self.say_started(first, weights.parameters())?;
+
+        let mut done = first;
+        while done < job.to {
+            let (batch, begun) = next(&mut ahead)?;
+            let (loss, gradient) = gradient::of_batch(job, self.kernels, &decoder, &weights, &batch)?;
+            let norm = gradient.norm(self.kernels)?;
+            guard::finite_step(done, loss, norm)?;
+            let rate = rates.of(done);
+            let skip = job.skip.binary_search(&done).is_ok();
+            if skip {
+                skipped.push(done);
+            } else {
+                optimizer.update(self.kernels, &weights, &gradient, norm, rate)?;
+            }
+            drop(gradient);
+            self.say_step(&batch, Numbers { loss, norm, rate, seconds: begun.elapsed().as_secs_f64(), skip })?;
+            done += 1;
+            self.say_saved(saver.poll()?)?;
+
+            let stop = self.requests.stopping();
+            let asked = self.requests.save.swap(false, Ordering::Relaxed);
+            if stop || asked || done == job.to || is_due(job.checkpoints.every, done) {
+                let snapshot = Snapshot::take(&weights, &optimizer, self.state(done, &skipped))?;
+                self.say_saved(saver.submit(snapshot)?)?;
+            }
+            if stop && done < job.to {
+                return self.stop(&mut saver, done);
+            }
+            if done < job.to && is_due(job.evaluation.every, done) {
+                self.evaluate(&tokens, &judge, done)?;
+            }
+        }
+        if first == job.to {
+            let snapshot = Snapshot::take(&weights, &optimizer, self.state(done, &skipped))?;
+            self.say_saved(saver.submit(snapshot)?)?;
+        }
+        self.say_saved(saver.finish()?)?;
+        if job.evaluation.at_end || is_due(job.evaluation.every, done) {
+            self.evaluate(&tokens, &judge, done)?;
+        }
+        if self.requests.stopping() {
+            return self.stop(&mut saver, done);
+        }
+        self.say(Event::Finished { step: done })?;
+        Ok(End::Finished)
+    }
+
+    fn stop(&mut self, saver: &mut Saver, step: u64) -> Result<End, Failure> {
+        self.say_saved(saver.finish()?)?;
+        self.say(Event::Stopped { step })?;
+        Ok(End::Stopped)
+    }
+
+    fn state(&self, step: u64, skipped: &[u64]) -> State {
+        let job = &self.task.job;
+        State {
+            format: checkpoint::FORMAT,
+            path: job.path.clone(),
+            step,
+            precision: job.precision,
+            kernels: self.kernels.name(),
+            micro_batch: job.micro_batch,
+            skipped: skipped.to_vec(),
+        }
+    }
+
+    fn evaluate(&mut self, tokens: &TokenFiles, judge: &Decoder<'_>, step: u64) -> Result<(), Failure> {
+        let Requests { stop, .. } = self.requests.clone();
+        say_evaluations(&self.task.job, tokens, judge, step, self.events, &|| stop.load(Ordering::Relaxed))
+    }
+
+    fn say_started(&mut self, step: u64, parameters: u64) -> Result<(), Failure> {
+        self.say(Event::Started {
+            format: event::FORMAT,
+            job: self.task.job.job,
+            attempt: self.task.job.attempt,
+            pid: std::process::id(),
+            step,
+            program: crate::PROGRAM.to_owned(),
+            kernels: self.kernels.name(),
+            threads: rayon::current_num_threads() as u32,
+            parameters,
+        })
+    }
+
+    fn say_step(&mut self, batch: &Batch, numbers: Numbers) -> Result<(), Failure> {
+        let job = &self.task.job;
+        let step = batch.step;
+        let sequences = u64::from(job.sequences_per_step);
+        let tokens = sequences * u64::from(job.sequence_length);
+        self.say(Event::Step {
+            step,
+            sequences: [step * sequences, (step + 1) * sequences],
+            batch: batch.digest.clone(),
+            loss: numbers.loss,
+            learning_rate: numbers.rate,
+            grad_norm: numbers.norm,
+            tokens: (step + 1) * tokens,
+            tokens_per_second: tokens as f64 / numbers.seconds.max(1e-9),
+            skipped: numbers.skip,
+        })
+    }
+
+    fn say_saved(&mut self, saved: Option<Saved>) -> Result<(), Failure> {
+        match saved {
+            Some(Saved { name, step, digest, bytes }) => {
+                self.say(Event::Checkpoint { path: name, step, digest, bytes })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn say(&mut self, event: Event) -> Result<(), Failure> {
+        say(self.events, event)
+    }
+}
+
+/// What is said of a step beside its batch.
+struct Numbers {
+    loss: f64,
+    norm: f64,
+    rate: f64,
+    seconds: f64,
+    skip: bool,
+}
+
+/// Evaluates every increment of a job, and says each loss. Ends early, without the rest, when asked to stop.
+pub fn say_evaluations<W: Write, C: Fn() -> f64>(
+    job: &Job,
+    tokens: &TokenFiles,
+    judge: &Decoder<'_>,
+    step: u64,
+    events: &mut Events<W, C>,
+    asked_to_stop: &(dyn Fn() -> bool + Sync),
+) -> Result<(), Failure> {
+    for held_out in &job.evaluation.increments {
+        let begun = Instant::now();
+        let Some(found) = evaluate::held_out(job, held_out, tokens, judge, asked_to_stop)? else { continue };
+        guard::finite_held_out(step, held_out.increment, found.loss)?;
+        let evaluation = Event::Evaluation {
+            step,
+            increment: held_out.increment,
+            loss: found.loss,
+            perplexity: found.perplexity(),
+            bits_per_byte: found.bits_per_byte,
+            tokens: found.targets,
+            seconds: begun.elapsed().as_secs_f64(),
+        };
+        say(events, evaluation)?;
+    }
+    Ok(())
+}
+
+fn say<W: Write, C: Fn() -> f64>(events: &mut Events<W, C>, event: Event) -> Result<(), Failure> {
+    events.say(event).map_err(|error| {
+        Failure::new(Kind::Io, format!("an event cannot be written to standard output: {error}"))
+    })
+}
+
+/// The next batch, and when its step began.
+fn next(ahead: &mut Ahead) -> Result<(Batch, Instant), Failure> {
+    let begun = Instant::now();
+    Ok((ahead.next()?, begun))
+}
+
+/// Whether something that is done at every multiple of `every` is due after `done` steps.
+fn is_due(every: Option<u64>, done: u64) -> bool {
+    every.is_some_and(|every| done.is_multiple_of(every))
+}
+
+/// Weights, moments and skipped steps that the job starts with.
+fn begin(task: &Task, config: &Config, kernels: &dyn Kernels) -> Result<Beginning, Failure> {
+    let (job, device) = (&task.job, Device::Cpu);
+    let with_new_moments = |weights: Weights| -> Result<Beginning, Failure> {
+        let optimizer = Optimizer::new(job.optimizer.clone(), &weights)?;
+        Ok(Beginning { weights, optimizer, skipped: Vec::new() })
+    };
+    match &job.start {
+        Start::New { seed } => with_new_moments(Weights::new(config, *seed, DType::F32, &device)?),
+        Start::Folder { path } => {
+            with_new_moments(Weights::read_folder(config, &task.resolve(path), &device)?)
+        }
+        Start::Checkpoint { path, digest, step } => {
+            let folder = task.resolve(path);
+            let loaded = state::load(&folder, *digest, config, &device)?;
+            fits(job, &loaded.state, *step, &folder)?;
+            if loaded.state.kernels != kernels.name() {
+                eprintln!(
+                    "{}: was computed by the kernels `{}`; going on with `{}` gives other last bits",
+                    folder.display(),
+                    loaded.state.kernels,
+                    kernels.name()
+                );
+            }
+            let updates = loaded.updates();
+            let optimizer = Optimizer::resumed(job.optimizer.clone(), loaded.moments, updates);
+            Ok(Beginning { weights: loaded.weights, optimizer, skipped: loaded.state.skipped })
+        }
+    }
+}
+
+/// Refuses a checkpoint that is not the one the job means, or whose run computes differently.
+fn fits(job: &Job, state: &State, step: u64, folder: &Path) -> Result<(), Failure> {
+    let refuse = |reason: String| {
+        Err(Failure::new(Kind::Checkpoint, format!("`{}`: {reason}", folder.display())))
+    };
+    if state.step != step {
+        return refuse(format!("is after {} steps, but the job says {step}", state.step));
+    }
+    if state.micro_batch != job.micro_batch {
+        return refuse(format!(
+            "was trained with a micro_batch of {}, but the job says {}: the bits would not be the same",
+            state.micro_batch, job.micro_batch
+        ));
+    }
+    Ok(())
+}
