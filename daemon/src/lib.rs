@@ -8,3 +8,4 @@ pub mod checkpoints;
 pub mod config;
 pub mod ledger;
 pub mod scheduler;
+pub mod tokenizer;
