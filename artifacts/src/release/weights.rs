@@ -289,7 +289,8 @@ mod tests {
                 let size: usize = part.iter().map(|(_, view)| view.data().len()).sum();
                 let with_bytes = part.iter().filter(|(_, view)| !view.data().is_empty()).count();
                 prop_assert!(size as u64 <= split_above || with_bytes == 1);
-                let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+                let (length, header) = SafeTensors::read_metadata(&bytes).unwrap();
+                prop_assert_eq!(length % 8, 0, "tensors start at multiples of 8");
                 prop_assert_eq!(&header.metadata().as_ref().unwrap()["format"], "pt");
                 found.extend(part.iter().map(|(name, view)| (name.to_owned(), view.data().to_vec())));
             }
