@@ -1,5 +1,420 @@
 //! The only door to the disk's truth.
+//!
+//! A transition is journalled and synced, then the tree in memory takes it, and then it is acknowledged; the copy of the
+//! tree in sled follows by itself. So whoever reads the tree reads only what survives, and whoever dies at any moment
+//! finds at the next start what was acknowledged: all of it, once.
+//!
+//! A start reads the journal from end to end. The tree comes out of sled where that agrees with the journal, and the
+//! rest is replayed; where it does not, the tree is replayed from the first record and sled is made again behind it.
+
+mod follower;
+pub mod journal;
+pub mod lock;
 pub mod node;
+pub mod offline;
 pub mod path;
+pub mod probe;
 pub mod transition;
 pub mod tree;
+mod view;
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use artifacts::storage::Storage;
+use tokio::sync::watch;
+
+use follower::{Follower, merge};
+use journal::{Journal, JournalError, Point, SEGMENT_BYTES};
+use node::Change;
+use probe::Probe;
+use transition::{Millis, Record, Transition};
+use tree::{Contradiction, Tree};
+use view::{Changes, View, ViewError, set_aside};
+
+/// Folder of the journal below the state.
+const JOURNAL: &str = "journal";
+/// Folder of the view below the state.
+const VIEW: &str = "tree.sled";
+/// The last so many records are kept in memory, for who follows them.
+const RECENT: usize = 1_024;
+
+/// The wall clock.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since the Unix epoch.
+    fn now(&self) -> Millis;
+}
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Millis {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+    }
+}
+
+/// Why the ledger cannot be opened, or takes no transition.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The transition does not fit; nothing was journalled.
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
+    /// The journal says no.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A journal that is sound, but whose records do not follow from each other.
+    #[error(
+        "the journal cannot be replayed: {0}. Its checksums are right, so another version of the program wrote it. \
+         Nothing was changed. Use that version, or restore the state from a backup"
+    )]
+    Replay(Contradiction),
+    /// The state is in use.
+    #[error(transparent)]
+    Lock(#[from] lock::LockError),
+    /// There is no journal.
+    #[error("`{}` holds no state: it has no journal. `lrpathctl init` makes one", .0.display())]
+    NoState(std::path::PathBuf),
+    /// The copy in sled could not be made.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// It was closed.
+    #[error("the ledger is closed: the daemon is stopping")]
+    Closed,
+}
+
+impl LedgerError {
+    /// Whether there is no room on the disk: the ledger goes on by itself when there is.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Journal(error) if error.is_full())
+    }
+
+    /// Whether nothing can be committed any more before the daemon is started again.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Journal(JournalError::Broken { .. }) | Self::Closed)
+    }
+}
+
+/// What can be set about a ledger.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes of a journal file; see [`SEGMENT_BYTES`].
+    pub segment_bytes: u64,
+    /// How the view is tried before it is opened.
+    pub probe: Probe,
+    /// Whether there is a view. It lies in the real file system, wherever the journal lies.
+    pub view: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { segment_bytes: SEGMENT_BYTES, probe: Probe::None, view: true }
+    }
+}
+
+/// The journal, the tree and its copy. Clones are the same ledger.
+#[derive(Clone)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: Arc<dyn Clock>,
+    writer: Mutex<Writer>,
+    tree: Arc<RwLock<Tree>>,
+    recent: Mutex<VecDeque<Record>>,
+    follower: Option<Follower>,
+    position: watch::Sender<u64>,
+}
+
+/// What only one may touch at a time.
+struct Writer {
+    journal: Journal,
+    /// The tree once more: transitions are tried here, so that all of a commit are known to fit, each after the one
+    /// before it, when the first byte is written. Equal to the tree between two commits.
+    draft: Tree,
+    is_closed: bool,
+}
+
+impl Ledger {
+    /// Opens the ledger of a state folder, or begins one. The caller holds the state's lock.
+    ///
+    /// # Errors
+    /// A journal that is damaged, of another format, or not to be replayed; the storage's errors. The view is no reason:
+    /// one that cannot be used is set aside and made again.
+    pub fn open(state: &Path, storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Result<Self, LedgerError> {
+        Self::open_with(state, storage, clock, &Options::default())
+    }
+
+    /// As [`Ledger::open`], with all that can be set.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(
+        state: &Path,
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        options: &Options,
+    ) -> Result<Self, LedgerError> {
+        let path = state.join(VIEW);
+        let loaded = match options.view {
+            true => options.probe.run(&path).and_then(|()| View::load(&path)),
+            false => Err(ViewError::Missing),
+        };
+        let (journal, replayed) = replay(state, storage, options.segment_bytes, loaded)?;
+        let tree = Arc::new(RwLock::new(replayed.tree.clone()));
+        let follower = options.view.then(|| {
+            let view = replayed.view.map_err(|error| put_away(&path, &error)).ok();
+            Follower::start(path, tree.clone(), view, replayed.changes, journal.point())
+        });
+        let position = watch::Sender::new(journal.point().position);
+        let writer = Mutex::new(Writer { journal, draft: replayed.tree, is_closed: false });
+        let recent = Mutex::new(VecDeque::new());
+        Ok(Self { inner: Arc::new(Inner { clock, writer, tree, recent, follower, position }) })
+    }
+
+    /// A ledger without a disk, for tests.
+    #[cfg(test)]
+    pub fn in_memory(clock: Arc<dyn Clock>) -> Self {
+        let options = Options { view: false, ..Options::default() };
+        let disk = Arc::new(artifacts::storage::crash::CrashDisk::new());
+        Self::open_with(Path::new("/"), disk, clock, &options).unwrap()
+    }
+
+    /// Commits a transition: when this returns it is on the disk and in the tree. Blocks for about a millisecond.
+    ///
+    /// # Errors
+    /// It does not fit, or cannot be written; the tree is then as before.
+    pub fn commit(&self, transition: Transition) -> Result<Record, LedgerError> {
+        let mut records = self.commit_all(vec![transition])?;
+        records.pop().ok_or(LedgerError::Closed)
+    }
+
+    /// Commits several transitions, each after the one before it: all or, also after a crash, none.
+    ///
+    /// # Errors
+    /// As [`Ledger::commit`].
+    pub fn commit_all(&self, transitions: Vec<Transition>) -> Result<Vec<Record>, LedgerError> {
+        self.commit_with(|_| (transitions, ())).map(|(records, ())| records)
+    }
+
+    /// Decides on transitions and commits them, with nothing in between.
+    ///
+    /// # Errors
+    /// As [`Ledger::commit`].
+    pub fn commit_with<T>(
+        &self,
+        decide: impl FnOnce(&Tree) -> (Vec<Transition>, T),
+    ) -> Result<(Vec<Record>, T), LedgerError> {
+        let mut writer = self.inner.writer();
+        if writer.is_closed {
+            return Err(LedgerError::Closed);
+        }
+        let (transitions, answer) = decide(&writer.draft);
+        if transitions.is_empty() {
+            return Ok((Vec::new(), answer));
+        }
+        let at = self.inner.clock.now();
+        let positions = writer.draft.position() + 1..;
+        let records: Vec<Record> = positions
+            .zip(transitions)
+            .map(|(position, transition)| Record { position, at, transition })
+            .collect();
+        let journalled = writer.journal_all(&records);
+        let (point, changes) = match journalled {
+            Ok(journalled) => journalled,
+            Err(error) => {
+                writer.draft = self.read(Tree::clone);
+                return Err(error);
+            }
+        };
+        self.inner.take(point, changes, &records);
+        Ok((records, answer))
+    }
+
+    /// Asks the tree something. What is asked must be answered quickly: the next commit waits for it.
+    pub fn read<T>(&self, question: impl FnOnce(&Tree) -> T) -> T {
+        question(&self.inner.tree.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The tree's position, as it goes on.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.inner.position.subscribe()
+    }
+
+    /// At most `limit` records after a position, in order.
+    ///
+    /// # Errors
+    /// Those of reading the journal.
+    pub fn records(&self, after: u64, limit: usize) -> Result<Vec<Record>, LedgerError> {
+        {
+            let recent = lock(&self.inner.recent);
+            if recent.front().is_some_and(|first| first.position <= after + 1) {
+                let known = recent.iter().filter(|record| record.position > after);
+                return Ok(known.take(limit).cloned().collect());
+            }
+        }
+        let reader = self.inner.writer().journal.reader();
+        Ok(reader.records(after, limit)?)
+    }
+
+    /// Takes no more, and has sled written and synced.
+    pub fn close(self) {
+        self.inner.close();
+    }
+}
+
+impl Writer {
+    /// Tries records on the draft, and journals them.
+    fn journal_all(&mut self, records: &[Record]) -> Result<(Point, Vec<Change>), LedgerError> {
+        let mut changes = Vec::new();
+        for record in records {
+            changes.extend(self.draft.apply(record)?);
+        }
+        Ok((self.journal.append(records)?, changes))
+    }
+}
+
+impl Inner {
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(|poisoned| {
+            let mut writer = poisoned.into_inner();
+            // Somebody panicked, perhaps while the draft was changed.
+            writer.draft = self.tree.read().unwrap_or_else(PoisonError::into_inner).clone();
+            self.writer.clear_poison();
+            writer
+        })
+    }
+
+    /// Has the tree take records that are journalled, and tells everybody.
+    fn take(&self, point: Point, changes: Vec<Change>, records: &[Record]) {
+        #[expect(
+            clippy::expect_used,
+            reason = "the draft, which is equal to the tree, took the same records"
+        )]
+        let apply = |tree: &mut Tree| {
+            for record in records {
+                tree.apply(record).expect("invariant: the tree takes what its draft took");
+            }
+        };
+        match &self.follower {
+            Some(follower) => follower.advance(point, changes, apply),
+            None => apply(&mut self.tree.write().unwrap_or_else(PoisonError::into_inner)),
+        }
+        let mut recent = lock(&self.recent);
+        recent.extend(records.iter().cloned());
+        let surplus = recent.len().saturating_sub(RECENT);
+        recent.drain(..surplus);
+        drop(recent);
+        self.position.send_replace(point.position);
+    }
+
+    fn close(&self) {
+        self.writer().is_closed = true;
+        if let Some(follower) = &self.follower {
+            follower.close();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a start found.
+struct Replayed {
+    tree: Tree,
+    /// The view that the tree came from, or why there is none.
+    view: Result<View, ViewError>,
+    /// What has changed since that view.
+    changes: Changes,
+}
+
+impl Replayed {
+    /// Goes on from a view, or from nothing.
+    fn from(loaded: Result<(View, Tree), ViewError>) -> Self {
+        match loaded {
+            Ok((view, tree)) => Self { tree, view: Ok(view), changes: Changes::new() },
+            Err(error) => Self { tree: Tree::default(), view: Err(error), changes: Changes::new() },
+        }
+    }
+
+    fn take(&mut self, records: &[Record]) -> Result<(), LedgerError> {
+        for record in records {
+            if record.position <= self.tree.position() {
+                continue;
+            }
+            let changes = self.tree.apply(record).map_err(LedgerError::Replay)?;
+            if self.view.is_ok() {
+                merge(&mut self.changes, changes);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the journal, and makes the tree out of it, or out of the view and what came after that.
+fn replay(
+    state: &Path,
+    storage: Arc<dyn Storage>,
+    segment_bytes: u64,
+    loaded: Result<(View, Tree), ViewError>,
+) -> Result<(Journal, Replayed), LedgerError> {
+    let folder = state.join(JOURNAL);
+    let mut replayed = Replayed::from(loaded);
+    let expected = replayed.view.as_ref().map_or(Point::START, View::point);
+    let mut meets = expected == Point::START;
+    let mut fits = true;
+    let (journal, torn) = Journal::open(storage.clone(), &folder, segment_bytes, |records, point| {
+        meets |= point == expected;
+        let taken = replayed.take(&records);
+        if replayed.view.is_err() {
+            return taken;
+        }
+        fits &= taken.is_ok();
+        Ok(())
+    })?;
+    if let Some(torn) = torn {
+        tracing::warn!(%torn, "a half-written commit was cut off the journal");
+    }
+    if !(meets && fits) {
+        let what = match journal.point().position {
+            end if end < expected.position => {
+                format!("it is at position {}, and the journal ends at {end}", expected.position)
+            }
+            _ => format!("the records up to position {} are others", expected.position),
+        };
+        replayed = Replayed::from(Err(ViewError::Foreign(what)));
+        journal::verify(&*storage, &folder, |records, _| replayed.take(&records))?;
+    }
+    Ok((journal, replayed))
+}
+
+/// Says why a view is not used, and moves it out of the way where that is its own fault.
+fn put_away(path: &Path, why: &ViewError) {
+    match why {
+        ViewError::Missing => tracing::info!("the version tree's copy in sled is made from the journal"),
+        ViewError::Busy | ViewError::Unavailable(_) | ViewError::Outdated(_) => {
+            tracing::warn!(%why, "the version tree comes from the journal alone");
+        }
+        ViewError::Damaged(_) | ViewError::Foreign(_) => match set_aside(path) {
+            Ok(to) => {
+                tracing::warn!(%why, to = %to.display(), "set aside; the version tree comes from the journal");
+            }
+            Err(error) => tracing::warn!(%why, %error, "the version tree comes from the journal"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! The thread that keeps the view up with the tree.
+//!
+//! sled may be slow, full or broken; an acknowledgement waits for none of that. Each commit leaves its changes here, by
+//! node, so that what piles up is never more than the tree; the thread takes all that is there and writes it in one
+//! transaction. When sled fails, the thread lets it go and builds a new view out of the tree, now or when it works again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::journal::Point;
+use super::node::Change;
+use super::tree::Tree;
+use super::view::{Changes, View, ViewError, set_aside};
+
+/// Between two attempts at a view that could not be built.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// How long a commit may go without being synced in the view; it is in the journal all the while.
+const SYNC: Duration = Duration::from_secs(5);
+
+/// How long the end waits for the thread: sled may hang.
+const END: Duration = Duration::from_secs(30);
+
+/// What is to be written.
+struct Queue {
+    point: Point,
+    changes: Changes,
+    /// Whether there is a view that these changes lead on from.
+    follows: bool,
+    closing: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    woken: Condvar,
+    tree: Arc<RwLock<Tree>>,
+}
+
+/// Hands changes to the thread.
+pub struct Follower {
+    shared: Arc<Shared>,
+    ended: Mutex<Option<Receiver<()>>>,
+}
+
+impl Follower {
+    /// Starts the thread. `view` is open at `point`, and `changes` lead from there to where the tree is now, at `now`;
+    /// without one a view is built.
+    pub fn start(
+        path: PathBuf,
+        tree: Arc<RwLock<Tree>>,
+        view: Option<View>,
+        changes: Changes,
+        now: Point,
+    ) -> Self {
+        let queue = Queue { point: now, changes, follows: view.is_some(), closing: false };
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), woken: Condvar::new(), tree });
+        let (end, ended) = channel();
+        let worker = Worker { shared: shared.clone(), path, view, is_silent: false };
+        let started = std::thread::Builder::new().name("view".to_owned()).spawn(move || {
+            worker.run();
+            drop(end);
+        });
+        if let Err(error) = started {
+            tracing::warn!(%error, "the copy of the version tree in sled is not kept: no thread could be started");
+            shared.lock().follows = false;
+        }
+        Self { shared, ended: Mutex::new(Some(ended)) }
+    }
+
+    /// Changes the tree, and has the view follow.
+    pub fn advance(&self, point: Point, changes: Vec<Change>, apply: impl FnOnce(&mut Tree)) {
+        let mut queue = self.shared.lock();
+        apply(&mut self.shared.tree.write().unwrap_or_else(PoisonError::into_inner));
+        queue.point = point;
+        if queue.follows {
+            merge(&mut queue.changes, changes);
+            self.shared.woken.notify_one();
+        }
+    }
+
+    /// Has everything written and synced, and ends the thread.
+    pub fn close(&self) {
+        let Some(ended) = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        self.shared.lock().closing = true;
+        self.shared.woken.notify_one();
+        if ended.recv_timeout(END) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!(
+                "the copy of the version tree in sled did not close; it is checked at the next start"
+            );
+        }
+    }
+}
+
+/// Adds the changes of a commit: the last one of a node counts.
+pub fn merge(all: &mut Changes, changes: Vec<Change>) {
+    for change in changes {
+        match change {
+            Change::Put(node) => all.insert(node.key(), Some(node)),
+            Change::Remove(key) => all.insert(key, None),
+        };
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for something to write or for the end, at most until a moment.
+    fn wait(&self, until: Instant) -> MutexGuard<'_, Queue> {
+        let mut queue = self.lock();
+        while queue.changes.is_empty() && !queue.closing {
+            let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+            else {
+                break;
+            };
+            queue = self.woken.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queue
+    }
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    view: Option<View>,
+    /// The failure was logged, and nothing was well since.
+    is_silent: bool,
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            let ended = match self.view.take() {
+                Some(view) => self.follow(view),
+                None => self.build(),
+            };
+            if ended {
+                return;
+            }
+        }
+    }
+
+    /// Writes what comes until the end, which is true, or a failure.
+    fn follow(&mut self, mut view: View) -> bool {
+        let mut synced = Instant::now();
+        let mut is_dirty = false;
+        loop {
+            let until = if is_dirty { synced + SYNC } else { Instant::now() + Duration::from_secs(3600) };
+            let (point, changes, closing) = {
+                let mut queue = self.shared.wait(until);
+                (queue.point, std::mem::take(&mut queue.changes), queue.closing)
+            };
+            let mut outcome = Ok(());
+            if !changes.is_empty() || point != view.point() {
+                outcome = view.apply(point, &changes);
+                is_dirty = true;
+            }
+            if outcome.is_ok() && is_dirty && (closing || synced.elapsed() >= SYNC) {
+                outcome = view.sync();
+                is_dirty = false;
+                synced = Instant::now();
+            }
+            if let Err(error) = outcome {
+                view.drop();
+                self.fail(&error);
+                return closing;
+            }
+            if closing {
+                view.drop();
+                return true;
+            }
+        }
+    }
+
+    /// Builds a view of the tree as it is. False if it is there, or is to be tried again; true at the end.
+    fn build(&mut self) -> bool {
+        let (point, tree) = {
+            let mut queue = self.shared.lock();
+            if queue.closing {
+                return true;
+            }
+            queue.changes = BTreeMap::new();
+            queue.follows = true;
+            (queue.point, self.shared.tree.read().unwrap_or_else(PoisonError::into_inner).clone())
+        };
+        match View::build(&self.path, point, &tree) {
+            Ok(view) => {
+                tracing::info!(position = point.position, "the version tree's copy in sled is built");
+                self.is_silent = false;
+                self.view = Some(view);
+                false
+            }
+            Err(error) => {
+                self.fail(&error);
+                let until = Instant::now() + RETRY;
+                let queue = self.shared.wait(until);
+                queue.closing
+            }
+        }
+    }
+
+    /// Goes on without a view, and says so once.
+    fn fail(&mut self, error: &ViewError) {
+        let mut queue = self.shared.lock();
+        queue.follows = false;
+        queue.changes = BTreeMap::new();
+        drop(queue);
+        if !self.is_silent {
+            tracing::warn!(%error, "the ledger goes on without the version tree's copy in sled, and builds it again");
+        }
+        self.is_silent = true;
+        if matches!(error, ViewError::Damaged(_)) && self.path.exists() {
+            match set_aside(&self.path) {
+                Ok(to) => tracing::warn!(to = %to.display(), "the damaged copy is set aside"),
+                Err(error) => tracing::warn!(%error, "the damaged copy cannot be set aside"),
+            }
+        }
+    }
+}

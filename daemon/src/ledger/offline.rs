@@ -1,0 +1,134 @@
+//! Looking at a state, and mending it, while no daemon has it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use artifacts::Digest;
+use artifacts::storage::{Disk, Storage};
+use serde::Serialize;
+
+use super::journal::{Journal, Point, SEGMENT_BYTES, Torn, verify};
+use super::lock::StateLock;
+use super::probe::Probe;
+use super::tree::Tree;
+use super::view::{View, ViewError};
+use super::{JOURNAL, LedgerError, Replayed, VIEW};
+
+/// What a look at a state found. Damage of the journal is no report but an error.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Records in the journal.
+    pub records: u64,
+    /// Its files.
+    pub segments: usize,
+    /// What is half-written at its end, and will be cut off at the next start.
+    pub torn: Option<Torn>,
+    /// Digest of the tree that the journal makes.
+    pub tree: Digest,
+    /// The copy in sled.
+    pub view: Standing,
+}
+
+/// How the copy in sled stands to the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Standing {
+    /// It holds this very tree.
+    Agrees,
+    /// It holds the tree of an earlier position of this journal; the next start brings it up.
+    Behind {
+        /// That position.
+        position: u64,
+    },
+    /// It cannot be used, and the next start makes it again.
+    Unusable {
+        /// Why.
+        why: ViewError,
+    },
+}
+
+/// Verifies the journal, the tree that it makes and its copy in sled against each other. Changes nothing.
+///
+/// # Errors
+/// A state in use, no state, damage of the journal.
+pub fn check(state: &Path, probe: &Probe) -> Result<Report, LedgerError> {
+    let _lock = StateLock::look(state)?;
+    require_journal(state)?;
+    let view = look_at_copy(&state.join(VIEW), probe);
+    let mut replayed = Replayed::from(Err(ViewError::Missing));
+    let mut standing = match &view {
+        Ok((Point::START, _)) => Standing::Behind { position: 0 },
+        Ok((point, _)) => foreign(format!("the journal has no such position {}", point.position)),
+        Err(why) => Standing::Unusable { why: why.clone() },
+    };
+    let (point, segments, torn) = verify(&Disk, &state.join(JOURNAL), |records, point| {
+        replayed.take(&records)?;
+        if let Ok((expected, tree)) = &view
+            && point == *expected
+        {
+            standing = match tree.digest() == replayed.tree.digest() {
+                true => Standing::Behind { position: point.position },
+                false => foreign("it holds another tree than the journal makes".to_owned()),
+            };
+        }
+        Ok::<(), LedgerError>(())
+    })?;
+    if standing == (Standing::Behind { position: point.position }) {
+        standing = Standing::Agrees;
+    }
+    Ok(Report { records: point.position, segments, torn, tree: replayed.tree.digest(), view: standing })
+}
+
+/// Makes the copy in sled anew out of the journal. A half-written end of the journal is cut off.
+///
+/// # Errors
+/// A state in use, no state, damage of the journal, a copy that cannot be written.
+pub fn rebuild(state: &Path) -> Result<Report, LedgerError> {
+    let _lock = StateLock::take(state)?;
+    require_journal(state)?;
+    let mut replayed = Replayed::from(Err(ViewError::Missing));
+    let (journal, torn) =
+        Journal::open(Arc::new(Disk), &state.join(JOURNAL), SEGMENT_BYTES, |records, _| {
+            replayed.take(&records)
+        })?;
+    View::build(&state.join(VIEW), journal.point(), &replayed.tree)?.drop();
+    Ok(Report {
+        records: journal.point().position,
+        segments: journal.segments(),
+        torn,
+        tree: replayed.tree.digest(),
+        view: Standing::Agrees,
+    })
+}
+
+fn require_journal(state: &Path) -> Result<(), LedgerError> {
+    let kind = Disk.kind(&state.join(JOURNAL)).map_err(super::JournalError::from)?;
+    kind.map(|_| ()).ok_or_else(|| LedgerError::NoState(state.to_owned()))
+}
+
+fn foreign(what: String) -> Standing {
+    Standing::Unusable { why: ViewError::Foreign(what) }
+}
+
+/// Reads the view in a copy of its folder, because opening one writes in it.
+fn look_at_copy(view: &Path, probe: &Probe) -> Result<(Point, Tree), ViewError> {
+    if !view.is_dir() {
+        return Err(ViewError::Missing);
+    }
+    let folder = tempfile::tempdir()?;
+    let copy = folder.path().join(VIEW);
+    for entry in walkdir::WalkDir::new(view) {
+        let entry = entry.map_err(std::io::Error::other)?;
+        let Ok(below) = entry.path().strip_prefix(view) else { continue };
+        if entry.file_type().is_dir() {
+            std::fs::create_dir(copy.join(below))?;
+        } else if entry.file_type().is_file() {
+            std::fs::copy(entry.path(), copy.join(below))?;
+        }
+    }
+    probe.run(&copy)?;
+    let (view, tree) = View::load(&copy)?;
+    let point = view.point();
+    view.drop();
+    Ok((point, tree))
+}
