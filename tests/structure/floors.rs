@@ -64,7 +64,20 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("daemon::bin", &[&["lrpathd", "lrpathctl"]]),
-    ("daemon::ledger", &[&["path"], &["transition"], &["node"], &["tree"], &["journal"], &["view"]]),
+    (
+        "daemon::ledger",
+        &[
+            &["path", "lock"],
+            &["transition"],
+            &["node"],
+            &["tree"],
+            &["journal"],
+            &["view"],
+            &["follower", "probe"],
+            &["offline"],
+        ],
+    ),
+    ("daemon::ledger::journal", &[&["line"], &["walk"]]),
     ("daemon::scheduler", &[&["cut", "decide"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
 ];

@@ -171,7 +171,12 @@ impl Rooms {
         self.folders.iter().flat_map(|(folder, arrows)| {
             let wrong = arrows.iter().filter_map(|((from, to), places)| {
                 let (above, below) = (floor(folder, from)?, floor(folder, to)?);
-                (below >= above).then(|| (from, to, places, if below == above { "beside" } else { "above" }))
+                (below >= above).then_some((
+                    from,
+                    to,
+                    places,
+                    if below == above { "beside" } else { "above" },
+                ))
             });
             wrong.flat_map(move |(from, to, places, stands)| {
                 places.iter().map(move |place| Breach {
