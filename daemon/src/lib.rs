@@ -6,5 +6,8 @@
 
 pub mod checkpoints;
 pub mod config;
+pub mod inbox;
 pub mod ledger;
+pub mod publish;
 pub mod scheduler;
+pub mod tokenizer;

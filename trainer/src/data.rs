@@ -59,9 +59,7 @@ pub enum DataError {
         rate: f64,
     },
     /// A piece points outside the tokens.
-    #[error(
-        "{path}: record {record} takes {count} tokens from {first} of token file {file}, {reason}"
-    )]
+    #[error("{path}: record {record} takes {count} tokens from {first} of token file {file}, {reason}")]
     Piece {
         /// The file `sequences`, or the job for a held-out block.
         path: PathBuf,
@@ -167,8 +165,8 @@ impl Rates {
     /// Reads and checks the job's rates.
     pub fn read(job: &Job, folder: &Path) -> Result<Self, DataError> {
         let path = folder.join(&job.learning_rates);
-        let bytes = std::fs::read(&path)
-            .map_err(|source| DataError::Unreadable { path: path.clone(), source })?;
+        let bytes =
+            std::fs::read(&path).map_err(|source| DataError::Unreadable { path: path.clone(), source })?;
         let steps = job.to - job.from;
         if bytes.len() as u64 != steps.saturating_mul(RATE as u64) {
             return Err(DataError::Rates { path, bytes: bytes.len() as u64, steps });
@@ -252,8 +250,7 @@ impl Data {
     /// The batch of a step of the job.
     pub fn batch(&self, step: u64) -> Result<Batch, DataError> {
         let at = (step - self.from) as usize;
-        let records = &self.records()
-            [self.starts[at] as usize..self.starts[at + 1] as usize];
+        let records = &self.records()[self.starts[at] as usize..self.starts[at + 1] as usize];
         let mut tokens = Vec::new();
         for record in records {
             self.tokens.read(Piece::from_bytes(record), &mut tokens)?;

@@ -26,7 +26,12 @@ const STOPPED: u8 = 75;
 
 /// Trains one job of a language model, and says what it does as JSON lines on standard output.
 #[derive(Parser)]
-#[command(name = "lrpath-train", version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(
+    name = "lrpath-train",
+    version,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -171,7 +176,9 @@ fn report(failure: &Failure, to_people: bool) -> ExitCode {
 }
 
 fn events<W: Write>(stream: W) -> Events<W, fn() -> f64> {
-    Events::new(stream, || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64()))
+    Events::new(stream, || {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+    })
 }
 
 fn train(path: &Path) -> Result<End, Failure> {

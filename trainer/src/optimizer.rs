@@ -84,8 +84,7 @@ impl Optimizer {
             correction2: 1.0 - libm::pow(settings.beta2, t),
             gradient_scale: gradient.scale * clipping(settings.clip, norm),
         };
-        let parameters: Vec<_> =
-            weights.iter().zip(&gradient.parts).zip(self.moments.values()).collect();
+        let parameters: Vec<_> = weights.iter().zip(&gradient.parts).zip(self.moments.values()).collect();
         parameters.into_par_iter().try_for_each(|(((_, variable), part), moments)| {
             let weight_decay = if decays(variable) { settings.weight_decay } else { 0.0 };
             kernels.adamw(&AdamW { weight_decay, ..update }, variable, part, moments)

@@ -210,12 +210,7 @@ impl Loaded {
 }
 
 /// Loads a checkpoint after its manifest and every digest in it were verified.
-pub fn load(
-    folder: &Path,
-    expected: Digest,
-    config: &Config,
-    device: &Device,
-) -> Result<Loaded, StateError> {
+pub fn load(folder: &Path, expected: Digest, config: &Config, device: &Device) -> Result<Loaded, StateError> {
     let found = manifest::verify(folder)?;
     if found != expected {
         return Err(StateError::Digest { path: folder.to_owned(), found, expected });

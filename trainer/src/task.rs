@@ -41,9 +41,8 @@ impl Task {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        check(&job).map_err(|reason| {
-            Failure::new(Kind::Config, format!("`{}`: {reason}", path.display()))
-        })?;
+        check(&job)
+            .map_err(|reason| Failure::new(Kind::Config, format!("`{}`: {reason}", path.display())))?;
         Ok(Self { job, path: path.to_owned(), folder })
     }
 
@@ -56,9 +55,8 @@ impl Task {
     pub fn config(&self) -> Result<Config, Failure> {
         let path = self.resolve(&self.job.model);
         let config = Config::read(&path)?;
-        let refuse = |reason: String| {
-            Err(Failure::new(Kind::Config, format!("`{}`: {reason}", self.path.display())))
-        };
+        let refuse =
+            |reason: String| Err(Failure::new(Kind::Config, format!("`{}`: {reason}", self.path.display())));
         let length = self.job.sequence_length as usize;
         if length > config.positions {
             return refuse(format!(
@@ -128,7 +126,8 @@ fn check(job: &Job) -> Result<(), String> {
         ));
     }
     let mut parts = Path::new(&job.path).components();
-    if !matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == job.path.as_str()) {
+    if !matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == job.path.as_str())
+    {
         return Err(format!("path `{}` cannot be part of a folder's name", job.path));
     }
     check_steps(job)?;

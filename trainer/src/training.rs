@@ -104,7 +104,10 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
                 optimizer.update(self.kernels, &weights, &gradient, norm, rate)?;
             }
             drop(gradient);
-            self.say_step(&batch, Numbers { loss, norm, rate, seconds: begun.elapsed().as_secs_f64(), skip })?;
+            self.say_step(
+                &batch,
+                Numbers { loss, norm, rate, seconds: begun.elapsed().as_secs_f64(), skip },
+            )?;
             done += 1;
             self.say_saved(saver.poll()?)?;
 
@@ -292,9 +295,8 @@ fn begin(task: &Task, config: &Config, kernels: &dyn Kernels) -> Result<Beginnin
 
 /// Refuses a checkpoint that is not the one the job means, or whose run computes differently.
 fn fits(job: &Job, state: &State, step: u64, folder: &Path) -> Result<(), Failure> {
-    let refuse = |reason: String| {
-        Err(Failure::new(Kind::Checkpoint, format!("`{}`: {reason}", folder.display())))
-    };
+    let refuse =
+        |reason: String| Err(Failure::new(Kind::Checkpoint, format!("`{}`: {reason}", folder.display())));
     if state.step != step {
         return refuse(format!("is after {} steps, but the job says {step}", state.step));
     }

@@ -57,7 +57,9 @@ pub enum WeightsError {
         name: String,
     },
     /// A tensor has another shape than the model's.
-    #[error("{path}: tensor `{name}` has the shape {found:?}, but the model's config.json asks for {expected:?}")]
+    #[error(
+        "{path}: tensor `{name}` has the shape {found:?}, but the model's config.json asks for {expected:?}"
+    )]
     Shape {
         /// The file.
         path: PathBuf,
@@ -129,7 +131,8 @@ impl Weights {
             variables.insert(name, Var::from_tensor(&tensor.to_dtype(DType::F32)?)?);
         }
         // Some files hold the tied head once more, and older ones the rotary tables.
-        let known = |name: &str| (config.tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq");
+        let known =
+            |name: &str| (config.tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq");
         match found.into_keys().find(|name| !known(name)) {
             Some(name) => Err(WeightsError::Unknown { path: path.to_owned(), name }),
             None => Ok(Self { variables }),
