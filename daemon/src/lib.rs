@@ -7,6 +7,7 @@
 pub mod checkpoints;
 pub mod config;
 pub mod inbox;
+pub mod jobs;
 pub mod ledger;
 pub mod publish;
 pub mod scheduler;
