@@ -79,5 +79,14 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ),
     ("daemon::ledger::journal", &[&["line"], &["walk"]]),
     ("daemon::scheduler", &[&["cut", "decide"]]),
+    (
+        "daemon::jobs",
+        &[
+            &["executor", "process", "data", "adopt"],
+            &["log", "local", "follow", "prepare"],
+            &["outcome"],
+            &["supervise"],
+        ],
+    ),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
 ];

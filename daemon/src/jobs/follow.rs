@@ -176,9 +176,14 @@ impl Follower {
         &self.start
     }
 
-    /// What it reported since the last call.
-    pub fn take_findings(&mut self) -> Vec<Finding> {
-        std::mem::take(&mut self.findings)
+    /// What it reported and is not yet settled.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// What it reported so far is settled.
+    pub fn settle_findings(&mut self) {
+        self.findings.clear();
     }
 
     /// Its last word, if it was said.

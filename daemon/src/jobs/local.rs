@@ -59,7 +59,7 @@ pub const THREADS: [&str; 3] = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM
 
 /// Starts trainers as processes of this machine.
 pub struct Local {
-    command: Vec<String>,
+    command: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     storage: Arc<dyn Storage>,
     /// Processes that this daemon started, by the attempt's folder.
@@ -74,22 +74,13 @@ enum Offspring {
 impl Local {
     /// An executor that runs `command --job <file>`, with what [`ENVIRONMENT`] lets through of `environment`.
     pub fn new(
-        command: Vec<String>,
+        command: Vec<OsString>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         storage: Arc<dyn Storage>,
     ) -> Self {
         let is_passed_on = |name: &OsStr| ENVIRONMENT.iter().any(|passed| name == *passed);
         let environment = environment.into_iter().filter(|(name, _)| is_passed_on(name)).collect();
         Self { command, environment, storage, children: Mutex::default() }
-    }
-
-    /// The trainer of this project: beside the daemon's own program if it lies there, else on the path.
-    pub fn own_trainer(daemon: Option<&Path>) -> Vec<String> {
-        const NAME: &str = "lrpath-train";
-        let beside =
-            daemon.and_then(Path::parent).map(|folder| folder.join(NAME)).filter(|path| path.is_file());
-        let command = beside.and_then(|path| path.to_str().map(str::to_owned));
-        vec![command.unwrap_or_else(|| NAME.to_owned())]
     }
 
     fn children(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Offspring>> {

@@ -5,7 +5,7 @@
 //! what is due: prepares and starts it, follows it, ends it. A restart of the daemon is the same rule with another
 //! beginning (`supervise`). Trainers outlive the daemon; at its end in order it asks them to save first.
 
-mod checkpoints;
+mod adopt;
 mod data;
 pub mod executor;
 pub mod follow;
@@ -17,16 +17,16 @@ mod process;
 mod supervise;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use artifacts::storage::Storage;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-pub use checkpoints::CheckpointsError;
+pub use adopt::CheckpointsError;
 pub use executor::Executor;
 pub use follow::Progress;
 pub use local::Local;
@@ -34,7 +34,6 @@ pub use outcome::Retries;
 pub use prepare::Choices;
 pub use supervise::{JobsError, Settings};
 
-use crate::config::Config;
 use crate::ledger::transition::{JobNumber, Millis};
 use crate::ledger::tree::Tree;
 use crate::ledger::{Clock, Ledger};
@@ -43,36 +42,43 @@ use supervise::{Look, Supervisor};
 /// Time between two looks while attempts run.
 const TICK: Duration = Duration::from_millis(50);
 
+/// Longest time that the end of the daemon waits for trainers, whatever they are given.
+const LONGEST_STOP: Duration = Duration::from_secs(24 * 60 * 60);
+/// Wait after the disk was full.
+const FULL: Duration = Duration::from_secs(1);
+
 impl Settings {
-    /// The settings that a configuration stands for, on a machine with so many cores.
-    pub fn of(config: &Config, state: &Path, storage: Arc<dyn Storage>, cores: u32) -> Self {
+    /// The settings that a configuration stands for. `weights` is the folder that the run starts from, if it does.
+    pub fn of(
+        config: &crate::config::Settings,
+        state: &Path,
+        weights: Option<PathBuf>,
+        storage: Arc<dyn Storage>,
+    ) -> Self {
         let trainer = &config.trainer;
-        let sharing = config.slots.iter().filter(|slot| slot.devices.iter().any(|device| device == "cpu"));
-        let sharing = u32::try_from(sharing.count()).unwrap_or(u32::MAX).max(1);
         Self {
             state: state.to_owned(),
             storage,
             choices: Choices {
-                checkpoints_every: Some(config.checkpoints.every),
-                evaluate_every: config.evaluate.every,
-                evaluate_tokens: config.evaluate.max_tokens,
-                threads: trainer.threads.unwrap_or((cores / sharing).max(1)),
-                weights: config.model.weights.clone(),
+                checkpoints_every: Some(config.grid),
+                evaluate_every: config.evaluate_every,
+                evaluate_tokens: config.evaluate_tokens,
+                threads: trainer.threads,
+                weights,
             },
-            silent: millis(trainer.silent_seconds),
-            stop: millis(trainer.stop_seconds),
+            silent: millis(trainer.silent),
+            stop: millis(trainer.stop),
             retries: Retries {
                 attempts: trainer.attempts,
-                backoff: millis(trainer.backoff_seconds),
-                longest: millis(trainer.longest_backoff_seconds),
+                backoff: millis(trainer.backoff),
+                longest: millis(trainer.longest_backoff),
             },
         }
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from float saturates")]
-fn millis(seconds: f64) -> Millis {
-    (seconds * 1000.0) as Millis
+fn millis(time: Duration) -> Millis {
+    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
 }
 
 /// The actor that runs the jobs.
@@ -98,7 +104,7 @@ impl Jobs {
         executor: Arc<dyn Executor>,
         clock: Arc<dyn Clock>,
     ) -> (Self, JobsHandle) {
-        let stop = Duration::from_millis(settings.stop);
+        let stop = Duration::from_millis(settings.stop).min(LONGEST_STOP);
         let supervisor = Arc::new(Supervisor::new(settings, ledger.clone(), executor, clock));
         let hints = Arc::new(Notify::new());
         let handle = JobsHandle { supervisor: supervisor.clone(), hints: hints.clone() };
@@ -114,13 +120,14 @@ impl Jobs {
         let mut tree = self.ledger.watch();
         let mut launches = JoinSet::new();
         let mut deadline: Option<Instant> = None;
-        blocking(&self.supervisor, Supervisor::tidy).await?;
+        patient(&self.supervisor, Supervisor::tidy).await?;
         loop {
             if deadline.is_none() && *shutdown.borrow_and_update() {
                 self.supervisor.close();
                 deadline = Some(Instant::now() + self.stop);
             }
-            let Look { launches: new, open } = blocking(&self.supervisor, Supervisor::look).await?;
+            tree.borrow_and_update();
+            let Look { launches: new, open } = patient(&self.supervisor, Supervisor::look).await?;
             for start in new {
                 let supervisor = self.supervisor.clone();
                 launches.spawn_blocking(move || supervisor.launch(&start));
@@ -139,22 +146,41 @@ impl Jobs {
                     }
                 }
                 () = self.hints.notified() => {}
-                Some(launched) = launches.join_next() => {
-                    launched.map_err(|error| JobsError::Task(error.to_string()))??;
-                }
+                Some(launched) = launches.join_next() => settled(launched)?,
                 () = tokio::time::sleep(TICK), if open > 0 => {}
             }
         }
     }
 }
 
-async fn blocking<T: Send + 'static>(
+/// Does some work, and once more when the disk was full.
+async fn patient<T: Send + 'static>(
     supervisor: &Arc<Supervisor>,
     work: fn(&Supervisor) -> Result<T, JobsError>,
 ) -> Result<T, JobsError> {
-    let supervisor = supervisor.clone();
-    let done = tokio::task::spawn_blocking(move || work(&supervisor)).await;
-    done.map_err(|error| JobsError::Task(error.to_string()))?
+    loop {
+        let supervisor = supervisor.clone();
+        match tokio::task::spawn_blocking(move || work(&supervisor)).await {
+            Ok(Err(error)) if error.is_full() => {
+                tracing::error!(%error, "jobs wait for room on the disk");
+                tokio::time::sleep(FULL).await;
+            }
+            Ok(done) => return done,
+            Err(error) => return Err(JobsError::Task(error.to_string())),
+        }
+    }
+}
+
+/// A launch that found the disk full is made again by the next look.
+fn settled(launched: Result<Result<(), JobsError>, JoinError>) -> Result<(), JobsError> {
+    match launched {
+        Ok(Err(error)) if error.is_full() => {
+            tracing::error!(%error, "a job waits for room on the disk");
+            Ok(())
+        }
+        Ok(settled) => settled,
+        Err(error) => Err(JobsError::Task(error.to_string())),
+    }
 }
 
 impl JobsHandle {

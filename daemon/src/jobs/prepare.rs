@@ -19,6 +19,7 @@ use super::executor::JOB;
 use crate::ledger::path::{CheckpointKey, Step, Version};
 use crate::ledger::transition::{EndOfText, Fixed, Increment, IncrementPlan, JobStart};
 use crate::ledger::tree::Tree;
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// The rates' file, beside `job.json`.
 const LEARNING_RATES: &str = "learning_rates";
@@ -46,15 +47,8 @@ pub enum PrepareError {
     #[error("the run starts from given weights, but `model.weights` is not set: set it as it was at `init`")]
     NoWeights,
     /// The token between documents has no number.
-    #[error("attention is masked between documents, but `{token}` is no token of `{}`: {why}", path.display())]
-    EndOfText {
-        /// The token.
-        token: String,
-        /// The tokenizer.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    #[error("attention is masked between documents, but their separator is not known: {0}")]
+    EndOfText(#[from] TokenizerError),
     /// A number is too large for the format.
     #[error("{what} is {value}, more than a job can hold")]
     TooLarge {
@@ -211,19 +205,13 @@ impl Preparation<'_> {
         if !fixed.mask_documents {
             return Ok(None);
         }
-        match (&fixed.end_of_text, self.known.end_of_text) {
-            (_, Some(number)) => Ok(Some(number)),
-            (Some(EndOfText::Number(number)), None) => Ok(Some(*number)),
-            (Some(EndOfText::Text(token)), None) => {
-                let path = self.state.join("tokenizer.json");
-                let refuse =
-                    |why: String| PrepareError::EndOfText { token: token.clone(), path: path.clone(), why };
-                let tokenizer =
-                    tokenizers::Tokenizer::from_file(&path).map_err(|error| refuse(error.to_string()))?;
-                let number = tokenizer.token_to_id(token);
-                number.map(Some).ok_or_else(|| refuse("it is not in its vocabulary".to_owned()))
-            }
-            (None, None) => Ok(None),
+        if let Some(number) = self.known.end_of_text {
+            return Ok(Some(number));
+        }
+        match &fixed.end_of_text {
+            None => Ok(None),
+            Some(EndOfText::Number(number)) => Ok(Some(*number)),
+            text => Ok(Tokenizer::load(&self.state.join("tokenizer.json"))?.end_of_text(text.as_ref())?),
         }
     }
 

@@ -18,13 +18,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use artifacts::storage::{self, Storage};
 
-use super::checkpoints::{Checkpoints, CheckpointsError, Scope, Verdict};
+use super::adopt::{Checkpoints, CheckpointsError, Scope, Verdict};
 use super::data::Data;
 use super::executor::{Executor, Exit, Found, Launch, StartError};
 use super::follow::{Finding, Follower, Progress};
 use super::log;
 use super::outcome::{self, Ended, Next, Reason, Retries};
 use super::prepare::{self, Choices, Known, PrepareError};
+use crate::checkpoints::set_aside;
 use crate::ledger::path::CheckpointKey;
 use crate::ledger::transition::{JobNumber, JobStart, Millis, Outcome, Transition};
 use crate::ledger::tree::Tree;
@@ -67,6 +68,17 @@ pub enum JobsError {
     /// Part of this program broke.
     #[error("a task that looks after jobs broke: {0}")]
     Task(String),
+}
+
+impl JobsError {
+    /// Whether there is no room on the disk: it goes on by itself when there is.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Ledger(error) | Self::Checkpoints(CheckpointsError::Ledger(error)) => error.is_full(),
+            Self::Storage(error) | Self::Checkpoints(CheckpointsError::Storage(error)) => error.is_full(),
+            Self::Task(_) => false,
+        }
+    }
 }
 
 /// What one look found.
@@ -152,12 +164,8 @@ impl Supervisor {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn checkpoints<'a>(&'a self, folder: &'a std::path::Path) -> Checkpoints<'a> {
-        Checkpoints { storage: &*self.settings.storage, folder, ledger: &self.ledger }
-    }
-
-    fn checkpoints_folder(&self) -> PathBuf {
-        self.settings.state.join("checkpoints")
+    fn checkpoints(&self) -> Checkpoints<'_> {
+        Checkpoints { storage: &*self.settings.storage, state: &self.settings.state, ledger: &self.ledger }
     }
 
     fn folder_of(&self, start: &JobStart) -> PathBuf {
@@ -173,7 +181,7 @@ impl Supervisor {
 
     /// Takes over checkpoints that the journal does not know; says how many.
     pub fn adopt(&self) -> Result<usize, JobsError> {
-        Ok(self.checkpoints(&self.checkpoints_folder()).adopt(Scope::Idle)?)
+        Ok(self.checkpoints().adopt(Scope::Idle)?)
     }
 
     /// Asks a job to save and stop.
@@ -293,20 +301,25 @@ impl Supervisor {
     /// Commits what an attempt reported, except what is in the journal already. A checkpoint is looked at first.
     fn commit_findings(&self, follower: &mut Follower) -> Result<(), JobsError> {
         let mut transitions = Vec::new();
-        for finding in follower.take_findings() {
+        let mut breach = None;
+        for finding in follower.findings() {
             match self.transition(follower.start(), finding) {
                 Ok(transition) => transitions.extend(transition),
-                Err(what) => follower.break_contract(what),
+                Err(what) => breach = breach.or(Some(what)),
             }
         }
         if !transitions.is_empty() {
             self.ledger.commit_all(transitions)?;
         }
+        follower.settle_findings();
+        if let Some(what) = breach {
+            follower.break_contract(what);
+        }
         Ok(())
     }
 
-    fn transition(&self, start: &JobStart, finding: Finding) -> Result<Option<Transition>, String> {
-        match finding {
+    fn transition(&self, start: &JobStart, finding: &Finding) -> Result<Option<Transition>, String> {
+        match *finding {
             Finding::Checkpoint { key, digest, bytes } => {
                 let known = self
                     .ledger
@@ -314,7 +327,7 @@ impl Supervisor {
                 if known {
                     return Ok(None);
                 }
-                match self.checkpoints(&self.checkpoints_folder()).look_at(key, digest) {
+                match self.checkpoints().look_at(key, digest) {
                     Verdict::Sound => Ok(Some(Transition::CheckpointSaved {
                         checkpoint: key,
                         digest,
@@ -378,11 +391,11 @@ impl Supervisor {
 
     /// An attempt is gone, and all that it said was read.
     fn conclude(&self, desk: &mut Desk, job: JobNumber, exit: Option<Exit>) -> Result<(), JobsError> {
-        let Some(Attended { phase: Phase::Following(following), .. }) = desk.attempts.remove(&job) else {
+        let Some(Attended { phase: Phase::Following(following), .. }) = desk.attempts.get(&job) else {
             return Ok(());
         };
         let start = following.follower.start();
-        self.checkpoints(&self.checkpoints_folder()).adopt(Scope::Of(start.path))?;
+        self.checkpoints().adopt(Scope::Of(start.path))?;
         let last = CheckpointKey { path: start.path, step: start.to };
         let reason = following.ending.map(|ending| ending.reason);
         let outcome = outcome::outcome(&Ended {
@@ -397,8 +410,9 @@ impl Supervisor {
         });
         let reached = following.follower.progress().step;
         self.end(start, outcome, reached, reason == Some(Reason::Asked))?;
-        desk.asked.remove(&job);
         self.executor.forget(&following.folder);
+        desk.attempts.remove(&job);
+        desk.asked.remove(&job);
         Ok(())
     }
 
@@ -412,7 +426,7 @@ impl Supervisor {
                 desk.attempts.insert(start.job, Attended { attempt: start.attempt, phase });
                 return Ok(());
             }
-            Err(Refusal::Damaged { key, reason }) => self.end_damaged(start, key, reason),
+            Err(Refusal::Damaged { key, reason }) => self.end_damaged(start, key, &reason),
             Err(Refusal::Failed { failure, message }) => {
                 let outcome = Outcome::Failed { failure: failure.to_owned(), message };
                 self.end(start, outcome, start.first_step(), false)
@@ -449,7 +463,7 @@ impl Supervisor {
         let Some(expected) = known else {
             return Err(Refusal::Damaged { key, reason: "it was set aside".to_owned() });
         };
-        match self.checkpoints(&self.checkpoints_folder()).verify(key, expected) {
+        match self.checkpoints().verify(key, expected) {
             Verdict::Sound => Ok(()),
             Verdict::Damaged(reason) => Err(Refusal::Damaged { key, reason }),
             Verdict::Unknown(damage) => Err(Refusal::Failed {
@@ -460,30 +474,22 @@ impl Supervisor {
     }
 
     /// The checkpoint goes out of the way, and the path is repeated from the nearest sound one.
-    fn end_damaged(&self, start: &JobStart, key: CheckpointKey, reason: String) -> Result<(), JobsError> {
+    fn end_damaged(&self, start: &JobStart, key: CheckpointKey, reason: &str) -> Result<(), JobsError> {
         tracing::error!(job = start.job, %key, reason, "a checkpoint is damaged and is set aside");
         // Another attempt that started there may have set it aside, and its path may have been repeated since.
         if self.ledger.read(|tree| tree.checkpoint(&key).is_some()) {
-            self.checkpoints(&self.checkpoints_folder()).set_aside(key)?;
+            set_aside(&self.settings.state, &self.ledger, key, reason)?;
         }
         let now = self.clock.now();
-        self.ledger.commit_with(|tree| {
-            let mut transitions = Vec::new();
-            if tree.checkpoint(&key).is_some() {
-                transitions.push(Transition::CheckpointSetAside { checkpoint: key, reason: reason.clone() });
-            }
-            if is_open(tree, start) {
-                let message = format!("checkpoint {key}, where the job starts, is damaged: {reason}");
-                transitions.push(Transition::JobEnded {
-                    job: start.job,
-                    attempt: start.attempt,
-                    outcome: Outcome::Failed { failure: outcome::DAMAGED.to_owned(), message },
-                    reached: start.first_step(),
-                    retry_at: Some(now),
-                });
-            }
-            (transitions, ())
-        })?;
+        let message = format!("checkpoint {key}, where the job starts, is damaged: {reason}");
+        let ended = Transition::JobEnded {
+            job: start.job,
+            attempt: start.attempt,
+            outcome: Outcome::Failed { failure: outcome::DAMAGED.to_owned(), message },
+            reached: start.first_step(),
+            retry_at: Some(now),
+        };
+        self.ledger.commit_with(|tree| (is_open(tree, start).then_some(ended).into_iter().collect(), ()))?;
         Ok(())
     }
 

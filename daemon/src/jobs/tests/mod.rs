@@ -292,16 +292,12 @@ impl World {
         Script { world: self, start, text: String::new() }
     }
 
-    /// What an attempt has said.
-    pub fn events(&self, start: &JobStart) -> String {
-        fs::read_to_string(self.folder_of(start).join(EVENTS)).unwrap_or_default()
-    }
-
     /// Steps that stand in the events files, counted by nothing but their text.
     pub fn recount(&self) -> u64 {
         let mut steps = 0;
         for entry in fs::read_dir(self.state().join("jobs")).unwrap() {
-            let text = fs::read_to_string(entry.unwrap().path().join(EVENTS)).unwrap_or_default();
+            let bytes = fs::read(entry.unwrap().path().join(EVENTS)).unwrap_or_default();
+            let text = String::from_utf8_lossy(&bytes);
             let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
             steps += whole.lines().filter(|line| line.contains(r#""event":"step""#)).count() as u64;
         }
@@ -325,7 +321,7 @@ impl Drop for World {
 fn daemon(settings: &Settings, ledger: &Ledger, clock: &Arc<TestClock>) -> (Arc<Local>, Supervisor) {
     let script = settings.state.join("trainer.sh").to_str().unwrap().to_owned();
     let environment = std::env::vars_os().chain([("SECRET".into(), "x".into())]);
-    let executor = Local::new(vec!["/bin/sh".to_owned(), script], environment, Arc::new(Disk));
+    let executor = Local::new(vec!["/bin/sh".into(), script.into()], environment, Arc::new(Disk));
     let executor = Arc::new(executor);
     let supervisor = Supervisor::new(settings.clone(), ledger.clone(), executor.clone(), clock.clone());
     (executor, supervisor)

@@ -22,8 +22,9 @@ fn a_job_is_prepared_run_and_recorded() {
     world.script(&start).started().steps(0..4).checkpoint(4).say(evaluation).finished().write();
     let end = world.end_of(&start);
     assert_eq!((end.outcome, end.reached), (Outcome::Finished, 4));
+    let last = world.main_key(4);
     world.ledger.read(|tree| {
-        let saved = tree.checkpoint(&world.main_key(4)).unwrap();
+        let saved = tree.checkpoint(&last).unwrap();
         assert_eq!(saved.job, Some(start.job));
         let expected =
             Evaluation { increment: 1, loss: 2.5, perplexity: 12.2, bits_per_byte: None, tokens: 100 };
@@ -218,7 +219,7 @@ fn a_trainer_that_lingers_after_its_last_word_is_ended_and_has_finished() {
 #[test]
 fn a_command_that_cannot_be_run_is_one_failed_job() {
     let mut world = World::with_steps(6);
-    world.executor = Arc::new(Local::new(vec!["/no/such/trainer".to_owned()], [], Arc::new(Disk)));
+    world.executor = Arc::new(Local::new(vec!["/no/such/trainer".into()], [], Arc::new(Disk)));
     let (settings, ledger) = (world.settings.clone(), world.ledger.clone());
     world.supervisor = Supervisor::new(settings, ledger, world.executor.clone(), world.clock.clone());
     let start = world.start_main(0, 2);
@@ -251,7 +252,7 @@ fn an_attempt_is_started_once_whoever_starts_it() {
     let folder = world.folder_of(&start);
     fs::create_dir(&folder).unwrap();
     let launch = Launch { folder: &folder, job: 1, attempt: 1, threads: 1 };
-    let other = Local::new(vec!["/bin/sh".to_owned(), "/dev/null".to_owned()], [], Arc::new(Disk));
+    let other = Local::new(vec!["/bin/sh".into(), "/dev/null".into()], [], Arc::new(Disk));
     let started = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| world.executor.start(&launch).is_ok())).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).filter(|ok| *ok).count()
