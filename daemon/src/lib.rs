@@ -7,6 +7,8 @@
 pub mod api;
 pub mod checkpoints;
 pub mod config;
+pub mod inbox;
 pub mod ledger;
+pub mod publish;
 pub mod scheduler;
 pub mod tokenizer;

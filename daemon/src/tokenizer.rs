@@ -85,7 +85,8 @@ impl Tokenizer {
         if size > LARGEST {
             return Err(unusable(format!("it has {size} bytes, more than {LARGEST}")));
         }
-        let mut inner = tokenizers::Tokenizer::from_file(path).map_err(|error| unusable(error.to_string()))?;
+        let mut inner =
+            tokenizers::Tokenizer::from_file(path).map_err(|error| unusable(error.to_string()))?;
         // A shard is read whole: what a tokenizer was set to do for a model's input does not apply here.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| unusable(error.to_string()))?;
@@ -133,7 +134,8 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer refuses the text.
     pub fn encode(&self, text: &str) -> Result<Encoded, TokenizerError> {
-        let encoding = self.inner.encode(text, false).map_err(|error| TokenizerError::Encode(error.to_string()))?;
+        let encoding =
+            self.inner.encode(text, false).map_err(|error| TokenizerError::Encode(error.to_string()))?;
         let mut reached = 0;
         let ends = encoding.get_offsets().iter().map(|(_, end)| {
             reached = reached.max(*end as u64);
@@ -156,7 +158,8 @@ pub fn train(
     let special: Vec<AddedToken> = end_of_text.map(|text| AddedToken::from(text, true)).into_iter().collect();
     let least = 256 + special.len();
     if (vocabulary as usize) < least {
-        let reason = format!("a vocabulary of {vocabulary} tokens has no room for the {least} that are always there");
+        let reason =
+            format!("a vocabulary of {vocabulary} tokens has no room for the {least} that are always there");
         return Err(TokenizerError::Train(reason));
     }
     let mut trainer = BpeTrainerBuilder::new()
@@ -196,7 +199,8 @@ mod tests {
 
     #[test]
     fn training_twice_gives_the_same_bytes() {
-        let train = || train((0..50).map(|i| format!("{TEXT}{i} {}", i * 7919)), 400, Some("<|endoftext|>")).unwrap();
+        let train =
+            || train((0..50).map(|i| format!("{TEXT}{i} {}", i * 7919)), 400, Some("<|endoftext|>")).unwrap();
         let first = train();
         for _ in 0..5 {
             assert!(first == train());
