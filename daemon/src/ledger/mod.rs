@@ -35,7 +35,7 @@ use probe::Probe;
 use start::{keep, replay};
 use transition::{Millis, Record, Transition};
 use tree::{Contradiction, Tree};
-use view::{View, ViewError};
+use view::{View, ViewError, sweep};
 
 /// Folder of the journal below the state.
 const JOURNAL: &str = "journal";
@@ -168,6 +168,11 @@ impl Ledger {
         options: &Options,
     ) -> Result<Self, LedgerError> {
         let path = state.join(VIEW);
+        if options.view
+            && let Err(error) = sweep(&path)
+        {
+            tracing::warn!(%error, "what is left of a copy in sled that was being built cannot be removed");
+        }
         let loaded = match options.view {
             true => options.probe.run(&path).and_then(|()| View::load(&path)),
             false => Err(ViewError::Missing),

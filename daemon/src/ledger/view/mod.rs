@@ -38,6 +38,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two looks at them.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// What is added to the name of a view that is being built.
+const NEW: &str = ".new";
+
+/// What is added to the name of one whose place was taken.
+const OLD: &str = ".old";
+
 /// New values of nodes by name; none for a node that is gone.
 pub type Changes = BTreeMap<String, Option<Node>>;
 
@@ -188,8 +194,8 @@ impl View {
         if is_held(path)? {
             return Err(ViewError::Busy);
         }
-        let fresh = beside(path, ".new");
-        remove(&fresh)?;
+        sweep(path)?;
+        let fresh = beside(path, NEW);
         let meta = unharmed(|| {
             let db = open(&fresh)?;
             let meta = fill(&db, point, tree)?;
@@ -197,9 +203,14 @@ impl View {
             Ok(meta)
         })?;
         sync_all(&fresh)?;
-        remove(path)?;
-        fs::rename(&fresh, path)?;
+        // Removing a folder takes many steps, and half of a view must never stand under its name.
+        let old = beside(path, OLD);
+        match fs::rename(path, &old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => fs::rename(&fresh, path)?,
+        }
         File::open(artifacts::storage::parent(path))?.sync_all()?;
+        remove(&old)?;
         let db = patiently(|| Ok(open(path)?))?;
         Ok(Self { db, path: path.to_owned(), meta })
     }
@@ -212,6 +223,15 @@ impl View {
             Ok(())
         });
     }
+}
+
+/// Removes what a process that died while it built a view has left beside it.
+///
+/// # Errors
+/// The system's.
+pub fn sweep(path: &Path) -> io::Result<()> {
+    remove(&beside(path, NEW))?;
+    remove(&beside(path, OLD))
 }
 
 /// Runs what fails while another process, or the end of an earlier database in this one, still has the files.
