@@ -17,9 +17,15 @@ const MOST: u32 = 1000;
 ///
 /// # Errors
 /// The ledger refuses.
-pub fn set_aside(state: &Path, ledger: &Ledger, checkpoint: CheckpointKey, reason: &str) -> Result<(), LedgerError> {
+pub fn set_aside(
+    state: &Path,
+    ledger: &Ledger,
+    checkpoint: CheckpointKey,
+    reason: &str,
+) -> Result<(), LedgerError> {
     let folder = state.join("checkpoints");
-    let free = (1..=MOST).map(|n| folder.join(format!(".set-aside-{n}-{checkpoint}"))).find(|path| !path.exists());
+    let free =
+        (1..=MOST).map(|n| folder.join(format!(".set-aside-{n}-{checkpoint}"))).find(|path| !path.exists());
     if let Some(aside) = free
         && let Err(error) = Disk.rename(&folder.join(checkpoint.to_string()), &aside)
     {
@@ -27,7 +33,13 @@ pub fn set_aside(state: &Path, ledger: &Ledger, checkpoint: CheckpointKey, reaso
     }
     ledger.commit_with(|tree| {
         let known = tree.checkpoint(&checkpoint).is_some();
-        (known.then(|| Transition::CheckpointSetAside { checkpoint, reason: reason.to_owned() }).into_iter().collect(), ())
+        (
+            known
+                .then(|| Transition::CheckpointSetAside { checkpoint, reason: reason.to_owned() })
+                .into_iter()
+                .collect(),
+            (),
+        )
     })?;
     Ok(())
 }

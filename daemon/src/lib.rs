@@ -1,4 +1,13 @@
 //! `lrpathd` and `lrpathctl`: shards in, versions out.
+//!
+//! Actors meet only in the ledger. The inbox, the scheduler, the jobs and the publisher never call each other: each
+//! reads the version tree and commits transitions, and whoever cares is woken by the tree's new position. So a restart
+//! is nothing special: replay, look, go on.
+
+pub mod checkpoints;
 pub mod config;
+pub mod inbox;
 pub mod ledger;
+pub mod publish;
 pub mod scheduler;
+pub mod tokenizer;

@@ -58,7 +58,8 @@ fn trainers(state: &State) -> Vec<(PathBuf, u32)> {
     let mut living = Vec::new();
     for entry in std::fs::read_dir(state.path().join("jobs")).into_iter().flatten().flatten() {
         let Some(Event::Started { pid, .. }) = events(&entry.path()).into_iter().next() else { continue };
-        let works_there = std::fs::read_link(format!("/proc/{pid}/fd/1")).is_ok_and(|out| out.starts_with(entry.path()));
+        let works_there =
+            std::fs::read_link(format!("/proc/{pid}/fd/1")).is_ok_and(|out| out.starts_with(entry.path()));
         if works_there {
             living.push((entry.path(), pid));
         }
@@ -156,7 +157,11 @@ fn twenty_kills_do_not_touch_a_bit() {
             break;
         }
         assert!(Instant::now() < deadline, "not every kind of moment came: {hits:?}\n{}", log_of(&state));
-        let moment = if wanted.is_empty() { MOMENTS[chance.below(4) as usize] } else { wanted[chance.below(wanted.len() as u64) as usize] };
+        let moment = if wanted.is_empty() {
+            MOMENTS[chance.below(4) as usize]
+        } else {
+            wanted[chance.below(wanted.len() as u64) as usize]
+        };
         // New data, so that something goes on.
         if dropped < SHARDS {
             state.drop_file(&format!("shard{dropped:02}.txt"), &shard(dropped));

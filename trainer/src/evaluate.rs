@@ -86,7 +86,9 @@ pub fn held_out(
     let bytes: Option<u64> = increment.blocks.iter().map(|block| block.bytes).sum();
     Ok(Some(HeldOutLoss {
         loss: nats / targets as f64,
-        bits_per_byte: bytes.filter(|bytes| *bytes > 0).map(|bytes| nats / std::f64::consts::LN_2 / bytes as f64),
+        bits_per_byte: bytes
+            .filter(|bytes| *bytes > 0)
+            .map(|bytes| nats / std::f64::consts::LN_2 / bytes as f64),
         targets: targets as u64,
     }))
 }
@@ -107,8 +109,7 @@ mod tests {
     fn every_token_but_a_blocks_first_is_a_target_once() {
         let block: Vec<u32> = (0..23).collect();
         for length in 1..30 {
-            let targets: Vec<u32> =
-                windows(&block, length).flat_map(|window| window[1..].to_vec()).collect();
+            let targets: Vec<u32> = windows(&block, length).flat_map(|window| window[1..].to_vec()).collect();
             assert_eq!(targets, block[1..]);
             assert!(windows(&block, length).all(|window| window.len() <= length + 1));
         }

@@ -37,7 +37,10 @@ impl Writer {
         let weights = Weights::read_folder(&config, folder, &Device::Cpu)?;
         let tokenizer = Tokenizer::from_file(tokenizer).map_err(|error| {
             let kind = if tokenizer.exists() { Kind::Config } else { Kind::NoInput };
-            Failure::new(kind, format!("`{}`: is not a tokenizer that can be read: {error}", tokenizer.display()))
+            Failure::new(
+                kind,
+                format!("`{}`: is not a tokenizer that can be read: {error}", tokenizer.display()),
+            )
         })?;
         Ok(Self { config, weights, tokenizer })
     }
@@ -57,7 +60,8 @@ impl Writer {
         let positions = self.config.positions;
         let decoder = Decoder::new(&self.config, kernels, &self.weights.detached(), positions)?;
         let mut tokens = self.prompt(prompt)?;
-        let unsaid = |error: io::Error| Failure::new(Kind::Io, format!("the text cannot be written: {error}"));
+        let unsaid =
+            |error: io::Error| Failure::new(Kind::Io, format!("the text cannot be written: {error}"));
         output.write_all(prompt.as_bytes()).map_err(unsaid)?;
         let mut stream = self.tokenizer.decode_stream(true);
         let mut draw = Draw::new(sampling);
@@ -67,7 +71,7 @@ impl Writer {
                 cache = Cache::default();
                 tokens.drain(..tokens.len().saturating_sub(positions.div_ceil(2)));
             }
-            let logits = decoder.next(&tokens[cache.positions()..], &mut cache)?.to_vec1::<f32>()?;
+            let logits = decoder.logits_after(&tokens[cache.positions()..], &mut cache)?.to_vec1::<f32>()?;
             let token = draw.next(&logits);
             if Some(token) == self.config.end_of_text {
                 break;

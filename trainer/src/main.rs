@@ -19,14 +19,19 @@ use trainer::kernels::Reference;
 use trainer::model::{Config, Decoder, Weights};
 use trainer::task::{self, Task};
 use trainer::training::{self, Attempt, End, Requests};
-use trainer::{contract, evaluate, logits, machine, state};
+use trainer::{evaluate, logits, machine, state};
 
 /// Exit code of a trainer that was asked to stop, and saved: EX_TEMPFAIL.
 const STOPPED: u8 = 75;
 
 /// Trains one job of a language model, and says what it does as JSON lines on standard output.
 #[derive(Parser)]
-#[command(name = "lrpath-train", version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(
+    name = "lrpath-train",
+    version,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -171,7 +176,9 @@ fn report(failure: &Failure, to_people: bool) -> ExitCode {
 }
 
 fn events<W: Write>(stream: W) -> Events<W, fn() -> f64> {
-    Events::new(stream, || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64()))
+    Events::new(stream, || {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+    })
 }
 
 fn train(path: &Path) -> Result<End, Failure> {
@@ -206,11 +213,12 @@ fn run_command(command: &Command) -> Result<(), Failure> {
         Command::Evaluate(arguments) => evaluate_model(arguments),
         Command::Logits(arguments) => write_logits(arguments),
         Command::Schema { of } => {
-            let text = match of {
-                Some(SchemaOf::Job) => contract::job_schema(),
-                Some(SchemaOf::Event) => contract::event_schema(),
-                None => format!("{}{}", contract::job_schema(), contract::event_schema()),
+            let schemas = match of {
+                Some(SchemaOf::Job) => vec![artifacts::job::schema()],
+                Some(SchemaOf::Event) => vec![artifacts::event::schema()],
+                None => vec![artifacts::job::schema(), artifacts::event::schema()],
             };
+            let text: String = schemas.iter().map(|schema| format!("{:#}\n", schema.as_value())).collect();
             io::stdout()
                 .write_all(text.as_bytes())
                 .map_err(|error| Failure::new(Kind::Io, format!("the schema cannot be printed: {error}")))

@@ -104,7 +104,10 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
                 optimizer.update(self.kernels, &weights, &gradient, norm, rate)?;
             }
             drop(gradient);
-            self.say_step(&batch, Numbers { loss, norm, rate, seconds: begun.elapsed().as_secs_f64(), skip })?;
+            self.say_step(
+                &batch,
+                Numbers { loss, norm, rate, seconds: begun.elapsed().as_secs_f64(), skip },
+            )?;
             done += 1;
             self.say_saved(saver.poll()?)?;
 
@@ -251,7 +254,7 @@ fn say<W: Write, C: Fn() -> f64>(events: &mut Events<W, C>, event: Event) -> Res
 /// The next batch, and when its step began.
 fn next(ahead: &mut Ahead) -> Result<(Batch, Instant), Failure> {
     let begun = Instant::now();
-    Ok((ahead.next()?, begun))
+    Ok((ahead.take()?, begun))
 }
 
 /// Whether something that is done at every multiple of `every` is due after `done` steps.
@@ -292,9 +295,8 @@ fn begin(task: &Task, config: &Config, kernels: &dyn Kernels) -> Result<Beginnin
 
 /// Refuses a checkpoint that is not the one the job means, or whose run computes differently.
 fn fits(job: &Job, state: &State, step: u64, folder: &Path) -> Result<(), Failure> {
-    let refuse = |reason: String| {
-        Err(Failure::new(Kind::Checkpoint, format!("`{}`: {reason}", folder.display())))
-    };
+    let refuse =
+        |reason: String| Err(Failure::new(Kind::Checkpoint, format!("`{}`: {reason}", folder.display())));
     if state.step != step {
         return refuse(format!("is after {} steps, but the job says {step}", state.step));
     }
@@ -306,3 +308,6 @@ fn fits(job: &Job, state: &State, step: u64, folder: &Path) -> Result<(), Failur
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,10 @@ fn write(card: &mut String, provenance: &Provenance, curve: &[Point]) {
     let plan = &provenance.plan;
     let name = provenance.name.as_deref().unwrap_or_default();
     // Writing into a string does not fail.
-    let _ = writeln!(card, "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- lrpath\n---\n");
+    let _ = writeln!(
+        card,
+        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- lrpath\n---\n"
+    );
     let _ = writeln!(card, "# {name}: version {} by {}\n", provenance.version, provenance.paradigm);
     let _ = match (plan.branch_point, plan.decay_steps, plan.alpha) {
         (Some(point), Some(steps), Some(alpha)) => writeln!(
@@ -55,7 +58,11 @@ fn write(card: &mut String, provenance: &Provenance, curve: &[Point]) {
         );
         for e in &provenance.evaluations {
             let bits = e.bits_per_byte.map_or_else(|| "-".to_owned(), |bits| format!("{bits:.4}"));
-            let _ = writeln!(card, "| {} | {:.4} | {:.2} | {bits} | {} |", e.increment, e.loss, e.perplexity, e.tokens);
+            let _ = writeln!(
+                card,
+                "| {} | {:.4} | {:.2} | {bits} | {} |",
+                e.increment, e.loss, e.perplexity, e.tokens
+            );
         }
     }
     if let (Some(first), Some(last)) = (curve.first(), curve.last()) {
@@ -82,7 +89,10 @@ const MARGIN: f64 = 48.0;
 /// The curve as a drawing: loss against steps.
 pub fn drawing(curve: &[Point]) -> String {
     let bounds = |value: fn(&Point) -> f64| {
-        curve.iter().map(value).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
+        curve
+            .iter()
+            .map(value)
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
     };
     let ((first, last), (low, high)) = (bounds(|p| p.step), bounds(|p| p.loss));
     let scale = |value: f64, low: f64, high: f64, length: f64| {

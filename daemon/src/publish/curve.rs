@@ -28,7 +28,9 @@ pub struct Point {
 pub fn of(jobs: &FilePath, tree: &Tree, way: &[(Path, std::ops::Range<Step>)]) -> Vec<Point> {
     let mut losses = BTreeMap::new();
     for (path, steps) in way {
-        for job in tree.jobs().values().flat_map(|job| &job.attempts).filter(|attempt| attempt.start.path == *path) {
+        for job in
+            tree.jobs().values().flat_map(|job| &job.attempts).filter(|attempt| attempt.start.path == *path)
+        {
             let folder = jobs.join(format!("{}-{}", job.start.job, job.start.attempt));
             read(&folder.join("events.jsonl"), steps, &mut losses);
         }
@@ -54,7 +56,8 @@ fn read(events: &FilePath, steps: &std::ops::Range<Step>, losses: &mut BTreeMap<
         if line.len() > LONGEST_LINE {
             continue;
         }
-        if let Ok(Line { event: Event::Step { step, loss, learning_rate, .. }, .. }) = serde_json::from_slice(&line)
+        if let Ok(Line { event: Event::Step { step, loss, learning_rate, .. }, .. }) =
+            serde_json::from_slice(&line)
             && steps.contains(&step)
         {
             losses.insert(step, (loss, learning_rate));

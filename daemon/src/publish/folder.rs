@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 
 use artifacts::manifest::Manifest;
-use artifacts::storage::{self, Storage};
+use artifacts::storage;
 use artifacts::{Digest, checkpoint, release};
 use paradigm::Paradigm;
 use serde_json::{Value, json};
@@ -44,7 +44,12 @@ pub fn make(
             step: increment.end,
         };
         let increment = tree.increment(version).cloned();
-        (tree.fixed().cloned(), increment.clone(), increment.as_ref().map(key), tree.paradigms().first().copied())
+        (
+            tree.fixed().cloned(),
+            increment.clone(),
+            increment.as_ref().map(key),
+            tree.paradigms().first().copied(),
+        )
     });
     let fixed = fixed.ok_or_else(|| missing("what is fixed"))?;
     let increment = increment.ok_or_else(|| missing("its increment"))?;
@@ -66,7 +71,8 @@ pub fn make(
     let damaged = |reason: String| PublishError::Damaged { checkpoint, reason };
     let (manifest, _) = Manifest::read(&source).map_err(|damage| damaged(damage.to_string()))?;
     let state = checkpoint::read_state(&source).map_err(|error| damaged(error.to_string()))?;
-    let weights = release::write_weights(storage, &source.join(checkpoint::MODEL), &temporary, publishing.split_above)?;
+    let weights =
+        release::write_weights(storage, &source.join(checkpoint::MODEL), &temporary, publishing.split_above)?;
     let mut files: BTreeMap<String, Digest> =
         weights.iter().map(|(name, written)| (name.clone(), written.digest)).collect();
     let promised = manifest.files.get(checkpoint::MODEL).map(|facts| facts.blake3);
@@ -140,7 +146,9 @@ impl Tokens {
         let trained = ledger.read(|tree| tree.run().end_of_text);
         let end_of_text = match trained {
             Some(token) => Some(token),
-            None => tokenizer.end_of_text(fixed.end_of_text.as_ref()).map_err(|error| unreadable(error.to_string()))?,
+            None => tokenizer
+                .end_of_text(fixed.end_of_text.as_ref())
+                .map_err(|error| unreadable(error.to_string()))?,
         };
         let end_of_text_token = end_of_text.and_then(|token| tokenizer.token(token));
         Ok(Self { file, end_of_text, end_of_text_token })

@@ -172,9 +172,11 @@ impl Publisher {
             (tree.paradigms().first().copied(), highest)
         });
         for (paradigm, version) in highest {
-            let folder = if first == Some(paradigm) { releases.clone() } else { releases.join(paradigm.to_string()) };
+            let folder =
+                if first == Some(paradigm) { releases.clone() } else { releases.join(paradigm.to_string()) };
             let target = format!("v{version}");
-            let is_right = std::fs::read_link(folder.join(release::LATEST)).is_ok_and(|link| link == PathBuf::from(&target));
+            let is_right = std::fs::read_link(folder.join(release::LATEST))
+                .is_ok_and(|link| link.as_os_str() == target.as_str());
             if !is_right {
                 release::point(&folder, release::LATEST, &target)?;
             }

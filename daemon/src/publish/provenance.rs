@@ -1,8 +1,10 @@
 //! What the version tree knows of a version, in the words of `lrpath.json`.
 
-use artifacts::checkpoint::State;
-use artifacts::release::{Evaluated, FORMAT, Parent, Plan, Provenance, Rates, ShardSeen, StepsSpent, StreamShape};
 use artifacts::Digest;
+use artifacts::checkpoint::State;
+use artifacts::release::{
+    Evaluated, FORMAT, Parent, Plan, Provenance, Rates, ShardSeen, StepsSpent, StreamShape,
+};
 use paradigm::Paradigm;
 
 use crate::ledger::path::{CheckpointKey, Path, Step};
@@ -25,7 +27,12 @@ pub struct Known<'a> {
 ///
 /// # Errors
 /// What the tree lacks, in words.
-pub fn of(tree: &Tree, paradigm: Paradigm, increment: &Increment, known: &Known<'_>) -> Result<Provenance, String> {
+pub fn of(
+    tree: &Tree,
+    paradigm: Paradigm,
+    increment: &Increment,
+    known: &Known<'_>,
+) -> Result<Provenance, String> {
     let fixed = known.fixed;
     let plan = increment.plans.get(&paradigm).ok_or_else(|| format!("it has no numbers for {paradigm}"))?;
     let path = tree.version_path(paradigm, increment.version);
@@ -83,19 +90,23 @@ fn parents(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> Result<Vec
     match paradigm {
         Paradigm::FromScratch => {}
         Paradigm::PathSwitching => {
-            let points = up_to(tree, increment).filter_map(|i| i.plans.get(&paradigm)).map(|plan| plan.branch_point);
+            let points =
+                up_to(tree, increment).filter_map(|i| i.plans.get(&paradigm)).map(|plan| plan.branch_point);
             let mut points: Vec<Step> = points.filter(|point| *point > 0).collect();
             points.reverse();
             keys.extend(points.into_iter().map(|step| CheckpointKey { path: tree.main_path(), step }));
         }
         Paradigm::Continual => {
             let before = tree.increments().iter().take(increment.version as usize - 1).rev();
-            keys.extend(before.map(|i| CheckpointKey { path: tree.version_path(paradigm, i.version), step: i.end }));
+            keys.extend(
+                before.map(|i| CheckpointKey { path: tree.version_path(paradigm, i.version), step: i.end }),
+            );
         }
     }
     keys.into_iter()
         .map(|key| {
-            let known = tree.checkpoints().get(&key).ok_or_else(|| format!("checkpoint {key} is not known"))?;
+            let known =
+                tree.checkpoints().get(&key).ok_or_else(|| format!("checkpoint {key} is not known"))?;
             Ok(Parent { checkpoint: key.to_string(), step: key.step, digest: known.digest })
         })
         .collect()
@@ -105,7 +116,8 @@ fn spent(tree: &Tree, paradigm: Paradigm, increment: &Increment, state: &State) 
     let distinct: Step = match paradigm {
         Paradigm::PathSwitching => {
             let plans = || up_to(tree, increment).filter_map(|i| i.plans.get(&paradigm));
-            plans().map(|plan| plan.decay_steps).sum::<Step>() + plans().map(|p| p.branch_point).max().unwrap_or(0)
+            plans().map(|plan| plan.decay_steps).sum::<Step>()
+                + plans().map(|p| p.branch_point).max().unwrap_or(0)
         }
         Paradigm::FromScratch => up_to(tree, increment).map(|i| i.end).sum(),
         Paradigm::Continual => increment.end,

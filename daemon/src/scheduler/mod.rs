@@ -76,11 +76,20 @@ impl<S: Surroundings> Scheduler<S> {
         settings: SchedulerSettings,
     ) -> Result<Self, SchedulerError> {
         let (seed, length, sequences) = ledger.read(|tree| {
-            tree.fixed().map_or((0, 1, 1), |fixed| (fixed.seed, fixed.sequence_length, fixed.sequences_per_step))
+            tree.fixed()
+                .map_or((0, 1, 1), |fixed| (fixed.seed, fixed.sequence_length, fixed.sequences_per_step))
         });
         let stream = Stream::new(seed, length, sequences)?;
         let tokens_of_a_step = u64::from(length) * u64::from(sequences) + 1;
-        Ok(Self { ledger, clock, surroundings, settings, stream, tokens_of_a_step, stopping: BTreeSet::new() })
+        Ok(Self {
+            ledger,
+            clock,
+            surroundings,
+            settings,
+            stream,
+            tokens_of_a_step,
+            stopping: BTreeSet::new(),
+        })
     }
 
     /// Looks whenever the tree moves or time is up, until shutdown.
@@ -93,7 +102,8 @@ impl<S: Surroundings> Scheduler<S> {
             position.borrow_and_update();
             let wake = tokio::task::block_in_place(|| self.look())?;
             let pause = wake.map_or(LONGEST_PAUSE, |at| {
-                Duration::from_millis(at.saturating_sub(self.clock.now())).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+                Duration::from_millis(at.saturating_sub(self.clock.now()))
+                    .clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
             });
             tokio::select! {
                 _ = position.changed() => {}
@@ -110,7 +120,8 @@ impl<S: Surroundings> Scheduler<S> {
         let is_quiet = self.surroundings.is_quiet();
         let mut quiet_ends = None;
         loop {
-            let (stream, rules, tokens_of_a_step) = (&mut self.stream, &self.settings.rules, self.tokens_of_a_step);
+            let (stream, rules, tokens_of_a_step) =
+                (&mut self.stream, &self.settings.rules, self.tokens_of_a_step);
             let (closed, judged) = self.ledger.commit_with(|tree| {
                 let judged = follow(stream, tree)
                     .map(|()| cut::judge(tree, &data(stream, tree, is_quiet, tokens_of_a_step), rules, now));
@@ -128,7 +139,8 @@ impl<S: Surroundings> Scheduler<S> {
         });
         let (_, (stop, retry)) = self.ledger.commit_with(|tree| {
             let decisions = decide::decide(tree, &self.situation(tree, now));
-            let starts = decisions.start.into_iter().map(|start| Transition::JobStarted(Box::new(start))).collect();
+            let starts =
+                decisions.start.into_iter().map(|start| Transition::JobStarted(Box::new(start))).collect();
             (starts, (decisions.stop, decisions.wake))
         })?;
         for job in stop {
@@ -141,9 +153,12 @@ impl<S: Surroundings> Scheduler<S> {
     fn situation(&self, tree: &Tree, now: Millis) -> Situation<'_> {
         let rules = &self.settings.rules;
         let next_version = u32::try_from(tree.increments().len()).unwrap_or(u32::MAX).saturating_add(1);
-        let next_branch_point = rules.every_steps.filter(|_| tree.waiting_cut().is_none()).and_then(|steps| {
-            paradigm::Increment::cut(next_version, tree.end(), steps, rules.alpha).ok().map(|cut| cut.branch_point)
-        });
+        let next_branch_point =
+            rules.every_steps.filter(|_| tree.waiting_cut().is_none()).and_then(|steps| {
+                paradigm::Increment::cut(next_version, tree.end(), steps, rules.alpha)
+                    .ok()
+                    .map(|cut| cut.branch_point)
+            });
         Situation {
             whole_steps: self.stream.whole_steps(),
             next_branch_point,

@@ -46,12 +46,7 @@ impl Real for f64 {
     }
 }
 
-pub(super) fn adamw(
-    update: &AdamW,
-    parameter: &Tensor,
-    gradient: &Tensor,
-    moments: &Moments,
-) -> Result<()> {
+pub(super) fn adamw(update: &AdamW, parameter: &Tensor, gradient: &Tensor, moments: &Moments) -> Result<()> {
     let gradient = gradient.contiguous()?;
     moments.exp_avg.inplace_op2(&gradient, &FirstMoment(update))?;
     moments.exp_avg_sq.inplace_op2(&gradient, &SecondMoment(update))?;
@@ -112,15 +107,13 @@ impl Descend<'_> {
         let keep = T::of(1.0 - learning_rate * weight_decay);
         let step = T::of(learning_rate / correction1);
         let (root, eps) = (T::of(correction2.sqrt()), T::of(eps));
-        parameter
-            .par_chunks_mut(BLOCK)
-            .zip(first.par_chunks(BLOCK))
-            .zip(second.par_chunks(BLOCK))
-            .for_each(|((p, m), v)| {
+        parameter.par_chunks_mut(BLOCK).zip(first.par_chunks(BLOCK)).zip(second.par_chunks(BLOCK)).for_each(
+            |((p, m), v)| {
                 for ((p, m), v) in p.iter_mut().zip(m).zip(v) {
                     *p = *p * keep - step * *m / (v.root() / root + eps);
                 }
-            });
+            },
+        );
     }
 }
 

@@ -93,7 +93,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Logits (V) after the last of `tokens`, which follow those in `cache`.
-    pub fn next(&self, tokens: &[u32], cache: &mut Cache) -> Result<Tensor> {
+    pub fn logits_after(&self, tokens: &[u32], cache: &mut Cache) -> Result<Tensor> {
         let inputs = Tensor::new(tokens, self.device())?.unsqueeze(0)?;
         let mask = Mask::causal(tokens.len(), cache.positions() + tokens.len());
         let hidden = self.hidden(&inputs, &mask, Some(cache))?;
@@ -122,8 +122,13 @@ impl<'a> Decoder<'a> {
         for (number, layer) in self.layers.iter().enumerate() {
             let normed;
             (stream, normed) = self.join(&stream, pending.as_ref(), &layer.input_norm)?;
-            let attended =
-                self.attend(layer, &normed, &rotary, mask, cache.as_deref_mut().map(|cache| (number, cache)))?;
+            let attended = self.attend(
+                layer,
+                &normed,
+                &rotary,
+                mask,
+                cache.as_deref_mut().map(|cache| (number, cache)),
+            )?;
             let (sum, normed) = self.kernels.add_rms_norm(&stream, &attended, &layer.post_norm, eps)?;
             stream = sum;
             let gate = self.kernels.linear(&normed, &layer.gate)?;
@@ -152,9 +157,8 @@ impl<'a> Decoder<'a> {
     ) -> Result<Tensor> {
         let (b, t, _) = x.dims3()?;
         let Config { heads, groups, head, .. } = *self.config;
-        let project = |weight: &Tensor, heads: usize| {
-            self.kernels.linear(x, weight)?.reshape((b, t, heads, head))
-        };
+        let project =
+            |weight: &Tensor, heads: usize| self.kernels.linear(x, weight)?.reshape((b, t, heads, head));
         let q = self.kernels.rope(&project(&layer.query, heads)?, rotary)?;
         let mut k = self.kernels.rope(&project(&layer.key, groups)?, rotary)?;
         let mut v = project(&layer.value, groups)?;

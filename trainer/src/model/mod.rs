@@ -6,5 +6,8 @@ mod weights;
 
 pub use decoder::{Cache, Decoder};
 pub use family::{Config, ConfigError};
-pub use weights::{Weights, WeightsError};
 pub(crate) use weights::read_tensors;
+pub use weights::{Weights, WeightsError};
+
+#[cfg(test)]
+mod tests;

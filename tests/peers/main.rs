@@ -1,0 +1,8 @@
+//! Other programs of the trade agree: torch on losses and gradients, transformers on releases.
+//!
+//! They need a Python with both (`LRPATH_PYTHON`), which `make peers` installs, and the programs of a release build.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod python;
+mod torch;
+mod trainer;

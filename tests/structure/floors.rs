@@ -1,0 +1,83 @@
+//! The plan of the house: which crate may use which, and the floors of the rooms inside.
+
+/// The crates, and what each may use of the project.
+pub const CRATES: [(&str, &[&str]); 4] = [
+    ("paradigm", &[]),
+    ("artifacts", &[]),
+    ("trainer", &["paradigm", "artifacts"]),
+    ("daemon", &["paradigm", "artifacts"]),
+];
+
+/// Packages that a crate must not need, not even through another one, by the beginnings of their names.
+pub const KEPT_OUT: [(&str, &[&str]); 3] = [
+    ("paradigm", &["candle", "sled", "tokio"]),
+    ("artifacts", &["candle", "sled", "tokio"]),
+    ("daemon", &["candle"]),
+];
+
+/// For each folder of rooms its floors, the lowest first. A room uses only rooms on floors below its own. What a
+/// folder's `mod.rs` (a crate's `lib.rs`) declares itself is the folder's face, free to all its rooms.
+pub const FLOORS: &[(&str, &[&[&str]])] = &[
+    (
+        "paradigm",
+        &[&["units", "decay"], &["settings", "increments"], &["schedule"], &["plan"], &["fit"], &["report"]],
+    ),
+    (
+        "artifacts",
+        &[
+            &["digest", "versioned"],
+            &["storage", "job", "event", "shard", "stream"],
+            &["manifest", "checkpoint"],
+            &["tokens", "release"],
+        ],
+    ),
+    ("artifacts::storage", &[&["disk", "output"], &["crash"]]),
+    ("artifacts::storage::crash", &[&["tree"], &["images"]]),
+    ("artifacts::shard", &[&["refusal"], &["lines", "text", "token_file"], &["jsonl"]]),
+    ("artifacts::tokens", &[&["cutting", "reader"], &["writer"]]),
+    ("artifacts::release", &[&["provenance", "weights"]]),
+    (
+        "trainer",
+        &[
+            &["kernels", "contract", "events"],
+            &["model", "data"],
+            &["optimizer", "guard"],
+            &["state"],
+            &["failure"],
+            &["machine", "task", "gradient", "evaluate", "generate", "logits"],
+            &["training"],
+            &["main"],
+        ],
+    ),
+    ("trainer::kernels", &[&["adjoint", "inplace"], &["reference"]]),
+    ("trainer::model", &[&["family"], &["weights", "decoder"]]),
+    (
+        "daemon",
+        &[
+            &["ledger"],
+            &["config", "tokenizer"],
+            &["checkpoints"],
+            &["inbox", "scheduler", "jobs", "publish"],
+            &["api"],
+            &["service", "ctl"],
+            &["bin"],
+        ],
+    ),
+    ("daemon::bin", &[&["lrpathd", "lrpathctl"]]),
+    (
+        "daemon::ledger",
+        &[
+            &["path", "lock"],
+            &["transition"],
+            &["node"],
+            &["tree"],
+            &["journal"],
+            &["view"],
+            &["follower", "probe"],
+            &["offline"],
+        ],
+    ),
+    ("daemon::ledger::journal", &[&["line"], &["walk"]]),
+    ("daemon::scheduler", &[&["cut", "decide"]]),
+    ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
+];
