@@ -35,7 +35,8 @@ use probe::Probe;
 use start::{keep, replay};
 use transition::{Millis, Record, Transition};
 use tree::{Contradiction, Tree};
-use view::{View, ViewError, sweep};
+pub use view::ViewError;
+use view::{View, sweep};
 
 /// Folder of the journal below the state.
 const JOURNAL: &str = "journal";
@@ -98,9 +99,13 @@ impl LedgerError {
         matches!(self, Self::Journal(error) if error.is_full())
     }
 
-    /// Whether nothing can be committed any more before the daemon is started again.
+    /// Of an error of a commit: whether nothing can be committed any more before the daemon is started again.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Journal(JournalError::Broken { .. }) | Self::Closed)
+        match self {
+            Self::Closed | Self::Journal(JournalError::Broken { .. }) => true,
+            Self::Journal(JournalError::Storage(error)) => !error.is_full(),
+            _ => false,
+        }
     }
 }
 
