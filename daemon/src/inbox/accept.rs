@@ -1,334 +1,305 @@
-//! Takes complete files: a digest, an attempt in the journal, a child that reads, and then a place in the stream or in
-//! `rejected/`.
+//! Takes complete files, one after the other in the order of their names, some of them at the same time.
 //!
-//! A batch of files is journalled with two commits, one before the child sees them and one with what became of them, in
-//! the order of their names. A file is looked at again after it was read: one that has changed goes back to waiting, and
-//! is never moved.
+//! A window moves over the queue of complete files. Those in it are hashed and read in parallel, and what becomes of them
+//! is committed from its front: so the order of acceptance is that of the names, however long each takes. A file's
+//! attempt is journalled before a child sees it, and no more attempts are open than there are children. What goes wrong
+//! with the reading and not with the file puts the file back to those that wait, and nothing behind it waits for that.
 
-use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, VecDeque};
 
-use artifacts::digest::Hasher;
-use artifacts::storage::{self, Disk, Storage};
-use artifacts::{Digest, manifest, shard};
-use rayon::prelude::*;
+use artifacts::Digest;
 
-use super::reader::{Answer, Reader, Reading, Request};
-use super::settle::Settle;
-use super::watch;
-use crate::ledger::transition::{FileFacts, ShardTokens, Transition};
+use super::workers::{Obstacle, Outcome, Subject};
+use crate::ledger::transition::{ShardTokens, Transition};
 use crate::ledger::tree::Tree;
-use crate::ledger::{Ledger, LedgerError};
 
 /// Deaths of a child, under a living daemon, after which its shard is rejected.
 const CHILD_DEATHS: u32 = 2;
 /// Deaths of the daemon, running, in which a shard was open, after which it is rejected.
 const DAEMON_DEATHS: u32 = 5;
 
-/// The folders of a state that shards pass through.
-#[derive(Debug, Clone)]
-pub struct Folders {
-    /// The watched folder.
-    pub data: PathBuf,
-    /// Files that cannot be taken.
-    pub rejected: PathBuf,
-    /// Our copies of text shards that were accepted before there was a tokenizer.
-    pub sources: PathBuf,
+/// Complete files on their way.
+#[derive(Debug, Default)]
+pub struct Window {
+    queue: VecDeque<Subject>,
+    items: VecDeque<Item>,
 }
 
-impl Folders {
-    /// Our copy of a text shard.
-    pub fn source(&self, digest: &Digest, name: &str) -> PathBuf {
-        let extension = Path::new(name).extension().unwrap_or_default().to_string_lossy();
-        self.sources.join(format!("{digest}.{extension}"))
+#[derive(Debug)]
+struct Item {
+    subject: Subject,
+    stage: Stage,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nobody has looked into it.
+    New,
+    /// A worker hashes it.
+    Hashing,
+    /// It may be read.
+    Hashed(Digest),
+    /// A worker reads it; the attempt is journalled.
+    Reading(Digest),
+    /// The child that read it died; not yet journalled.
+    Died(Digest, String),
+    /// It is to be put back; the attempt, if there was one, is still open in the journal.
+    Leaving(Option<Digest>, Obstacle),
+    /// It cannot be taken, and lies in `rejected/` if it was moved.
+    Refused { digest: Digest, reason: String, is_moved: bool },
+    /// It can be accepted.
+    Taken(Digest, Option<ShardTokens>),
+    /// Its bytes were accepted before.
+    Duplicate(Digest),
+}
+
+/// A file that has left the window.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It was accepted, or is a duplicate: it lies where it lay.
+    Known(Subject),
+    /// It was rejected.
+    Rejected(Subject),
+    /// It waits again.
+    Back(Subject, Obstacle),
+}
+
+/// What is to be committed together, and what follows once it is.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// What to commit.
+    pub transitions: Vec<Transition>,
+    starts: Vec<usize>,
+    died: Vec<usize>,
+    leaving: Vec<usize>,
+    settled: usize,
+}
+
+impl Step {
+    /// Whether there is nothing to commit and nothing follows.
+    pub fn is_empty(&self) -> bool {
+        self.transitions.is_empty() && self.leaving.is_empty()
     }
 }
 
-/// A file of a batch.
-struct File {
-    name: String,
-    facts: FileFacts,
-    digest: Digest,
-}
+impl Window {
+    /// Puts complete files into the queue.
+    pub fn enqueue(&mut self, files: impl IntoIterator<Item = Subject>) {
+        self.queue.extend(files);
+    }
 
-/// What became of a file.
-enum Fate {
-    Accepted(Option<ShardTokens>),
-    Rejected(String),
-    /// It changed, or could not be read this time.
-    Back {
-        transition: Transition,
-        has_changed: bool,
-    },
-}
+    /// Whether nothing is queued.
+    pub fn is_drained(&self) -> bool {
+        self.queue.is_empty()
+    }
 
-/// Takes batches of files.
-pub struct Acceptance<'a> {
-    /// Where facts are committed.
-    pub ledger: &'a Ledger,
-    /// The folders.
-    pub folders: &'a Folders,
-    /// How shards are read.
-    pub reading: &'a Reading,
-    /// The child.
-    pub reader: &'a mut Reader,
-    /// The files that wait.
-    pub settle: &'a mut Settle,
-    /// Now, in milliseconds since the epoch.
-    pub now: u64,
-}
+    /// Whether there is nothing on its way.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.items.is_empty()
+    }
 
-impl Acceptance<'_> {
-    /// Takes complete files, and gives those that are settled: they need no second look while they stay as they are.
-    ///
-    /// # Errors
-    /// The ledger refuses.
-    pub fn take(&mut self, files: &[(String, FileFacts)]) -> Result<Vec<(String, FileFacts)>, LedgerError> {
-        let mut settled = Vec::new();
-        let files = self.hash(files);
-        let (fresh, suspects) = self.sort_out(files, &mut settled)?;
-        for batch in std::iter::once(fresh).chain(suspects.into_iter().map(|file| vec![file])) {
-            self.read_all(batch, &mut settled)?;
+    /// How many files the window holds.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// The next file of the queue.
+    pub fn dequeue(&mut self) -> Option<Subject> {
+        self.queue.pop_front()
+    }
+
+    /// Takes a file into the window.
+    pub fn admit(&mut self, subject: Subject) {
+        self.items.push_back(Item { subject, stage: Stage::New });
+    }
+
+    /// The first file that is to be hashed, which is then being hashed.
+    pub fn next_to_hash(&mut self) -> Option<Subject> {
+        let item = self.items.iter_mut().find(|item| item.stage == Stage::New)?;
+        item.stage = Stage::Hashing;
+        Some(item.subject.clone())
+    }
+
+    fn item(&mut self, subject: &Subject) -> Option<&mut Item> {
+        self.items.iter_mut().find(|item| item.subject == *subject)
+    }
+
+    /// A file was hashed.
+    pub fn hashed(&mut self, subject: &Subject, digest: Result<Digest, Obstacle>) {
+        if let Some(item) = self.item(subject) {
+            item.stage = match digest {
+                Ok(digest) => Stage::Hashed(digest),
+                Err(obstacle) => Stage::Leaving(None, obstacle),
+            };
         }
-        Ok(settled)
     }
 
-    fn hash(&mut self, files: &[(String, FileFacts)]) -> Vec<File> {
-        let digests: Vec<_> =
-            files.par_iter().map(|(name, _)| Digest::of_file(&self.folders.data.join(name))).collect();
-        let mut hashed = Vec::new();
-        for ((name, facts), digest) in files.iter().zip(digests) {
-            let now = watch::facts(&self.folders.data.join(name));
-            match digest {
-                Ok(digest) if now == Some(*facts) => {
-                    hashed.push(File { name: name.clone(), facts: *facts, digest })
+    /// A file was read.
+    pub fn read(&mut self, subject: &Subject, outcome: Outcome) {
+        let Some(item) = self.item(subject) else { return };
+        let Stage::Reading(digest) = item.stage else { return };
+        item.stage = match outcome {
+            Outcome::Taken(tokens) => Stage::Taken(digest, tokens),
+            Outcome::Refused(reason) => Stage::Refused { digest, reason, is_moved: false },
+            Outcome::Died(how) => Stage::Died(digest, how),
+            Outcome::Abandoned(obstacle) => Stage::Leaving(Some(digest), obstacle),
+        };
+    }
+
+    /// The refused files at the front that are still to be moved; `move_away` may find that one cannot be.
+    pub fn move_refused(&mut self, mut move_away: impl FnMut(&Subject, Digest, &str) -> Result<(), Obstacle>) {
+        for item in &mut self.items {
+            match &mut item.stage {
+                Stage::Refused { digest, reason, is_moved } if !*is_moved => {
+                    match move_away(&item.subject, *digest, reason) {
+                        Ok(()) => *is_moved = true,
+                        Err(obstacle) => item.stage = Stage::Leaving(Some(*digest), obstacle),
+                    }
                 }
-                Ok(_) => self.settle.changed(name, now, self.now),
-                Err(error) => {
-                    tracing::warn!(name, %error, "a file cannot be read: will try again");
-                    self.settle.postpone(name, self.now);
-                }
+                Stage::Refused { .. } | Stage::Taken(..) | Stage::Duplicate(_) => {}
+                _ => return,
             }
         }
-        hashed
     }
 
-    /// Commits duplicates and what has killed too often; says what is to be read, and what is to be read alone because
-    /// somebody died over it.
-    fn sort_out(
-        &mut self,
-        files: Vec<File>,
-        settled: &mut Vec<(String, FileFacts)>,
-    ) -> Result<(Vec<File>, Vec<File>), LedgerError> {
-        let (mut fresh, mut suspects) = (Vec::new(), Vec::new());
-        let mut in_batch = BTreeSet::new();
-        for file in files {
-            let (is_known, reading) = self.ledger.read(|tree| {
-                (tree.shard(&file.digest).is_some(), tree.readings().get(&file.digest).cloned())
+    /// What is to be committed now. At most so many readings are begun.
+    pub fn step(&self, tree: &Tree, free: usize) -> Step {
+        let mut step = Step::default();
+        self.settle(&mut step);
+        self.put_back(tree, &mut step);
+        self.begin(free, &mut step);
+        step
+    }
+
+    /// Looks at hashed files: some need not be read.
+    pub fn judge(&mut self, tree: &Tree) {
+        for item in &mut self.items {
+            let Stage::Hashed(digest) = item.stage else { continue };
+            if tree.shard(&digest).is_some() {
+                item.stage = Stage::Duplicate(digest);
+            } else if let Some(reason) = killer(tree, &digest, &item.subject.name) {
+                item.stage = Stage::Refused { digest, reason, is_moved: false };
+            }
+        }
+    }
+
+    fn settle(&self, step: &mut Step) {
+        for Item { subject, stage } in &self.items {
+            let (name, file) = (subject.name.clone(), subject.facts);
+            let transition = match stage {
+                Stage::Taken(digest, tokens) => {
+                    Transition::ShardAccepted { digest: *digest, name, file, tokens: *tokens }
+                }
+                Stage::Duplicate(digest) => Transition::ShardDuplicate { digest: *digest, name, file },
+                Stage::Refused { digest, reason, is_moved: true } => Transition::ShardRejected {
+                    digest: Some(*digest),
+                    name,
+                    bytes: file.bytes,
+                    reason: reason.clone(),
+                },
+                _ => return,
+            };
+            step.transitions.push(transition);
+            step.settled += 1;
+        }
+    }
+
+    fn put_back(&self, tree: &Tree, step: &mut Step) {
+        let is_open = |digest: &Digest| tree.readings().get(digest).is_some_and(|reading| reading.open);
+        for (index, item) in self.items.iter().enumerate() {
+            match &item.stage {
+                Stage::Died(digest, how) => {
+                    let (digest, how) = (*digest, how.clone());
+                    step.transitions.push(Transition::ReadingDied { digest, how });
+                    step.died.push(index);
+                }
+                Stage::Leaving(attempt, _) => {
+                    let open = attempt.filter(is_open);
+                    step.transitions.extend(open.map(|digest| Transition::ReadingAbandoned { digest }));
+                    step.leaving.push(index);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn begin(&self, free: usize, step: &mut Step) {
+        let mut twins = BTreeSet::new();
+        for (index, item) in self.items.iter().enumerate() {
+            let (Stage::Hashed(digest)
+            | Stage::Reading(digest)
+            | Stage::Taken(digest, _)
+            | Stage::Died(digest, _)
+            | Stage::Refused { digest, .. }
+            | Stage::Leaving(Some(digest), _)) = &item.stage
+            else {
+                continue;
+            };
+            let is_first = twins.insert(*digest);
+            if matches!(item.stage, Stage::Hashed(_)) && is_first && step.starts.len() < free {
+                let name = item.subject.name.clone();
+                step.transitions.push(Transition::ReadingStarted { digest: *digest, name });
+                step.starts.push(index);
+            }
+        }
+    }
+
+    /// The step is committed: gives the files to be read now, and those that have left the window.
+    pub fn committed(&mut self, step: &Step) -> (Vec<(Subject, Digest)>, Vec<Left>) {
+        let mut starts = Vec::new();
+        for index in step.starts.iter().chain(&step.died) {
+            let Some(item) = self.items.get_mut(*index) else { continue };
+            match item.stage {
+                Stage::Hashed(digest) => {
+                    item.stage = Stage::Reading(digest);
+                    starts.push((item.subject.clone(), digest));
+                }
+                Stage::Died(digest, _) => item.stage = Stage::Hashed(digest),
+                _ => {}
+            }
+        }
+        let mut left = Vec::new();
+        for index in step.leaving.iter().rev() {
+            if let Some(Item { subject, stage: Stage::Leaving(_, obstacle) }) = self.items.remove(*index) {
+                left.push(Left::Back(subject, obstacle));
+            }
+        }
+        left.reverse();
+        for item in self.items.drain(..step.settled) {
+            left.push(match item.stage {
+                Stage::Refused { .. } => Left::Rejected(item.subject),
+                _ => Left::Known(item.subject),
             });
-            if is_known {
-                let (digest, name) = (file.digest, file.name.clone());
-                self.ledger.commit(Transition::ShardDuplicate { digest, name, file: file.facts })?;
-                self.settle.remove(&file.name);
-                settled.push((file.name, file.facts));
-            } else if !in_batch.insert(file.digest) {
-                // Its twin goes first; this one is a duplicate at the next look.
-            } else {
-                match reading {
-                    Some(reading)
-                        if reading.deaths >= CHILD_DEATHS || reading.daemon_deaths >= DAEMON_DEATHS =>
-                    {
-                        let deaths = reading.deaths + reading.daemon_deaths;
-                        let reason = format!(
-                            "{}: reading it ended {deaths} processes, the last one without a word: split it, or lower its \
-                             longest line",
-                            file.name
-                        );
-                        self.reject(&file, reason, settled)?;
-                    }
-                    Some(reading) if reading.deaths + reading.daemon_deaths > 0 => suspects.push(file),
-                    _ => fresh.push(file),
-                }
-            }
         }
-        Ok((fresh, suspects))
+        (starts, left)
     }
 
-    fn read_all(
-        &mut self,
-        files: Vec<File>,
-        settled: &mut Vec<(String, FileFacts)>,
-    ) -> Result<(), LedgerError> {
-        let attempts = files
-            .iter()
-            .map(|file| Transition::ReadingStarted { digest: file.digest, name: file.name.clone() })
-            .collect();
-        self.ledger.commit_all(attempts)?;
-        let has_tokenizer = self.ledger.read(has_tokenizer);
-        let mut transitions = Vec::new();
-        let mut accepted = Vec::new();
-        let mut rejected = Vec::new();
-        for file in files {
-            match self.read(&file, has_tokenizer) {
-                Fate::Accepted(tokens) => {
-                    let (digest, name) = (file.digest, file.name.clone());
-                    transitions.push(Transition::ShardAccepted { digest, name, file: file.facts, tokens });
-                    accepted.push(file);
+    /// The daemon stops: nothing that is on its way will be heard of.
+    pub fn abandon(&mut self) {
+        self.queue.clear();
+        for item in &mut self.items {
+            item.stage = match &item.stage {
+                Stage::Reading(digest) | Stage::Taken(digest, _) => {
+                    Stage::Leaving(Some(*digest), Obstacle::Stopped)
                 }
-                Fate::Rejected(reason) => {
-                    // A rejection is committed in its turn, and then moved: order is all that is promised.
-                    self.ledger.commit_all(std::mem::take(&mut transitions))?;
-                    rejected.push((file, reason));
-                    for (file, reason) in rejected.drain(..) {
-                        self.reject(&file, reason, settled)?;
-                    }
-                }
-                Fate::Back { transition, has_changed } => {
-                    transitions.push(transition);
-                    if has_changed {
-                        let facts = watch::facts(&self.folders.data.join(&file.name));
-                        self.settle.changed(&file.name, facts, self.now);
-                    } else {
-                        self.settle.postpone(&file.name, self.now);
-                    }
-                }
-            }
+                Stage::Leaving(..) | Stage::Died(..) | Stage::Refused { is_moved: true, .. } => continue,
+                _ => Stage::Leaving(None, Obstacle::Stopped),
+            };
         }
-        self.ledger.commit_all(transitions)?;
-        for file in accepted {
-            tracing::info!(name = file.name, bytes = file.facts.bytes, "a shard was accepted");
-            self.settle.remove(&file.name);
-            settled.push((file.name, file.facts));
-        }
-        Ok(())
-    }
-
-    fn read(&mut self, file: &File, has_tokenizer: bool) -> Fate {
-        let path = self.folders.data.join(&file.name);
-        let name = PathBuf::from(&file.name);
-        let is_text = !shard::Format::of(&file.name).is_ok_and(shard::Format::is_tokens);
-        let reading = self.reading.clone();
-        let request = if is_text && !has_tokenizer {
-            Request::Validate { path: path.clone(), name, reading }
-        } else {
-            Request::Tokenise { path: path.clone(), name, digest: file.digest, reading }
-        };
-        let answer = self.reader.ask(&request, file.facts.bytes);
-        let digest = file.digest;
-        if watch::facts(&path) != Some(file.facts) {
-            self.forget_tokens(&digest);
-            return Fate::Back { transition: Transition::ReadingAbandoned { digest }, has_changed: true };
-        }
-        let try_again = |reason: &str| {
-            tracing::warn!(name = file.name, reason, "a file could not be read: will try again");
-            Fate::Back { transition: Transition::ReadingAbandoned { digest }, has_changed: false }
-        };
-        match answer {
-            Ok(Answer::Tokenised { tokens }) => Fate::Accepted(Some(tokens)),
-            Ok(Answer::Valid) => match keep(&path, &self.folders.source(&digest, &file.name), digest) {
-                Ok(true) => Fate::Accepted(None),
-                Ok(false) => {
-                    Fate::Back { transition: Transition::ReadingAbandoned { digest }, has_changed: true }
-                }
-                Err(error) => try_again(&error.to_string()),
-            },
-            Ok(Answer::Refused { reason }) => Fate::Rejected(reason),
-            Ok(Answer::Failed { reason }) => try_again(&reason),
-            Ok(Answer::Trained { .. }) => try_again("the child answered something else"),
-            Err(death) => {
-                tracing::error!(name = file.name, how = death.how, "the child that read a shard is dead");
-                Fate::Back {
-                    transition: Transition::ReadingDied { digest, how: death.how },
-                    has_changed: false,
-                }
-            }
-        }
-    }
-
-    /// The tokens of a file that changed while it was read are nobody's.
-    fn forget_tokens(&self, digest: &Digest) {
-        let folder = self.reading.tokens.join(digest.to_string());
-        if folder.exists()
-            && let Err(error) = manifest::delete(&Disk, &folder)
-        {
-            tracing::warn!(%error, "tokens of a file that changed could not be removed");
-        }
-    }
-
-    /// Journals a rejection, and moves the file out of the way with its reason beside it.
-    fn reject(
-        &mut self,
-        file: &File,
-        reason: String,
-        settled: &mut Vec<(String, FileFacts)>,
-    ) -> Result<(), LedgerError> {
-        tracing::warn!(name = file.name, reason, "a file was rejected");
-        self.ledger.commit(Transition::ShardRejected {
-            digest: Some(file.digest),
-            name: file.name.clone(),
-            bytes: file.facts.bytes,
-            reason: reason.clone(),
-        })?;
-        self.settle.remove(&file.name);
-        // Where it cannot be moved, it stays and is known.
-        settled.push((file.name.clone(), file.facts));
-        if let Err(error) = move_away(&self.folders.data.join(&file.name), &self.folders.rejected, &reason) {
-            tracing::error!(name = file.name, %error, "a rejected file could not be moved: it stays where it is");
-        }
-        Ok(())
     }
 }
 
-/// Whether text can be tokenised now.
-pub fn has_tokenizer(tree: &Tree) -> bool {
-    use crate::ledger::transition::TokenizerSource;
-    tree.run().tokenizer.is_some()
-        || tree.fixed().is_some_and(|fixed| matches!(fixed.tokenizer, TokenizerSource::Given { .. }))
-}
-
-/// Keeps our own copy of a file, durably; false where it has not the digest that it should have.
-fn keep(file: &Path, copy: &Path, digest: Digest) -> Result<bool, storage::Error> {
-    let at = |cause| storage::Error::at("copy", file)(cause);
-    let temporary = storage::parent(copy).join(format!(".tmp-{digest}"));
-    let mut source = std::fs::File::open(file).map_err(at)?;
-    let mut target = std::fs::File::create(&temporary).map_err(at)?;
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = source.read(&mut buffer).map_err(at)?;
-        if read == 0 {
-            break;
-        }
-        hasher.update(&buffer[..read]);
-        target.write_all(&buffer[..read]).map_err(at)?;
+/// Why a shard is not given to another child, if it is not.
+fn killer(tree: &Tree, digest: &Digest, name: &str) -> Option<String> {
+    let reading = tree.readings().get(digest)?;
+    if reading.deaths >= CHILD_DEATHS {
+        return Some(format!(
+            "{name}: the process that read it died {} times: it needs more memory or time than it may take, or no \
+             program can read it; split it, or raise `data.reader_memory` and `data.reader_seconds`",
+            reading.deaths
+        ));
     }
-    target.sync_all().map_err(at)?;
-    if hasher.digest() != digest {
-        Disk.remove_file(&temporary)?;
-        return Ok(false);
-    }
-    Disk.rename(&temporary, copy)?;
-    Disk.sync_folder(storage::parent(copy))?;
-    Ok(true)
-}
-
-/// Names under which a rejected file is tried to be kept.
-const NAMES: u32 = 10_000;
-
-fn move_away(file: &Path, rejected: &Path, reason: &str) -> std::io::Result<()> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let numbered = |number: u32| if number == 0 { name.clone() } else { format!("{name}.{number}") };
-    let free = (0..NAMES).map(numbered).map(|name| rejected.join(name)).find(|path| !path.exists());
-    let target = free.ok_or_else(|| std::io::Error::other("every name for it in `rejected` is taken"))?;
-    let mut beside = target.clone().into_os_string();
-    beside.push(".reason");
-    std::fs::write(PathBuf::from(beside), format!("{reason}\n"))?;
-    match std::fs::rename(file, &target) {
-        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
-            std::fs::copy(file, &target)?;
-            std::fs::remove_file(file)
-        }
-        moved => moved,
-    }
+    (reading.daemon_deaths >= DAEMON_DEATHS).then(|| {
+        format!("{name}: the daemon died {} times while it was being read; split it", reading.daemon_deaths)
+    })
 }

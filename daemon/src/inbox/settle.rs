@@ -1,259 +1,459 @@
-//! When a file in the watched folder is complete.
+//! When a file in the inbox is complete.
 //!
-//! Writers differ: some rename a finished file into place, some close it, some stall for minutes in the middle. No event
-//! tells these apart, so completeness is a judgement over time, made here and nowhere else. Clocks and file facts are
-//! passed in: the tests play a night of bad writers in a millisecond.
+//! Writers differ: some rename a finished file into place, some close it, some stall for minutes in the middle. No
+//! event tells these apart, so completeness is a judgement over time, made here and nowhere else. Clocks and file facts
+//! are passed in: the tests play a night of bad writers in a millisecond.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use crate::ledger::transition::FileFacts;
 
-use crate::ledger::transition::{FileFacts, Millis};
+/// So many changes under the reader's eyes are worth a word.
+pub const WORTH_A_WORD: u32 = 3;
 
-/// Changes of one file while it was read, from which on people are told.
-const WORTH_SAYING: u32 = 3;
-
-/// A file that waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waiting {
+/// A file that is not settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsettled {
     /// Path below the watched folder.
     pub name: String,
-    /// Its size now.
+    /// Its size at the last look.
     pub bytes: u64,
-    /// Since when it looks as it does now.
-    pub since: Millis,
-    /// Why it waits.
+    /// How long ago it was first seen.
+    pub waited: Duration,
+    /// It is complete, and only waits for its turn.
+    pub is_complete: bool,
+    /// What it waits for.
     pub why: String,
     /// How often it changed while it was read.
     pub changes: u32,
 }
 
-#[derive(Debug, Clone)]
-struct Watched {
-    facts: FileFacts,
-    since: Millis,
-    /// Two looks that saw the same are the least.
-    looks: u32,
-    /// It was moved in, or has a marker: it is complete as it is.
-    is_announced: bool,
-    changes: u32,
+/// What a look at a file has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Size, inode and modification time.
+    pub facts: FileFacts,
+    /// It was just renamed or moved into place.
+    pub moved_in: bool,
+    /// A marker beside it, not older than itself, says that it is complete.
+    pub marked: bool,
 }
 
-/// All files that are not taken yet.
+/// All files that were seen and are not settled.
 #[derive(Debug)]
 pub struct Settle {
-    still: Millis,
-    files: BTreeMap<String, Watched>,
-    announced: BTreeSet<String>,
+    settle: Duration,
+    files: BTreeMap<String, File>,
+    /// When which file is to be looked at again.
+    due: BTreeSet<(Duration, String)>,
+    /// Files that are complete, and that nobody has taken yet.
+    complete: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct File {
+    facts: FileFacts,
+    first: Duration,
+    still: Duration,
+    /// Looks that found it as it is.
+    looks: u32,
+    grew: bool,
+    moved_in: bool,
+    changes: u32,
+    state: State,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// It is looked at again at this moment.
+    Watched(Duration),
+    /// It is complete.
+    Complete,
+    /// Somebody reads it.
+    Taken,
+    /// It is complete, but could not be taken; tried again at this moment.
+    Held { until: Duration, why: String },
 }
 
 impl Settle {
-    /// A file is complete when it stood still for so long.
-    pub fn new(still: Millis) -> Self {
-        Self { still, files: BTreeMap::new(), announced: BTreeSet::new() }
+    /// Files must have stood still for so long.
+    pub fn new(settle: Duration) -> Self {
+        Self { settle, files: BTreeMap::new(), due: BTreeSet::new(), complete: BTreeSet::new() }
     }
 
-    /// A file was renamed or moved to this name.
-    pub fn announce(&mut self, name: &str) {
-        self.announced.insert(name.to_owned());
+    /// Takes down what a look at a file has found.
+    pub fn look(&mut self, now: Duration, name: &str, look: Look) {
+        let facts = look.facts;
+        let file = self.files.entry(name.to_owned()).or_insert_with(|| File {
+            facts,
+            first: now,
+            still: now,
+            looks: 0,
+            grew: false,
+            moved_in: false,
+            changes: 0,
+            state: State::Watched(now),
+        });
+        if file.state == State::Taken {
+            // Who reads it looks again at the end.
+            return;
+        }
+        if file.facts != facts {
+            file.facts = facts;
+            file.still = now;
+            file.looks = 0;
+            file.grew = true;
+            file.moved_in = false;
+        }
+        file.looks = file.looks.saturating_add(1);
+        file.moved_in |= look.moved_in;
+        if matches!(&file.state, State::Held { until, .. } if *until > now) && file.looks > 1 {
+            return;
+        }
+        let stood_still = file.looks >= 2 && now.saturating_sub(file.still) >= self.settle;
+        let state = match stood_still || file.moved_in || look.marked {
+            true => State::Complete,
+            false => State::Watched(file.still.saturating_add(self.settle).max(now)),
+        };
+        self.set(name, state);
     }
 
-    /// What a scan saw: all files that are not taken yet, and which of them have a marker that says they are ready.
-    pub fn look(&mut self, seen: &BTreeMap<String, FileFacts>, ready: &BTreeSet<String>, now: Millis) {
-        self.files.retain(|name, _| seen.contains_key(name));
-        for (name, facts) in seen {
-            let was_announced = self.announced.remove(name);
-            let file = self.files.entry(name.clone()).or_insert(Watched {
-                facts: *facts,
-                since: now,
-                looks: 0,
-                is_announced: false,
-                changes: 0,
-            });
-            if file.facts == *facts {
-                file.looks = file.looks.saturating_add(1);
-            } else {
-                *file = Watched { facts: *facts, since: now, looks: 1, is_announced: false, ..*file };
+    /// Files to be looked at again.
+    pub fn due(&self, now: Duration) -> Vec<String> {
+        self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, name)| name.clone()).collect()
+    }
+
+    /// When the next file is due.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Takes all complete files, in byte order of their names.
+    pub fn take(&mut self) -> Vec<(String, FileFacts)> {
+        let names = std::mem::take(&mut self.complete);
+        self.take_down(names)
+    }
+
+    /// Takes those of these files that are complete, in byte order of their names.
+    pub fn take_some<'n>(&mut self, names: impl Iterator<Item = &'n str>) -> Vec<(String, FileFacts)> {
+        let some: BTreeSet<String> = names.filter_map(|name| self.complete.take(name)).collect();
+        self.take_down(some)
+    }
+
+    fn take_down(&mut self, names: BTreeSet<String>) -> Vec<(String, FileFacts)> {
+        let mut taken = Vec::with_capacity(names.len());
+        for name in names {
+            if let Some(file) = self.files.get_mut(&name) {
+                file.state = State::Taken;
+                taken.push((name, file.facts));
             }
-            file.is_announced |= was_announced || ready.contains(name);
         }
-        self.announced.clear();
+        taken
     }
 
-    /// A file changed while it was read: it waits until it is still, whoever announced it.
-    pub fn changed(&mut self, name: &str, facts: Option<FileFacts>, now: Millis) {
-        match (self.files.get_mut(name), facts) {
-            (Some(file), Some(facts)) => {
-                let changes = file.changes.saturating_add(1);
-                *file = Watched { facts, since: now, looks: 1, is_announced: false, changes };
-            }
-            (Some(_), None) => _ = self.files.remove(name),
-            (None, _) => {}
+    /// Puts a file back that was taken: it is still complete.
+    pub fn put_back(&mut self, name: &str) {
+        if self.files.get(name).is_some_and(|file| file.state == State::Taken) {
+            self.set(name, State::Complete);
         }
     }
 
-    /// A file could not be read this time: it waits as if it had just come.
-    pub fn postpone(&mut self, name: &str, now: Millis) {
-        if let Some(file) = self.files.get_mut(name) {
-            *file = Watched { since: now, looks: 1, is_announced: false, ..*file };
-        }
+    /// A file that was taken could not be dealt with, for a reason that is not its own; it is tried again later.
+    pub fn hold(&mut self, name: &str, until: Duration, why: String) {
+        self.set(name, State::Held { until, why });
     }
 
-    /// A file is settled: accepted, rejected, or found to be a duplicate.
-    pub fn remove(&mut self, name: &str) {
+    /// A file that was taken has changed meanwhile: it waits as if it were new. Says how often that has happened.
+    pub fn changed(&mut self, now: Duration, name: &str) -> u32 {
+        let Some(file) = self.files.get_mut(name) else { return 0 };
+        file.changes += 1;
+        file.still = now;
+        file.looks = 0;
+        file.moved_in = false;
+        let changes = file.changes;
+        // The next look, which is at once, tells the new size and time.
+        self.set(name, State::Watched(now));
+        changes
+    }
+
+    /// The file is settled, or gone.
+    pub fn forget(&mut self, name: &str) {
+        self.unlist(name);
         self.files.remove(name);
     }
 
-    /// Files that are complete, in byte order of their names.
-    pub fn complete(&self, now: Millis) -> Vec<(String, FileFacts)> {
-        let complete = self.files.iter().filter(|(_, file)| self.is_complete(file, now));
-        complete.map(|(name, file)| (name.clone(), file.facts)).collect()
-    }
-
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
-    }
-
-    /// Names of all files that wait.
+    /// Names of all files.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(String::as_str)
     }
 
-    /// When the next file may be complete if it stays as it is.
-    pub fn next(&self, now: Millis) -> Option<Millis> {
-        let open = self.files.values().filter(|file| !self.is_complete(file, now));
-        open.map(|file| file.since.saturating_add(self.still).max(now)).min()
+    /// Whether somebody reads the file, or is about to.
+    pub fn is_taken(&self, name: &str) -> bool {
+        self.files.get(name).is_some_and(|file| file.state == State::Taken)
     }
 
-    fn is_complete(&self, file: &Watched, now: Millis) -> bool {
-        file.is_announced || file.looks >= 2 && now >= file.since.saturating_add(self.still)
+    /// No file is complete or may turn out to be: all are still written, or are held back.
+    pub fn is_quiet(&self) -> bool {
+        self.files.values().all(|file| match file.state {
+            State::Watched(_) => file.grew || file.changes > 0,
+            State::Complete | State::Taken => false,
+            State::Held { .. } => true,
+        })
     }
 
-    /// The files that wait, for people.
-    pub fn waiting(&self, now: Millis) -> Vec<Waiting> {
-        let say = |(name, file): (&String, &Watched)| {
-            let why = match file.changes {
-                changes if changes >= WORTH_SAYING => {
-                    format!(
-                        "it changed {changes} times while it was read: it is taken when it stays as it is"
-                    )
-                }
-                _ if self.is_complete(file, now) => "it is complete, and is taken in its turn".to_owned(),
-                _ => "its size or time changed a moment ago: it is taken when it stays as it is".to_owned(),
-            };
-            Waiting {
-                name: name.clone(),
-                bytes: file.facts.bytes,
-                since: file.since,
-                why,
-                changes: file.changes,
-            }
+    /// What all files wait for, in byte order of their names.
+    pub fn waiting(&self, now: Duration) -> Vec<Unsettled> {
+        let describe = |(name, file): (&String, &File)| Unsettled {
+            name: name.clone(),
+            bytes: file.facts.bytes,
+            waited: now.saturating_sub(file.first),
+            is_complete: file.state == State::Complete,
+            why: self.why(file),
+            changes: file.changes,
         };
-        self.files.iter().map(say).collect()
+        self.files.iter().map(describe).collect()
+    }
+
+    fn why(&self, file: &File) -> String {
+        match &file.state {
+            State::Watched(_) if file.changes >= WORTH_A_WORD => {
+                format!("it changed {} times while it was read; it is taken when it stands still", file.changes)
+            }
+            State::Watched(_) => {
+                format!("its size and time must stand still for {} s", self.settle.as_secs_f64())
+            }
+            State::Complete => "it is complete and waits for its turn".to_owned(),
+            State::Taken => "it is being read".to_owned(),
+            State::Held { why, .. } => why.clone(),
+        }
+    }
+
+    fn set(&mut self, name: &str, state: State) {
+        self.unlist(name);
+        let Some(file) = self.files.get_mut(name) else { return };
+        match &state {
+            State::Watched(at) | State::Held { until: at, .. } => _ = self.due.insert((*at, name.to_owned())),
+            State::Complete => _ = self.complete.insert(name.to_owned()),
+            State::Taken => {}
+        }
+        file.state = state;
+    }
+
+    fn unlist(&mut self, name: &str) {
+        match self.files.get(name).map(|file| &file.state) {
+            Some(State::Watched(at) | State::Held { until: at, .. }) => _ = self.due.remove(&(*at, name.to_owned())),
+            Some(State::Complete) => _ = self.complete.remove(name),
+            Some(State::Taken) | None => {}
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    const STILL: Millis = 1000;
+    const SETTLE: Duration = Duration::from_secs(5);
 
-    struct Night {
-        settle: Settle,
-        files: BTreeMap<String, FileFacts>,
-        ready: BTreeSet<String>,
-        now: Millis,
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
     }
 
-    impl Night {
-        fn new() -> Self {
-            Self { settle: Settle::new(STILL), files: BTreeMap::new(), ready: BTreeSet::new(), now: 1 }
+    fn file(bytes: u64, mtime: i64) -> Look {
+        Look { facts: FileFacts { bytes, inode: 7, mtime }, moved_in: false, marked: false }
+    }
+
+    fn names(settle: &mut Settle) -> Vec<String> {
+        settle.take().into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn a_file_that_stood_still_over_two_looks_and_the_settle_time_is_taken() {
+        let mut settle = Settle::new(SETTLE);
+        settle.look(at(0), "a", file(10, 1));
+        assert_eq!(settle.next_due(), Some(at(5)));
+        assert!(names(&mut settle).is_empty());
+        settle.look(at(4), "a", file(10, 1));
+        assert!(names(&mut settle).is_empty(), "two looks, but too early");
+        settle.look(at(5), "a", file(10, 1));
+        assert_eq!(names(&mut settle), ["a"]);
+        assert!(names(&mut settle).is_empty(), "taken once");
+    }
+
+    #[test]
+    fn one_look_is_not_enough_however_old_the_file_is() {
+        let mut settle = Settle::new(SETTLE);
+        settle.look(at(1_000_000), "a", file(10, 0));
+        assert!(names(&mut settle).is_empty());
+    }
+
+    #[test]
+    fn a_growing_file_is_not_taken() {
+        let mut settle = Settle::new(SETTLE);
+        for second in 0..100 {
+            settle.look(at(second), "a", file(second, 1));
+            assert!(names(&mut settle).is_empty());
         }
+        settle.look(at(103), "a", file(99, 1));
+        assert!(names(&mut settle).is_empty());
+        settle.look(at(104), "a", file(99, 1));
+        assert_eq!(names(&mut settle), ["a"]);
+    }
 
-        fn write(&mut self, name: &str, bytes: u64) {
-            let mtime = i64::try_from(self.now).unwrap();
-            self.files.insert(name.to_owned(), FileFacts { bytes, inode: 7, mtime });
+    #[test]
+    fn a_file_rewritten_in_place_with_the_same_size_is_seen_by_its_time() {
+        let mut settle = Settle::new(SETTLE);
+        settle.look(at(0), "a", file(10, 1));
+        settle.look(at(5), "a", file(10, 2));
+        assert!(names(&mut settle).is_empty());
+        let mut replaced = file(10, 2);
+        replaced.facts.inode = 8;
+        settle.look(at(10), "a", replaced);
+        assert!(names(&mut settle).is_empty(), "another file under the same name");
+        settle.look(at(15), "a", replaced);
+        assert_eq!(names(&mut settle), ["a"]);
+    }
+
+    #[test]
+    fn a_file_that_was_moved_in_is_taken_at_once() {
+        let mut settle = Settle::new(SETTLE);
+        settle.look(at(0), "a", Look { moved_in: true, ..file(10, 1) });
+        assert_eq!(names(&mut settle), ["a"]);
+    }
+
+    #[test]
+    fn a_file_that_is_written_on_after_it_was_moved_in_waits_again() {
+        let mut settle = Settle::new(SETTLE);
+        settle.look(at(0), "a", Look { moved_in: true, ..file(10, 1) });
+        settle.look(at(1), "a", file(11, 2));
+        assert!(names(&mut settle).is_empty());
+        settle.look(at(6), "a", file(11, 2));
+        assert_eq!(names(&mut settle), ["a"]);
+    }
+
+    #[test]
+    fn a_marked_file_is_taken_at_once() {
+        let mut settle = Settle::new(SETTLE);
+        settle.look(at(0), "a", file(10, 1));
+        settle.look(at(1), "a", Look { marked: true, ..file(10, 1) });
+        assert_eq!(names(&mut settle), ["a"]);
+    }
+
+    #[test]
+    fn a_file_that_changes_under_the_reader_waits_and_is_counted() {
+        let mut settle = Settle::new(SETTLE);
+        let mut now = 0;
+        for change in 1..=WORTH_A_WORD {
+            settle.look(at(now), "a", file(u64::from(change), 1));
+            settle.look(at(now + 5), "a", file(u64::from(change), 1));
+            assert_eq!(names(&mut settle), ["a"]);
+            now += 6;
+            assert_eq!(settle.changed(at(now), "a"), change);
+            let waiting = settle.waiting(at(now)).remove(0);
+            assert_eq!(waiting.why.contains("changed 3 times"), change == WORTH_A_WORD, "{}", waiting.why);
         }
+        settle.look(at(now), "a", file(9, 9));
+        assert!(names(&mut settle).is_empty());
+        settle.look(at(now + 5), "a", file(9, 9));
+        assert_eq!(names(&mut settle), ["a"]);
+    }
 
-        fn pass(&mut self, millis: Millis) -> Vec<String> {
-            self.now += millis;
-            self.settle.look(&self.files, &self.ready, self.now);
-            self.settle.complete(self.now).into_iter().map(|(name, _)| name).collect()
+    #[test]
+    fn a_file_that_was_moved_in_and_changed_under_the_reader_must_stand_still() {
+        let mut settle = Settle::new(SETTLE);
+        settle.look(at(0), "a", Look { moved_in: true, ..file(10, 1) });
+        assert_eq!(names(&mut settle), ["a"]);
+        settle.changed(at(1), "a");
+        settle.look(at(1), "a", file(10, 1));
+        assert!(names(&mut settle).is_empty());
+        assert_eq!(settle.next_due(), Some(at(6)));
+    }
+
+    #[test]
+    fn a_file_that_is_held_back_is_tried_again_later() {
+        let mut settle = Settle::new(SETTLE);
+        settle.look(at(0), "a", Look { moved_in: true, ..file(10, 1) });
+        assert_eq!(names(&mut settle), ["a"]);
+        settle.hold("a", at(60), "no permission".to_owned());
+        assert!(settle.is_quiet());
+        settle.look(at(30), "a", file(10, 1));
+        assert!(names(&mut settle).is_empty());
+        assert_eq!(settle.waiting(at(30))[0].why, "no permission");
+        assert_eq!(settle.due(at(60)), ["a"]);
+        settle.look(at(60), "a", file(10, 1));
+        assert_eq!(names(&mut settle), ["a"]);
+    }
+
+    #[test]
+    fn files_are_taken_in_byte_order_of_their_names() {
+        let mut settle = Settle::new(SETTLE);
+        for name in ["b", "a/b", "a.txt", "é", "B"] {
+            settle.look(at(0), name, Look { moved_in: true, ..file(1, 1) });
         }
+        assert_eq!(names(&mut settle), ["B", "a.txt", "a/b", "b", "é"]);
     }
 
     #[test]
-    fn a_stalled_writer_is_not_taken() {
-        let mut night = Night::new();
-        for bytes in 1..20 {
-            night.write("slow.txt", bytes);
-            assert!(night.pass(STILL - 1).is_empty());
+    fn some_files_may_be_taken_before_others() {
+        let mut settle = Settle::new(SETTLE);
+        for name in ["a", "b", "c"] {
+            settle.look(at(0), name, Look { moved_in: true, ..file(1, 1) });
         }
-        assert_eq!(night.pass(STILL), ["slow.txt"]);
+        settle.look(at(0), "d", file(1, 1));
+        let some = settle.take_some(["d", "c", "a", "x"].into_iter());
+        assert_eq!(some.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(names(&mut settle), ["b"]);
     }
 
     #[test]
-    fn a_first_look_is_never_enough() {
-        let mut night = Night::new();
-        night.write("old.txt", 5);
-        assert!(night.pass(100 * STILL).is_empty());
-        assert_eq!(night.pass(STILL), ["old.txt"]);
+    fn it_is_quiet_while_files_are_only_being_written() {
+        let mut settle = Settle::new(SETTLE);
+        settle.look(at(0), "slow", file(1, 1));
+        assert!(!settle.is_quiet(), "it may be complete");
+        settle.look(at(1), "slow", file(2, 2));
+        assert!(settle.is_quiet());
+        settle.look(at(6), "slow", file(2, 2));
+        assert!(!settle.is_quiet());
+        settle.take();
+        assert!(!settle.is_quiet(), "it is being read");
+        settle.forget("slow");
+        assert!(settle.is_quiet() && settle.names().next().is_none());
     }
 
-    #[test]
-    fn what_was_moved_in_is_taken_at_once_unless_it_changes() {
-        let mut night = Night::new();
-        night.write("moved.txt", 5);
-        night.settle.announce("moved.txt");
-        assert_eq!(night.pass(1), ["moved.txt"]);
-        night.write("moved.txt", 6);
-        assert!(night.pass(1).is_empty());
+    /// What a writer does in one second.
+    #[derive(Debug, Clone, Copy)]
+    enum Deed {
+        Writes,
+        Stalls,
+        Replaces,
     }
 
-    #[test]
-    fn a_marker_says_that_a_file_is_ready() {
-        let mut night = Night::new();
-        night.write("big.bin", 5);
-        assert!(night.pass(1).is_empty());
-        night.ready.insert("big.bin".to_owned());
-        assert_eq!(night.pass(1), ["big.bin"]);
-    }
-
-    #[test]
-    fn an_announcement_of_what_is_not_there_is_forgotten() {
-        let mut night = Night::new();
-        night.settle.announce("gone.txt");
-        assert!(night.pass(1).is_empty());
-        night.write("gone.txt", 1);
-        assert!(night.pass(1).is_empty());
-    }
-
-    #[test]
-    fn a_file_that_changes_while_it_is_read_waits_and_is_talked_of_after_the_third_time() {
-        let mut night = Night::new();
-        night.write("busy.txt", 1);
-        night.settle.announce("busy.txt");
-        for change in 1..=3 {
-            assert!(!night.settle.waiting(night.now).iter().any(|waiting| waiting.why.contains("times")));
-            night.pass(STILL);
-            night.write("busy.txt", 1 + change);
-            let facts = night.files["busy.txt"];
-            night.settle.changed("busy.txt", Some(facts), night.now);
-            assert!(night.settle.complete(night.now).is_empty());
+    proptest! {
+        /// A night of bad writers, looked at every second: a file is taken exactly when it has stood still for the
+        /// settle time, and never while it has not.
+        #[test]
+        fn a_night_of_bad_writers(deeds in prop::collection::vec(
+            prop_oneof![4 => Just(Deed::Writes), 6 => Just(Deed::Stalls), 1 => Just(Deed::Replaces)], 1..300,
+        )) {
+            let mut settle = Settle::new(SETTLE);
+            let mut facts = FileFacts { bytes: 0, inode: 1, mtime: 0 };
+            let mut changed_at = 0;
+            for (second, deed) in (0..).zip(deeds) {
+                match deed {
+                    Deed::Writes => { facts.bytes += 1; facts.mtime = second as i64; changed_at = second; }
+                    Deed::Replaces => { facts.inode += 1; changed_at = second; }
+                    Deed::Stalls => {}
+                }
+                settle.look(at(second), "a", Look { facts, moved_in: false, marked: false });
+                let taken = settle.take();
+                let still = second - changed_at;
+                prop_assert_eq!(!taken.is_empty(), still >= SETTLE.as_secs(), "at {} after {}", second, still);
+                if !taken.is_empty() {
+                    prop_assert_eq!(taken[0].1, facts);
+                    settle.put_back("a");
+                }
+            }
         }
-        assert!(night.settle.waiting(night.now)[0].why.contains("3 times"));
-        assert_eq!(night.pass(STILL), ["busy.txt"]);
-    }
-
-    #[test]
-    fn files_are_taken_in_the_order_of_their_names() {
-        let mut night = Night::new();
-        for name in ["b", "a", "C", "ä"] {
-            night.write(name, 1);
-            night.settle.announce(name);
-        }
-        assert_eq!(night.pass(1), ["C", "a", "b", "ä"]);
     }
 }

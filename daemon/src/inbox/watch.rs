@@ -1,297 +1,205 @@
-//! Hints from notify, truth from scans.
+//! Hints from the kernel.
 //!
-//! Events are lost, doubled and reordered (a full queue, a renamed folder, a file that is made in the moment in which its
-//! folder is), so no event is ever trusted with more than the question whether to look. What lies in the folder is what
-//! a scan finds there; the one thing that only an event knows is that a file was renamed into place.
+//! Events are lost when the queue overflows, say nothing of files that came with a folder, and fall silent when the
+//! folder itself is replaced. So nothing is concluded from them: each only makes the inbox look, at one file or at all.
+//! Watches are set folder by folder, by the scan that is about to read the folder: whatever comes later is hinted at,
+//! whatever was there before is seen. Where the kernel gives no watches, or none that can be trusted, the inbox scans
+//! more often instead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Sender;
 
-use notify::event::{EventKind, ModifyKind, RenameMode};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use walkdir::WalkDir;
+use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind, RenameMode};
+use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::Message;
-use crate::ledger::transition::FileFacts;
-
-/// Deepest folder below the watched one that is looked into.
-const DEEPEST: usize = 32;
-
-/// What an event hints at.
+/// What an event makes the inbox do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
-    /// Something changed somewhere.
-    Look,
-    /// A file was renamed or moved to this path.
+    /// Look at a file that was just renamed or moved into place.
     MovedIn(PathBuf),
+    /// Look at a file.
+    Look(PathBuf),
+    /// Look at everything.
+    Scan,
 }
 
-/// A cut marker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Marker {
-    /// Path below the watched folder.
-    pub file: String,
-    /// The name of the version.
-    pub version: String,
-    /// Its inode.
-    pub inode: u64,
-    /// Its modification time, in nanoseconds since the epoch.
-    pub mtime: i64,
-}
-
-/// What lies in the folder.
-#[derive(Debug, Default)]
-pub struct Scan {
-    /// Files that may be shards, by their path below the folder, in byte order.
-    pub files: BTreeMap<String, FileFacts>,
-    /// Files that have a marker beside them that says they are ready.
-    pub ready: BTreeSet<String>,
-    /// Cut markers, in byte order of their names.
-    pub markers: Vec<Marker>,
-    /// What is not looked at, and why: links that lead out, pipes, sockets, devices, names that are no text.
-    pub refused: BTreeMap<String, String>,
-}
-
-/// Looks through the watched folder.
-///
-/// # Errors
-/// The folder itself cannot be read.
-pub fn scan(root: &Path) -> std::io::Result<Scan> {
-    std::fs::read_dir(root)?;
-    let mut scan = Scan::default();
-    let walk = WalkDir::new(root).min_depth(1).max_depth(DEEPEST).follow_links(false);
-    let visible =
-        walk.into_iter().filter_entry(|entry| entry.depth() == 0 || !is_left_alone(entry.file_name()));
-    for entry in visible {
-        match entry {
-            Ok(entry) => scan.take(root, &entry),
-            Err(error) => scan.refuse(root, error.path().unwrap_or(root), &error.to_string()),
-        }
+/// What an event hints at; nothing where it is our own reading.
+pub fn hint(event: Result<Event, notify::Error>) -> Option<Hint> {
+    let Ok(event) = event else { return Some(Hint::Scan) };
+    if event.need_rescan() {
+        return Some(Hint::Scan);
     }
-    let files = &scan.files;
-    scan.ready.retain(|name| files.contains_key(name));
-    Ok(scan)
-}
-
-impl Scan {
-    fn take(&mut self, root: &Path, entry: &walkdir::DirEntry) {
-        let path = entry.path();
-        let Some(name) = path.strip_prefix(root).ok().and_then(Path::to_str) else {
-            return self.refuse(root, path, "its name is not UTF-8: rename it");
-        };
-        let kind = entry.file_type();
-        if kind.is_dir() {
-            return;
-        }
-        if kind.is_symlink() && !leads_inside(root, path) {
-            return self.refuse(
-                root,
-                path,
-                "it is a symbolic link that leads out of the folder: put the file here",
-            );
-        }
-        // What vanished since it was listed is no longer there; the next scan knows.
-        let Ok(metadata) = std::fs::metadata(path) else { return };
-        if metadata.is_dir() {
-            return;
-        }
-        if !metadata.is_file() {
-            return self.refuse(root, path, "it is a pipe, a socket or a device, and no file");
-        }
-        let mtime = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
-        let facts = FileFacts { bytes: metadata.len(), inode: metadata.ino(), mtime };
-        if let Some(version) = version_of_marker(path) {
-            self.markers.push(Marker { file: name.to_owned(), version, inode: facts.inode, mtime });
-            self.markers.sort_by(|a, b| a.file.cmp(&b.file));
-        } else if let Some(ready) = [".ready", ".done"].iter().find_map(|suffix| name.strip_suffix(suffix)) {
-            self.ready.insert(ready.to_owned());
-        } else {
-            self.files.insert(name.to_owned(), facts);
-        }
-    }
-
-    fn refuse(&mut self, root: &Path, path: &Path, why: &str) {
-        let name = path.strip_prefix(root).unwrap_or(path);
-        self.refused.insert(name.to_string_lossy().into_owned(), why.to_owned());
-    }
-}
-
-/// The facts of a file now; none where it is gone.
-pub fn facts(path: &Path) -> Option<FileFacts> {
-    let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-    let mtime = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
-    Some(FileFacts { bytes: metadata.len(), inode: metadata.ino(), mtime })
-}
-
-fn version_of_marker(path: &Path) -> Option<String> {
-    (path.extension()? == "cut").then(|| path.file_stem()?.to_str().map(str::to_owned))?
-}
-
-/// Hidden and temporary names belong to somebody who is not done.
-fn is_left_alone(name: &std::ffi::OsStr) -> bool {
-    let name = name.to_string_lossy();
-    name.starts_with('.') || [".tmp", ".part", ".crdownload"].iter().any(|suffix| name.ends_with(suffix))
-}
-
-fn leads_inside(root: &Path, link: &Path) -> bool {
-    let (Ok(root), Ok(target)) = (root.canonicalize(), link.canonicalize()) else { return false };
-    target.starts_with(root)
-}
-
-/// The hints of the kernel, as long as there are any.
-pub struct Watcher {
-    watcher: Option<RecommendedWatcher>,
-    root: PathBuf,
-    inode: Option<u64>,
-}
-
-impl Watcher {
-    /// Watches a folder; where the kernel does not, the timer of the scans has to do.
-    pub fn new(root: &Path, messages: &Sender<Message>) -> Self {
-        let mut watcher = Self { watcher: None, root: root.to_owned(), inode: None };
-        watcher.watch(messages);
-        watcher
-    }
-
-    /// Watches again where the folder is not the one that was watched.
-    pub fn renew(&mut self, messages: &Sender<Message>) {
-        if self.inode.is_some() && self.inode != inode_of(&self.root) {
-            tracing::warn!(folder = %self.root.display(), "the watched folder is another one than before: watching it anew");
-            self.watch(messages);
-        }
-    }
-
-    fn watch(&mut self, messages: &Sender<Message>) {
-        self.inode = inode_of(&self.root);
-        let sender = messages.clone();
-        let tell = move |event: notify::Result<notify::Event>| {
-            for hint in hints(event) {
-                // Whoever does not listen any more needs no hints.
-                let _ = sender.send(Message::Hint(hint));
-            }
-        };
-        let watched = notify::recommended_watcher(tell)
-            .and_then(|mut watcher| watcher.watch(&self.root, RecursiveMode::Recursive).map(|()| watcher));
-        match watched {
-            Ok(watcher) => self.watcher = Some(watcher),
-            Err(error) => {
-                tracing::warn!(%error, folder = %self.root.display(), "the folder cannot be watched: it is scanned by the clock");
-                self.watcher = None;
-            }
-        }
-    }
-
-    /// Whether the kernel gives hints.
-    pub fn is_live(&self) -> bool {
-        self.watcher.is_some()
-    }
-}
-
-fn inode_of(path: &Path) -> Option<u64> {
-    std::fs::metadata(path).ok().map(|metadata| metadata.ino())
-}
-
-fn hints(event: notify::Result<notify::Event>) -> Vec<Hint> {
-    match event {
-        Ok(event) => match event.kind {
-            EventKind::Access(notify::event::AccessKind::Open(_) | notify::event::AccessKind::Read) => {
-                Vec::new()
-            }
-            EventKind::Access(notify::event::AccessKind::Close(notify::event::AccessMode::Read)) => {
-                Vec::new()
-            }
-            EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => {
-                event.paths.last().cloned().map(Hint::MovedIn).into_iter().collect()
-            }
-            // A queue that ran over comes as an event without paths: it, too, says no more than to look.
-            _ => vec![Hint::Look],
+    let look = event.paths.first().cloned().map_or(Hint::Scan, Hint::Look);
+    Some(match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => look,
+        // From and To come as events of their own.
+        EventKind::Access(_) | EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => return None,
+        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => match look {
+            Hint::Look(path) => Hint::MovedIn(path),
+            other => other,
         },
-        Err(error) => {
-            tracing::warn!(%error, "the watched folder's events failed: looking");
-            vec![Hint::Look]
+        EventKind::Modify(ModifyKind::Name(RenameMode::From) | ModifyKind::Data(_) | ModifyKind::Metadata(_))
+        | EventKind::Modify(ModifyKind::Any)
+        | EventKind::Create(CreateKind::File | CreateKind::Any)
+        | EventKind::Remove(RemoveKind::File) => look,
+        EventKind::Modify(_)
+        | EventKind::Create(_)
+        | EventKind::Remove(_)
+        | EventKind::Any
+        | EventKind::Other => Hint::Scan,
+    })
+}
+
+/// The watches on the folder and on those below it.
+pub struct Watch {
+    watcher: Option<RecommendedWatcher>,
+    folders: HashMap<PathBuf, (u64, u64)>,
+    polls: Option<String>,
+}
+
+impl Watch {
+    /// No watch yet; hints will be given to `push`, which must be quick.
+    pub fn new(root: &Path, push: impl Fn(Hint) + Send + 'static) -> Self {
+        let handler = move |event| {
+            if let Some(hint) = hint(event) {
+                push(hint);
+            }
+        };
+        let mut watch = Self { watcher: None, folders: HashMap::new(), polls: None };
+        if let Some(system) = remote_file_system(root) {
+            watch.poll(format!("it lies on {system}, where others' changes are not reported"));
+            return watch;
+        }
+        match RecommendedWatcher::new(handler, Config::default().with_follow_symlinks(false)) {
+            Ok(watcher) => watch.watcher = Some(watcher),
+            Err(error) => watch.poll(format!("it cannot be watched: {error}")),
+        }
+        watch
+    }
+
+    /// Watches a folder, if it is not watched already or is another one than before.
+    pub fn enter(&mut self, folder: &Path, metadata: &Metadata) {
+        let identity = (metadata.dev(), metadata.ino());
+        let Some(watcher) = self.watcher.as_mut().filter(|_| self.folders.get(folder) != Some(&identity)) else {
+            return;
+        };
+        if self.folders.remove(folder).is_some() {
+            // Another folder stood here; its watch may have gone with it.
+            let _ = watcher.unwatch(folder);
+        }
+        match watcher.watch(folder, RecursiveMode::NonRecursive) {
+            Ok(()) => _ = self.folders.insert(folder.to_owned(), identity),
+            Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
+            Err(error) => self.poll(format!("`{}` cannot be watched: {error}", folder.display())),
         }
     }
+
+    /// Forgets folders that are gone, so that their names can be watched again.
+    pub fn keep(&mut self, entered: impl Fn(&Path) -> bool) {
+        let gone: Vec<PathBuf> = self.folders.keys().filter(|folder| !entered(folder)).cloned().collect();
+        for folder in gone {
+            self.folders.remove(&folder);
+            if let Some(watcher) = &mut self.watcher {
+                let _ = watcher.unwatch(&folder);
+            }
+        }
+    }
+
+    /// Why the folder is scanned often instead of watched, if it is.
+    pub fn polls(&self) -> Option<&str> {
+        self.polls.as_deref()
+    }
+
+    fn poll(&mut self, why: String) {
+        if self.polls.is_none() {
+            tracing::warn!(%why, "the watched folder is scanned often instead");
+            self.polls = Some(why);
+        }
+    }
+}
+
+/// The kind of a file system on which other machines may write unseen.
+fn remote_file_system(root: &Path) -> Option<&'static str> {
+    let kind = rustix::fs::statfs(root).ok()?.f_type;
+    Some(match i64::from(kind) & 0xFFFF_FFFF {
+        0x6969 => "NFS",
+        0xFF53_4D42 | 0xFE53_4D42 | 0x517B => "SMB",
+        0x0102_1997 => "9P",
+        0x6573_5546 => "FUSE",
+        0x00C3_6400 => "Ceph",
+        0x0BD0_0BD0 => "Lustre",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use notify::event::{DataChange, Flag};
+    use std::fs;
+    use std::sync::mpsc;
+    use std::time::Duration;
 
-    fn put(root: &Path, name: &str) {
-        let path = root.join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, name).unwrap();
+    fn event(kind: EventKind, paths: &[&str]) -> Result<Event, notify::Error> {
+        Ok(paths.iter().fold(Event::new(kind), |event, path| event.add_path(path.into())))
     }
 
     #[test]
-    fn a_scan_finds_files_in_byte_order_and_leaves_unfinished_names_alone() {
-        let root = tempfile::tempdir().unwrap();
-        for name in
-            ["b.txt", "a.txt", "deep/er/c.txt", ".hidden", "x.tmp", "y.part", "z.crdownload", ".d/e.txt"]
-        {
-            put(root.path(), name);
+    fn an_overflow_comes_without_a_path_and_means_a_scan() {
+        let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        assert_eq!(hint(Ok(overflow)), Some(Hint::Scan));
+        assert_eq!(hint(Err(notify::Error::generic("broken"))), Some(Hint::Scan));
+        assert_eq!(hint(event(EventKind::Create(CreateKind::Folder), &["/d"])), Some(Hint::Scan));
+        assert_eq!(hint(event(EventKind::Remove(RemoveKind::Folder), &["/d"])), Some(Hint::Scan));
+    }
+
+    #[test]
+    fn only_a_rename_moves_a_file_in() {
+        let renamed = |mode| EventKind::Modify(ModifyKind::Name(mode));
+        assert_eq!(hint(event(renamed(RenameMode::To), &["/d/a"])), Some(Hint::MovedIn("/d/a".into())));
+        assert_eq!(hint(event(renamed(RenameMode::From), &["/d/.a"])), Some(Hint::Look("/d/.a".into())));
+        assert_eq!(hint(event(renamed(RenameMode::Both), &["/d/.a", "/d/a"])), None);
+        let looks = [
+            EventKind::Create(CreateKind::File),
+            EventKind::Modify(ModifyKind::Data(DataChange::Any)),
+            EventKind::Access(AccessKind::Close(AccessMode::Write)),
+            EventKind::Remove(RemoveKind::File),
+        ];
+        for kind in looks {
+            assert_eq!(hint(event(kind, &["/d/a"])), Some(Hint::Look("/d/a".into())), "{kind:?}");
         }
-        let scan = scan(root.path()).unwrap();
-        let names: Vec<&str> = scan.files.keys().map(String::as_str).collect();
-        assert_eq!(names, ["a.txt", "b.txt", "deep/er/c.txt"]);
-        assert!(scan.refused.is_empty());
+        assert_eq!(hint(event(EventKind::Access(AccessKind::Open(AccessMode::Read)), &["/d/a"])), None);
     }
 
     #[test]
-    fn markers_are_no_shards() {
-        let root = tempfile::tempdir().unwrap();
-        for name in ["a.txt", "a.txt.ready", "gone.txt.done", "january.cut"] {
-            put(root.path(), name);
-        }
-        let scan = scan(root.path()).unwrap();
-        assert_eq!(scan.files.len(), 1);
-        assert!(scan.ready.iter().eq(["a.txt"]));
-        assert_eq!(scan.markers[0].version, "january");
-    }
-
-    #[test]
-    fn links_that_lead_out_and_pipes_are_refused_with_words() {
-        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        put(outside.path(), "secret.txt");
-        put(root.path(), "own.txt");
-        std::os::unix::fs::symlink(outside.path().join("secret.txt"), root.path().join("out.txt")).unwrap();
-        std::os::unix::fs::symlink(root.path().join("own.txt"), root.path().join("in.txt")).unwrap();
-        let pipe = root.path().join("pipe.txt");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
-        let scan = scan(root.path()).unwrap();
-        assert!(scan.files.keys().eq(["in.txt", "own.txt"]));
-        assert!(scan.refused["out.txt"].contains("leads out"));
-        assert!(scan.refused["pipe.txt"].contains("pipe"));
-    }
-
-    #[test]
-    fn a_file_that_is_renamed_into_place_is_announced() {
-        let root = tempfile::tempdir().unwrap();
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let watcher = Watcher::new(root.path(), &sender);
-        assert!(watcher.is_live());
-        put(root.path(), ".a.tmp");
-        std::fs::rename(root.path().join(".a.tmp"), root.path().join("a.txt")).unwrap();
-        let deadline = std::time::Duration::from_secs(10);
-        let announced = std::iter::from_fn(|| receiver.recv_timeout(deadline).ok())
-            .any(|message| matches!(message, Message::Hint(Hint::MovedIn(path)) if path.ends_with("a.txt")));
-        assert!(announced);
-    }
-
-    #[test]
-    fn a_folder_that_was_made_anew_is_watched_again() {
-        let parent = tempfile::tempdir().unwrap();
-        let root = parent.path().join("data");
-        std::fs::create_dir(&root).unwrap();
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let mut watcher = Watcher::new(&root, &sender);
-        std::fs::rename(&root, parent.path().join("old")).unwrap();
-        std::fs::create_dir(&root).unwrap();
-        watcher.renew(&sender);
-        while receiver.try_recv().is_ok() {}
-        put(&root, "new.txt");
-        assert!(receiver.recv_timeout(std::time::Duration::from_secs(10)).is_ok());
+    fn a_folder_that_was_replaced_is_watched_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap().join("data");
+        fs::create_dir(&root).unwrap();
+        let (sender, hints) = mpsc::channel();
+        let mut watch = Watch::new(&root, move |hint| sender.send(hint).unwrap());
+        let hears_of = |name: &str| {
+            fs::write(root.join(name), "text").unwrap();
+            let heard = |hint: Hint| hint == Hint::Look(root.join(name));
+            while let Ok(hint) = hints.recv_timeout(Duration::from_secs(10)) {
+                if heard(hint) {
+                    return true;
+                }
+            }
+            false
+        };
+        watch.enter(&root, &fs::metadata(&root).unwrap());
+        assert!(hears_of("first"));
+        fs::rename(&root, folder.path().join("old")).unwrap();
+        fs::create_dir(&root).unwrap();
+        watch.enter(&root, &fs::metadata(&root).unwrap());
+        assert!(hears_of("second"));
+        fs::remove_dir_all(&root).unwrap();
+        fs::create_dir(&root).unwrap();
+        watch.enter(&root, &fs::metadata(&root).unwrap());
+        assert!(hears_of("third"));
+        assert_eq!(watch.polls(), None);
     }
 }
