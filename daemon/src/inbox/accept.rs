@@ -147,7 +147,10 @@ impl Window {
     }
 
     /// The refused files at the front that are still to be moved; `move_away` may find that one cannot be.
-    pub fn move_refused(&mut self, mut move_away: impl FnMut(&Subject, Digest, &str) -> Result<(), Obstacle>) {
+    pub fn move_refused(
+        &mut self,
+        mut move_away: impl FnMut(&Subject, Digest, &str) -> Result<(), Obstacle>,
+    ) {
         for item in &mut self.items {
             match &mut item.stage {
                 Stage::Refused { digest, reason, is_moved } if !*is_moved => {
@@ -226,19 +229,21 @@ impl Window {
     fn begin(&self, free: usize, step: &mut Step) {
         let mut twins = BTreeSet::new();
         for (index, item) in self.items.iter().enumerate() {
-            let (Stage::Hashed(digest)
-            | Stage::Reading(digest)
-            | Stage::Taken(digest, _)
-            | Stage::Died(digest, _)
-            | Stage::Refused { digest, .. }
-            | Stage::Leaving(Some(digest), _)) = &item.stage
-            else {
-                continue;
+            let digest = match &item.stage {
+                // It may turn out to be the twin of one behind it, and goes first then.
+                Stage::New | Stage::Hashing => return,
+                Stage::Leaving(None, _) | Stage::Duplicate(_) => continue,
+                Stage::Hashed(digest)
+                | Stage::Reading(digest)
+                | Stage::Taken(digest, _)
+                | Stage::Died(digest, _)
+                | Stage::Refused { digest, .. }
+                | Stage::Leaving(Some(digest), _) => *digest,
             };
-            let is_first = twins.insert(*digest);
+            let is_first = twins.insert(digest);
             if matches!(item.stage, Stage::Hashed(_)) && is_first && step.starts.len() < free {
                 let name = item.subject.name.clone();
-                step.transitions.push(Transition::ReadingStarted { digest: *digest, name });
+                step.transitions.push(Transition::ReadingStarted { digest, name });
                 step.starts.push(index);
             }
         }
@@ -302,4 +307,112 @@ fn killer(tree: &Tree, digest: &Digest, name: &str) -> Option<String> {
     (reading.daemon_deaths >= DAEMON_DEATHS).then(|| {
         format!("{name}: the daemon died {} times while it was being read; split it", reading.daemon_deaths)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::transition::FileFacts;
+
+    fn subject(name: &str) -> Subject {
+        Subject { name: name.to_owned(), facts: FileFacts { bytes: 1, inode: 1, mtime: 1 } }
+    }
+
+    /// A window with files that are being hashed.
+    fn window(names: &[&str]) -> Window {
+        let mut window = Window::default();
+        names.iter().for_each(|name| window.admit(subject(name)));
+        while window.next_to_hash().is_some() {}
+        window
+    }
+
+    fn step(window: &mut Window, free: usize) -> (Vec<&'static str>, Vec<String>, Vec<Left>) {
+        let step = window.step(&Tree::default(), free);
+        let kinds = step.transitions.iter().map(|transition| match transition {
+            Transition::ReadingStarted { .. } => "started",
+            Transition::ReadingDied { .. } => "died",
+            Transition::ShardAccepted { .. } => "accepted",
+            Transition::ShardDuplicate { .. } => "duplicate",
+            Transition::ShardRejected { .. } => "rejected",
+            _ => "other",
+        });
+        let kinds = kinds.collect();
+        let (starts, left) = window.committed(&step);
+        (kinds, starts.into_iter().map(|(subject, _)| subject.name).collect(), left)
+    }
+
+    #[test]
+    fn files_are_committed_in_order_whichever_is_read_first() {
+        let mut window = window(&["a", "b"]);
+        for name in ["b", "a"] {
+            window.hashed(&subject(name), Ok(Digest::of(name.as_bytes())));
+        }
+        let (kinds, starts, _) = step(&mut window, 2);
+        assert_eq!((kinds, starts), (vec!["started", "started"], vec!["a".to_owned(), "b".to_owned()]));
+        window.read(&subject("b"), Outcome::Taken(None));
+        assert!(window.step(&Tree::default(), 2).is_empty());
+        window.read(&subject("a"), Outcome::Taken(None));
+        let (kinds, _, left) = step(&mut window, 2);
+        assert_eq!(kinds, ["accepted", "accepted"]);
+        assert_eq!(left, [Left::Known(subject("a")), Left::Known(subject("b"))]);
+        assert!(window.is_empty());
+    }
+
+    #[test]
+    fn of_twins_the_first_is_read_whichever_is_hashed_first() {
+        let mut window = window(&["a", "b"]);
+        let digest = Digest::of(b"twins");
+        window.hashed(&subject("b"), Ok(digest));
+        assert!(window.step(&Tree::default(), 2).is_empty(), "the other may be its twin");
+        window.hashed(&subject("a"), Ok(digest));
+        let (_, starts, _) = step(&mut window, 2);
+        assert_eq!(starts, ["a"]);
+        window.read(&subject("a"), Outcome::Abandoned(Obstacle::Changed));
+        let (_, starts, left) = step(&mut window, 2);
+        assert_eq!(left, [Left::Back(subject("a"), Obstacle::Changed)]);
+        assert!(starts.is_empty());
+        let (_, starts, _) = step(&mut window, 2);
+        assert_eq!(starts, ["b"]);
+    }
+
+    #[test]
+    fn no_more_attempts_are_open_than_there_are_workers() {
+        let mut window = window(&["a", "b", "c"]);
+        for name in ["a", "b", "c"] {
+            window.hashed(&subject(name), Ok(Digest::of(name.as_bytes())));
+        }
+        assert_eq!(step(&mut window, 1).1, ["a"]);
+        assert!(step(&mut window, 0).1.is_empty());
+        assert_eq!(step(&mut window, 2).1, ["b", "c"]);
+    }
+
+    #[test]
+    fn a_death_is_journalled_before_the_next_attempt() {
+        let mut window = window(&["a"]);
+        window.hashed(&subject("a"), Ok(Digest::of(b"a")));
+        step(&mut window, 1);
+        window.read(&subject("a"), Outcome::Died("of a cold".to_owned()));
+        assert_eq!(step(&mut window, 1).0, ["died"]);
+        assert_eq!(step(&mut window, 1).0, ["started"]);
+    }
+
+    #[test]
+    fn a_refused_file_is_journalled_after_it_was_moved() {
+        let mut window = window(&["a", "b"]);
+        for name in ["a", "b"] {
+            window.hashed(&subject(name), Ok(Digest::of(name.as_bytes())));
+        }
+        step(&mut window, 2);
+        for name in ["a", "b"] {
+            window.read(&subject(name), Outcome::Refused("why".to_owned()));
+        }
+        assert!(window.step(&Tree::default(), 0).is_empty());
+        window.move_refused(|subject, _, _| match subject.name.as_str() {
+            "a" => Ok(()),
+            _ => Err(Obstacle::Changed),
+        });
+        let (kinds, _, left) = step(&mut window, 0);
+        assert_eq!(kinds, ["rejected"]);
+        assert_eq!(left, [Left::Back(subject("b"), Obstacle::Changed), Left::Rejected(subject("a"))]);
+    }
 }

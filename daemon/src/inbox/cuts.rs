@@ -54,7 +54,8 @@ pub fn check_name(tree: &Tree, name: &str) -> Result<(), BadName> {
     if !well_formed {
         return Err(BadName::Form(name.to_owned()));
     }
-    if name.strip_prefix('v').is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit())) {
+    if name.strip_prefix('v').is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+    {
         return Err(BadName::Default(name.to_owned()));
     }
     if let Some(increment) = tree.increments().iter().find(|increment| increment.name == name) {
@@ -99,11 +100,7 @@ pub enum CutError {
 }
 
 /// Journals a command's request, which waits for these files.
-pub fn command(
-    ledger: &Ledger,
-    name: Option<String>,
-    waits_for: Vec<String>,
-) -> Result<CutNumber, CutError> {
+pub fn command(ledger: &Ledger, name: Option<String>, waits_for: Vec<String>) -> Result<CutNumber, CutError> {
     let (_, answer) = ledger.commit_with(|tree| {
         if let Some(bad) = name.as_deref().and_then(|name| check_name(tree, name).err()) {
             return (Vec::new(), Err(bad));

@@ -123,7 +123,8 @@ pub fn reasons(rejected: &Path) -> Result<BTreeMap<Digest, (String, u64)>, stora
         let line = |key: &str| text.lines().rev().find_map(|line| line.strip_prefix(key));
         let digest = line("blake3: ").and_then(|digest| digest.parse().ok());
         let bytes = line("bytes: ").and_then(|bytes| bytes.parse().ok());
-        if let (Some(digest), Some(bytes), Some((reason, _))) = (digest, bytes, text.split_once("\n\nfile: ")) {
+        if let (Some(digest), Some(bytes), Some((reason, _))) = (digest, bytes, text.split_once("\n\nfile: "))
+        {
             reasons.insert(digest, (reason.to_owned(), bytes));
         }
     }

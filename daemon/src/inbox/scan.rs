@@ -132,13 +132,14 @@ fn classify(root: &Path, path: &Path, metadata: &Metadata) -> Seen {
 }
 
 fn through_link(root: &Path, path: &Path) -> Seen {
-    let (target, metadata) = match fs::canonicalize(path).and_then(|target| Ok((fs::metadata(&target)?, target))) {
-        Ok((metadata, target)) => (target, metadata),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Seen::Refused("it is a symbolic link to nothing".to_owned());
-        }
-        Err(error) => return Seen::Refused(format!("it is a symbolic link that leads nowhere: {error}")),
-    };
+    let (target, metadata) =
+        match fs::canonicalize(path).and_then(|target| Ok((fs::metadata(&target)?, target))) {
+            Ok((metadata, target)) => (target, metadata),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Seen::Refused("it is a symbolic link to nothing".to_owned());
+            }
+            Err(error) => return Seen::Refused(format!("it is a symbolic link that leads nowhere: {error}")),
+        };
     if !target.starts_with(root) {
         return Seen::Refused("it is a symbolic link that leaves the watched folder".to_owned());
     }

@@ -218,7 +218,10 @@ impl Settle {
     fn why(&self, file: &File) -> String {
         match &file.state {
             State::Watched(_) if file.changes >= WORTH_A_WORD => {
-                format!("it changed {} times while it was read; it is taken when it stands still", file.changes)
+                format!(
+                    "it changed {} times while it was read; it is taken when it stands still",
+                    file.changes
+                )
             }
             State::Watched(_) => {
                 format!("its size and time must stand still for {} s", self.settle.as_secs_f64())
@@ -242,7 +245,9 @@ impl Settle {
 
     fn unlist(&mut self, name: &str) {
         match self.files.get(name).map(|file| &file.state) {
-            Some(State::Watched(at) | State::Held { until: at, .. }) => _ = self.due.remove(&(*at, name.to_owned())),
+            Some(State::Watched(at) | State::Held { until: at, .. }) => {
+                _ = self.due.remove(&(*at, name.to_owned()))
+            }
             Some(State::Complete) => _ = self.complete.remove(name),
             Some(State::Taken) | None => {}
         }

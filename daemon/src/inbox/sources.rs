@@ -41,7 +41,11 @@ fn trouble(path: &Path, error: &io::Error) -> Obstacle {
 }
 
 /// Reads a file to its end, in pieces.
-fn read(path: &Path, stop: &AtomicBool, mut take: impl FnMut(&[u8]) -> Result<(), Obstacle>) -> Result<(), Obstacle> {
+fn read(
+    path: &Path,
+    stop: &AtomicBool,
+    mut take: impl FnMut(&[u8]) -> Result<(), Obstacle>,
+) -> Result<(), Obstacle> {
     let mut file = open(path)?;
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -89,8 +93,9 @@ pub fn keep(sources: &Path, name: &str, path: &Path, digest: Digest) -> Result<(
         Err(error) if !error.is_missing() => return Err(trouble(error)),
         _ => {}
     }
-    let copied = copy(path, &temporary, digest)
-        .and_then(|()| Disk.rename(&temporary, &kept).and_then(|()| Disk.sync_folder(sources)).map_err(trouble));
+    let copied = copy(path, &temporary, digest).and_then(|()| {
+        Disk.rename(&temporary, &kept).and_then(|()| Disk.sync_folder(sources)).map_err(trouble)
+    });
     if copied.is_err() {
         // What stays behind has a temporary name, and is swept at the next start.
         let _ = Disk.remove_file(&temporary);
@@ -172,9 +177,13 @@ mod tests {
         }
         fs::create_dir(folder.path().join(lost.to_string())).unwrap();
         sweep(folder.path(), |digest| digest == kept);
-        let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         let expected = ["notes".to_owned(), format!("{kept}.txt")];
-        assert!(names.iter().all(|name| expected.contains(&name.to_string_lossy().into_owned())) && names.len() == 2);
+        assert!(
+            names.iter().all(|name| expected.contains(&name.to_string_lossy().into_owned()))
+                && names.len() == 2
+        );
     }
 }

@@ -268,7 +268,7 @@ fn the_same_bytes_are_one_shard_under_any_name_and_at_any_time() {
     state.put("b.txt", "the cat");
     inbox.wait("the duplicate", |tree| tree.duplicates().contains_key("b.txt"));
     inbox.end();
-    // Both at once, and a daemon that was not there when they came.
+    // At once, and while no daemon was there.
     for name in ["c.txt", "d.txt", "e.md"] {
         state.put(name, "the mat");
     }
@@ -397,7 +397,10 @@ fn a_cut_waits_for_the_files_of_its_moment_and_later_files_wait_behind_it() {
     inbox.wait("the cut's turn", |tree| tree.cut_files(cut).next().is_none());
     assert_eq!(state.names(), ["early.txt"]);
     let behind = inbox.handle.waiting();
-    assert!(behind.iter().any(|file| file.name == "late.txt" && file.why.contains("after cut")), "{behind:?}");
+    assert!(
+        behind.iter().any(|file| file.name == "late.txt" && file.why.contains("after cut")),
+        "{behind:?}"
+    );
     let again = inbox.handle.request_cut(Some("june".to_owned())).unwrap_err();
     assert!(again.to_string().contains("waits already"), "{again}");
     for bad in ["", "v7", "../up", "a b"] {
@@ -447,7 +450,9 @@ fn the_tokenizer_is_trained_on_the_shortest_prefix_that_is_enough() {
     }
     state.put("2.bin", [1, 0, 2, 0]);
     let inbox = state.start();
-    inbox.wait("all tokens", |tree| tree.shards().len() == 7 && tree.shards().iter().all(|s| s.tokens.is_some()));
+    inbox.wait("all tokens", |tree| {
+        tree.shards().len() == 7 && tree.shards().iter().all(|s| s.tokens.is_some())
+    });
     inbox.end();
     let kinds = state.records();
     let planned = kinds.iter().find_map(|t| match t {
@@ -461,7 +466,11 @@ fn the_tokenizer_is_trained_on_the_shortest_prefix_that_is_enough() {
     let mut corpus = Corpus::new(Some(SEPARATOR));
     (0..2).for_each(|i| corpus.add(&text(i)).unwrap());
     assert!(file == train(corpus, VOCABULARY).unwrap());
-    assert_eq!(fs::read_dir(state.path().join("sources")).unwrap().count(), 0, "copies that have served are gone");
+    assert_eq!(
+        fs::read_dir(state.path().join("sources")).unwrap().count(),
+        0,
+        "copies that have served are gone"
+    );
     let tokenised: Vec<Digest> = kinds
         .iter()
         .filter_map(|t| match t {
@@ -517,7 +526,11 @@ fn a_shard_whose_child_dies_twice_is_rejected_and_the_rest_goes_on() {
     inbox.wait_for_shards(1);
     let died = |t: &&Transition| matches!(t, Transition::ReadingDied { .. });
     assert_eq!(state.records().iter().filter(died).count(), 2);
-    assert!(state.reasons()[0].contains("a.jsonl: the process that read it died 2 times"), "{:?}", state.reasons());
+    assert!(
+        state.reasons()[0].contains("a.jsonl: the process that read it died 2 times"),
+        "{:?}",
+        state.reasons()
+    );
     inbox.end();
 }
 

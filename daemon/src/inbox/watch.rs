@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind, RenameMode};
 use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -23,6 +24,8 @@ pub enum Hint {
     Look(PathBuf),
     /// Look at everything.
     Scan,
+    /// A folder is gone, and its watch with it: look at everything.
+    FolderGone(PathBuf),
 }
 
 /// What an event hints at; nothing where it is our own reading.
@@ -40,10 +43,16 @@ pub fn hint(event: Result<Event, notify::Error>) -> Option<Hint> {
             Hint::Look(path) => Hint::MovedIn(path),
             other => other,
         },
-        EventKind::Modify(ModifyKind::Name(RenameMode::From) | ModifyKind::Data(_) | ModifyKind::Metadata(_))
+        EventKind::Modify(
+            ModifyKind::Name(RenameMode::From) | ModifyKind::Data(_) | ModifyKind::Metadata(_),
+        )
         | EventKind::Modify(ModifyKind::Any)
         | EventKind::Create(CreateKind::File | CreateKind::Any)
         | EventKind::Remove(RemoveKind::File) => look,
+        EventKind::Remove(RemoveKind::Folder) => match look {
+            Hint::Look(path) => Hint::FolderGone(path),
+            other => other,
+        },
         EventKind::Modify(_)
         | EventKind::Create(_)
         | EventKind::Remove(_)
@@ -52,10 +61,14 @@ pub fn hint(event: Result<Event, notify::Error>) -> Option<Hint> {
     })
 }
 
+/// What tells a folder from its successor: a number of a file is given again, and its birth tells the two apart where it
+/// is known.
+type Identity = (u64, u64, Option<SystemTime>);
+
 /// The watches on the folder and on those below it.
 pub struct Watch {
     watcher: Option<RecommendedWatcher>,
-    folders: HashMap<PathBuf, (u64, u64)>,
+    folders: HashMap<PathBuf, Identity>,
     polls: Option<String>,
 }
 
@@ -81,8 +94,9 @@ impl Watch {
 
     /// Watches a folder, if it is not watched already or is another one than before.
     pub fn enter(&mut self, folder: &Path, metadata: &Metadata) {
-        let identity = (metadata.dev(), metadata.ino());
-        let Some(watcher) = self.watcher.as_mut().filter(|_| self.folders.get(folder) != Some(&identity)) else {
+        let identity = (metadata.dev(), metadata.ino(), metadata.created().ok());
+        let Some(watcher) = self.watcher.as_mut().filter(|_| self.folders.get(folder) != Some(&identity))
+        else {
             return;
         };
         if self.folders.remove(folder).is_some() {
@@ -94,6 +108,11 @@ impl Watch {
             Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
             Err(error) => self.poll(format!("`{}` cannot be watched: {error}", folder.display())),
         }
+    }
+
+    /// A folder is gone: one that takes its name is to be watched anew.
+    pub fn forget(&mut self, folder: &Path) {
+        self.folders.remove(folder);
     }
 
     /// Forgets folders that are gone, so that their names can be watched again.
@@ -152,7 +171,8 @@ mod tests {
         assert_eq!(hint(Ok(overflow)), Some(Hint::Scan));
         assert_eq!(hint(Err(notify::Error::generic("broken"))), Some(Hint::Scan));
         assert_eq!(hint(event(EventKind::Create(CreateKind::Folder), &["/d"])), Some(Hint::Scan));
-        assert_eq!(hint(event(EventKind::Remove(RemoveKind::Folder), &["/d"])), Some(Hint::Scan));
+        let gone = hint(event(EventKind::Remove(RemoveKind::Folder), &["/d"]));
+        assert_eq!(gone, Some(Hint::FolderGone("/d".into())));
     }
 
     #[test]

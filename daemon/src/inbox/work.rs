@@ -203,6 +203,10 @@ impl<'i> Work<'i> {
     fn hear(&mut self, message: Message) -> Result<(), LedgerError> {
         match message {
             Message::Hint(Hint::Scan) => self.scans.is_asked = true,
+            Message::Hint(Hint::FolderGone(folder)) => {
+                self.watch.forget(&folder);
+                self.scans.is_asked = true;
+            }
             Message::Hint(Hint::Look(path)) => self.look_at_path(&path, false)?,
             Message::Hint(Hint::MovedIn(path)) => self.look_at_path(&path, true)?,
             Message::Tree | Message::Stop => {}
@@ -313,8 +317,11 @@ impl Work<'_> {
             settle.look(now, &file.name, Look { facts: file.facts, moved_in: false, marked });
         }
         let is_gone = |name: &str| scanned.unseen.is_empty() && !open.contains(name);
-        let gone: Vec<String> =
-            settle.names().filter(|name| is_gone(name) && !settle.is_taken(name)).map(str::to_owned).collect();
+        let gone: Vec<String> = settle
+            .names()
+            .filter(|name| is_gone(name) && !settle.is_taken(name))
+            .map(str::to_owned)
+            .collect();
         gone.iter().for_each(|name| settle.forget(name));
         let taken = |name: &str| settle.is_taken(name);
         let missing: Vec<String> = self.ledger().read(|tree| {
@@ -342,7 +349,8 @@ impl Work<'_> {
                     cuts.entry(name).or_insert(cut);
                 }
             }
-            let gone = cuts.into_iter().map(|(name, cut)| Transition::CutFileGone { cut, name: name.to_owned() });
+            let gone =
+                cuts.into_iter().map(|(name, cut)| Transition::CutFileGone { cut, name: name.to_owned() });
             (gone.collect(), ())
         });
         unless_full(gone.map(drop))
@@ -450,7 +458,8 @@ impl Work<'_> {
             let (root, rejected) = (&self.root, &self.rejected);
             let window = &mut self.window;
             self.inbox.ledger.read(|tree| window.judge(tree));
-            self.window.move_refused(|subject, digest, reason| move_away(root, rejected, subject, digest, reason));
+            self.window
+                .move_refused(|subject, digest, reason| move_away(root, rejected, subject, digest, reason));
             let free = self.workers.free_count();
             let step = self.ledger().read(|tree| self.window.step(tree, free));
             if step.is_empty() {
@@ -520,7 +529,8 @@ impl Work<'_> {
     /// A file has left the window.
     fn left(&mut self, left: Left) -> Result<(), LedgerError> {
         let now = self.now();
-        if let (Left::Known(subject) | Left::Rejected(subject), Some((_, files))) = (&left, &mut self.allowed) {
+        if let (Left::Known(subject) | Left::Rejected(subject), Some((_, files))) = (&left, &mut self.allowed)
+        {
             // Whatever comes under this name now came after the cut was asked for.
             files.remove(&subject.name);
         }
@@ -639,9 +649,9 @@ impl Work<'_> {
     }
 
     fn train(&mut self, shards: u32) {
-        let (texts, vocabulary) = self.ledger().read(|tree| {
-            (tokenising::texts(tree, shards), tree.fixed().map_or(0, tokenising::vocabulary))
-        });
+        let (texts, vocabulary) = self
+            .ledger()
+            .read(|tree| (tokenising::texts(tree, shards), tree.fixed().map_or(0, tokenising::vocabulary)));
         let bytes = texts.iter().map(|shard| shard.file.bytes).sum();
         let seconds = self.shared.seconds_for(bytes);
         let shards = texts.iter().map(|shard| self.copy(shard, seconds)).collect();
@@ -674,13 +684,15 @@ impl Work<'_> {
         }
         let circumstances = Circumstances { most: self.copies.len(), ..self.circumstances() };
         let tokenising = &mut self.tokenising;
-        let Next::Tokenise(waiting) = self.inbox.ledger.read(|tree| tokenising.next(tree, &circumstances)) else {
+        let Next::Tokenise(waiting) = self.inbox.ledger.read(|tree| tokenising.next(tree, &circumstances))
+        else {
             return Ok(());
         };
         let ready = |shard: &Shard| Some((shard.clone(), self.copies.get(&shard.digest).copied().flatten()?));
         let ready: Vec<(Shard, ShardTokens)> = waiting.iter().map_while(ready).collect();
-        let transitions =
-            ready.iter().map(|(shard, tokens)| Transition::ShardTokenised { digest: shard.digest, tokens: *tokens });
+        let transitions = ready
+            .iter()
+            .map(|(shard, tokens)| Transition::ShardTokenised { digest: shard.digest, tokens: *tokens });
         self.ledger().commit_all(transitions.collect())?;
         for (shard, _) in ready {
             self.copies.remove(&shard.digest);
@@ -771,6 +783,8 @@ fn move_away(
     match rejected::reject(root, rejected, subject, digest, reason) {
         Ok(_) => Ok(()),
         Err(Stays::Changed) => Err(Obstacle::Changed),
-        Err(error @ Stays::Trouble(_)) => Err(Obstacle::Trouble(format!("it was refused ({reason}), and {error}"))),
+        Err(error @ Stays::Trouble(_)) => {
+            Err(Obstacle::Trouble(format!("it was refused ({reason}), and {error}")))
+        }
     }
 }

@@ -234,10 +234,16 @@ impl Bench {
                 let digest = file.digest;
                 let limit = Duration::from_secs(file.seconds);
                 let answer = self.ask(&Request::Tokenise(file), limit, session);
-                Done::Tokenised(digest, answer.and_then(|answer| match answer {
-                    Answer::Tokenised(tokens) => Ok(tokens),
-                    other => Err(Failure::Died(format!("has no use for our copy of the shard: {}", words(other)))),
-                }))
+                Done::Tokenised(
+                    digest,
+                    answer.and_then(|answer| match answer {
+                        Answer::Tokenised(tokens) => Ok(tokens),
+                        other => Err(Failure::Died(format!(
+                            "has no use for our copy of the shard: {}",
+                            words(other)
+                        ))),
+                    }),
+                )
             }
             Job::Train { shards, vocabulary, seconds } => {
                 let request = Request::Train { shards, vocabulary, seconds };

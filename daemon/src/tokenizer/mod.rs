@@ -218,7 +218,10 @@ impl Tokenizer {
         let seen = self.encode_from(text, piece.context, piece.end)?;
         let first = seen.starts.partition_point(|start| *start < piece.start);
         let begins_with_a_token = seen.starts.get(first).is_none_or(|start| *start == piece.start)
-            && first.checked_sub(1).and_then(|last| seen.encoded.ends.get(last)).is_none_or(|end| *end == piece.start);
+            && first
+                .checked_sub(1)
+                .and_then(|last| seen.encoded.ends.get(last))
+                .is_none_or(|end| *end == piece.start);
         if piece.context < piece.start && !begins_with_a_token {
             // A token that lies across the cut: the piece is taken for itself, so that nothing is lost or comes twice.
             return Ok(self.encode_from(text, piece.start, piece.end)?.encoded);
@@ -298,7 +301,9 @@ mod tests {
     fn trained() -> (tempfile::TempDir, Tokenizer) {
         let folder = tempfile::tempdir().unwrap();
         let mut corpus = Corpus::new(Some("<|endoftext|>"));
-        corpus.add("the cat sat on the mat, and the other cat sat on that hat\n".repeat(20).as_str()).unwrap();
+        corpus
+            .add("the cat sat on the mat, and the other cat sat on that hat\n".repeat(20).as_str())
+            .unwrap();
         let path = folder.path().join("tokenizer.json");
         std::fs::write(&path, train(corpus, 300).unwrap()).unwrap();
         let tokenizer = Tokenizer::load(&path).unwrap();
@@ -308,7 +313,8 @@ mod tests {
     #[test]
     fn every_text_comes_back() {
         let (_folder, tokenizer) = trained();
-        for text in ["the cat", "  two  blanks \n\n\t", "žluťoučký kůň 🐎 ありがとう", "\u{0}\u{7f}", ""] {
+        for text in ["the cat", "  two  blanks \n\n\t", "žluťoučký kůň 🐎 ありがとう", "\u{0}\u{7f}", ""]
+        {
             let encoded = tokenizer.encode(text).unwrap();
             assert_eq!(tokenizer.decode(&encoded.tokens).unwrap(), text);
             assert_eq!(encoded.tokens.len(), encoded.ends.len());
@@ -330,12 +336,15 @@ mod tests {
     #[test]
     fn a_long_text_has_the_tokens_that_it_has_in_one_piece() {
         let (_folder, tokenizer) = trained();
-        let text: String = (0..60_000).map(|i| format!("the {}cat's hat{}", i % 7, ["  ", "\n", "\n\n "][i % 3])).collect();
+        let text: String =
+            (0..60_000).map(|i| format!("the {}cat's hat{}", i % 7, ["  ", "\n", "\n\n "][i % 3])).collect();
         assert!(text.len() > 3 * PIECE);
         let whole = tokenizer.library.encode(text.as_str(), false).unwrap();
         let encoded = tokenizer.encode(&text).unwrap();
         assert!(encoded.tokens == whole.get_ids());
-        assert!(encoded.ends.iter().zip(whole.get_offsets()).all(|(end, (_, expected))| *end == *expected as u64));
+        assert!(
+            encoded.ends.iter().zip(whole.get_offsets()).all(|(end, (_, expected))| *end == *expected as u64)
+        );
     }
 
     #[test]

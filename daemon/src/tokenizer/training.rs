@@ -99,7 +99,8 @@ pub fn train(corpus: Corpus, vocabulary: u32) -> Result<Vec<u8>, TrainError> {
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     alphabet.sort_unstable();
     let mut tokens: Vec<String> = corpus.separator.iter().cloned().collect();
-    let letters: HashMap<char, u32> = (tokens.len() as u32..).zip(alphabet).map(|(token, letter)| (letter, token)).collect();
+    let letters: HashMap<char, u32> =
+        (tokens.len() as u32..).zip(alphabet).map(|(token, letter)| (letter, token)).collect();
     let mut by_number: Vec<(u32, char)> = letters.iter().map(|(letter, token)| (*token, *letter)).collect();
     by_number.sort_unstable();
     tokens.extend(by_number.into_iter().map(|(_, letter)| letter.to_string()));
@@ -154,7 +155,8 @@ fn merge(mut words: Vec<Word>, tokens: &mut Vec<String>, enough: usize) -> Vec<P
     }
     let mut queue: BinaryHeap<(i64, Reverse<Pair>)> =
         pairs.counts.iter().map(|(pair, count)| (*count, Reverse(*pair))).collect();
-    let mut numbers: HashMap<String, u32> = (0..).zip(tokens.iter()).map(|(number, text)| (text.clone(), number)).collect();
+    let mut numbers: HashMap<String, u32> =
+        (0..).zip(tokens.iter()).map(|(number, text)| (text.clone(), number)).collect();
     let mut merges = Vec::new();
     while tokens.len() < enough {
         let Some((count, Reverse(pair))) = queue.pop() else { break };
@@ -181,7 +183,12 @@ fn merge(mut words: Vec<Word>, tokens: &mut Vec<String>, enough: usize) -> Vec<P
             let replaced = replace(&word.tokens, pair, merged);
             pairs.take_away(&word.tokens, word.count);
             pairs.add(index, &replaced, word.count);
-            risen.extend(replaced.windows(2).map(|pair| (pair[0], pair[1])).filter(|(a, b)| *a == merged || *b == merged));
+            risen.extend(
+                replaced
+                    .windows(2)
+                    .map(|pair| (pair[0], pair[1]))
+                    .filter(|(a, b)| *a == merged || *b == merged),
+            );
             word.tokens = replaced;
         }
         pairs.counts.remove(&pair);
@@ -218,7 +225,8 @@ fn file(tokens: &[String], merges: &[Pair], separator: Option<&str>) -> Result<V
         json!({"id": 0, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
             "normalized": false, "special": true})
     });
-    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": true});
+    let byte_level =
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": true});
     let described = json!({
         "version": "1.0", "truncation": null, "padding": null,
         "added_tokens": special.into_iter().collect::<Vec<_>>(),

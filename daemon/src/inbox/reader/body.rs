@@ -122,8 +122,14 @@ fn bound(session: &Session) -> io::Result<()> {
 /// bounds it.
 fn allow(seconds: u64) {
     let used = fs::read_to_string("/proc/self/stat").ok().and_then(|stat| {
-        let fields: Vec<u64> =
-            stat.rsplit(") ").next()?.split(' ').skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+        let fields: Vec<u64> = stat
+            .rsplit(") ")
+            .next()?
+            .split(' ')
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse().ok())
+            .collect();
         Some(fields.iter().sum::<u64>() / TICKS)
     });
     if let Some(used) = used {

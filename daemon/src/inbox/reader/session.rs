@@ -74,7 +74,9 @@ impl Child {
             .stderr(log.try_clone()?)
             .spawn()?;
         match (process.stdin.take(), process.stdout.take()) {
-            (Some(questions), Some(answers)) => Ok(Self { process, questions, answers, heard: Vec::new(), log }),
+            (Some(questions), Some(answers)) => {
+                Ok(Self { process, questions, answers, heard: Vec::new(), log })
+            }
             _ => Err(io::Error::other("it has no pipes")),
         }
     }
