@@ -71,6 +71,21 @@ fn help_names_every_command_and_exit_code() {
 }
 
 #[test]
+fn the_documentation_names_every_command_and_exit_code() {
+    let page = include_str!("../../../docs/operating.md");
+    for command in Cli::command().get_subcommands() {
+        let name = command.get_name();
+        let stands =
+            [format!("`{name}`"), format!("`{name} ")].iter().any(|text| page.contains(text.as_str()));
+        assert!(stands, "{name} is missing in docs/operating.md");
+    }
+    for line in failure::EXIT_CODES.lines().skip(1) {
+        let (code, meaning) = line.trim().split_once("  ").unwrap();
+        assert!(page.contains(&format!("| {code} | {meaning} |")), "{line}");
+    }
+}
+
+#[test]
 fn without_a_daemon_it_says_so_with_a_code_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     for command in ["status", "tree", "versions", "shards", "jobs", "events", "pause", "cut"] {
