@@ -13,7 +13,12 @@ use super::program;
 /// # Errors
 /// The trainer cannot be run, or refuses.
 pub fn perplexities(release: &Path, job: &Path) -> Result<Vec<f64>, Failure> {
-    let output = run(Command::new(program("lrpath-train")?).arg("evaluate").arg("--model").arg(release).arg("--job").arg(job))?;
+    let output = run(Command::new(program("lrpath-train")?)
+        .arg("evaluate")
+        .arg("--model")
+        .arg(release)
+        .arg("--job")
+        .arg(job))?;
     let mut measured: Vec<(u32, f64)> = output
         .lines()
         .filter_map(|line| serde_json::from_str::<Line>(line).ok())
@@ -32,7 +37,14 @@ pub fn perplexities(release: &Path, job: &Path) -> Result<Vec<f64>, Failure> {
 /// The trainer cannot be run, or refuses.
 pub fn text(release: &Path, prompt: &str, tokens: u32) -> Result<String, Failure> {
     let mut command = Command::new(program("lrpath-train")?);
-    command.arg("generate").arg("--model").arg(release).args(["--prompt", prompt, "--temperature", "0.7", "--seed", "1"]);
+    command.arg("generate").arg("--model").arg(release).args([
+        "--prompt",
+        prompt,
+        "--temperature",
+        "0.7",
+        "--seed",
+        "1",
+    ]);
     run(command.args(["--tokens", &tokens.to_string()]))
 }
 

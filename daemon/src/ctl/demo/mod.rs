@@ -93,12 +93,14 @@ fn state_folder(asked: &flags::Demo) -> Result<PathBuf, Failure> {
         return Ok(state.clone());
     }
     let folder = tempfile::Builder::new().prefix("lrpath-demo-").tempdir();
-    let folder = folder.map_err(|error| Failure::new("no folder can be made for the demo's state").because(error))?;
+    let folder =
+        folder.map_err(|error| Failure::new("no folder can be made for the demo's state").because(error))?;
     Ok(folder.keep().join("state"))
 }
 
 fn prepare(state: &Path) -> Result<(), Failure> {
-    let given = tempfile::tempdir().map_err(|error| Failure::new("no temporary folder can be made").because(error))?;
+    let given = tempfile::tempdir()
+        .map_err(|error| Failure::new("no temporary folder can be made").because(error))?;
     let write = |name: &str, text: &str| {
         std::fs::write(given.path().join(name), text)
             .map_err(|error| Failure::new(format!("{name} cannot be written")).because(error))
@@ -124,7 +126,9 @@ fn feed(
         let name = speech.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let hidden = data.join(format!(".{name}"));
         let dropped = std::fs::copy(speech, &hidden).and_then(|_| std::fs::rename(&hidden, data.join(&name)));
-        dropped.map_err(|error| Failure::new(format!("{name} cannot be dropped into the folder")).because(error))?;
+        dropped.map_err(|error| {
+            Failure::new(format!("{name} cannot be dropped into the folder")).because(error)
+        })?;
         wait(client, progress, number, began, |versions| versions.waiting == 0)?;
         if versions(client)?.cut >= number as usize {
             return Ok(());
@@ -165,7 +169,9 @@ fn wait(
         let status: Status = client.get("/v1/status")?;
         progress.show(&status, era);
         let own = status.paradigms.get(&Paradigm::PathSwitching);
-        if let Some(failed) = own.and_then(|own| own.versions.iter().find(|v| v.state == VersionState::Failed)) {
+        if let Some(failed) =
+            own.and_then(|own| own.versions.iter().find(|v| v.state == VersionState::Failed))
+        {
             return Err(Failure::new(format!("version {} has failed", failed.number))
                 .hint("`lrpathctl jobs` and `lrpathctl logs` on the demo's state say why"));
         }
@@ -198,7 +204,8 @@ impl Daemon {
             let what = what.to_owned();
             move |error: std::io::Error| Failure::new(what).because(error)
         };
-        let log = std::fs::File::create(state.join("../daemon.log")).map_err(failed("the daemon's log cannot be made"))?;
+        let log = std::fs::File::create(state.join("../daemon.log"))
+            .map_err(failed("the daemon's log cannot be made"))?;
         let process = Command::new(program("lrpathd")?)
             .arg("--state")
             .arg(state)
@@ -227,7 +234,8 @@ impl Daemon {
         let failed = |error: String| Failure::new("the daemon could not be stopped").because(error);
         let pid = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).map_err(|error| failed(error.to_string()))?;
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+                .map_err(|error| failed(error.to_string()))?;
         }
         let began = Instant::now();
         while began.elapsed() < PATIENCE {

@@ -50,7 +50,9 @@ impl Progress {
     /// Shows where the daemon is.
     pub fn show(&mut self, status: &Status, era: u32) {
         let Some(own) = status.paradigms.get(&Paradigm::PathSwitching) else { return };
-        for version in own.versions.iter().filter(|version| version.state == VersionState::Released).skip(self.released) {
+        for version in
+            own.versions.iter().filter(|version| version.state == VersionState::Released).skip(self.released)
+        {
             self.released += 1;
             self.say(&format!("v{} is published", version.number));
         }
@@ -84,7 +86,8 @@ impl Progress {
 
 /// All steps of the demo.
 fn planned() -> Option<u64> {
-    let increments = Increments::new(&[steps_of_an_increment()?; ERAS], paradigm::DEFAULT_ALPHA).ok()?;
+    let increments =
+        Increments::new(&[steps_of_an_increment()?; ERAS], paradigm::increments::DEFAULT_ALPHA).ok()?;
     Plan::new(Paradigm::PathSwitching, &increments).ok().map(|plan| plan.steps)
 }
 

@@ -25,8 +25,11 @@ pub fn recount(jobs: &FilePath) -> Steps {
     let mut done: BTreeMap<Path, BTreeSet<Step>> = BTreeMap::new();
     let mut steps = Steps::default();
     for folder in std::fs::read_dir(jobs).into_iter().flatten().flatten() {
-        let path = artifacts::job::read(&folder.path().join("job.json")).ok().and_then(|job| job.path.parse().ok());
-        let (Some(path), Ok(file)) = (path, std::fs::File::open(folder.path().join("events.jsonl"))) else { continue };
+        let path =
+            artifacts::job::read(&folder.path().join("job.json")).ok().and_then(|job| job.path.parse().ok());
+        let (Some(path), Ok(file)) = (path, std::fs::File::open(folder.path().join("events.jsonl"))) else {
+            continue;
+        };
         let own = done.entry(path).or_default();
         for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
             if let Ok(Line { event: Event::Step { step, .. }, .. }) = serde_json::from_slice(&line) {

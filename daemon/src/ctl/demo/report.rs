@@ -54,12 +54,7 @@ pub struct StepTable {
 ///
 /// # Errors
 /// A published version cannot be measured.
-pub fn make(
-    state: &Path,
-    eras: &[Era],
-    view: &TreeView,
-    began: Instant,
-) -> Result<Report, Failure> {
+pub fn make(state: &Path, eras: &[Era], view: &TreeView, began: Instant) -> Result<Report, Failure> {
     let own = view.paradigms.iter().find(|branches| branches.paradigm == Paradigm::PathSwitching);
     let versions: &[VersionDetail] = own.map_or(&[], |branches| &branches.versions);
     let steps = recount::recount(&state.join("jobs"));
@@ -67,7 +62,8 @@ pub fn make(
     let job = last_job(&state.join("jobs"), versions.len())?;
     let mut perplexity = Vec::new();
     for version in versions {
-        perplexity.push(measure::perplexities(&state.join("releases").join(format!("v{}", version.number)), &job)?);
+        perplexity
+            .push(measure::perplexities(&state.join("releases").join(format!("v{}", version.number)), &job)?);
     }
     let last = state.join("releases").join(format!("v{}", versions.len()));
     Ok(Report {
@@ -94,9 +90,13 @@ fn table(steps: Steps, from_scratch: u64) -> StepTable {
 /// The job of the last version's branch: it names the held-out blocks of every era.
 fn last_job(jobs: &Path, version: usize) -> Result<PathBuf, Failure> {
     let wanted = format!("v{version}.");
-    let folders = std::fs::read_dir(jobs).into_iter().flatten().flatten().map(|entry| entry.path().join("job.json"));
+    let folders =
+        std::fs::read_dir(jobs).into_iter().flatten().flatten().map(|entry| entry.path().join("job.json"));
     let is_wanted = |path: &PathBuf| artifacts::job::read(path).is_ok_and(|job| job.path.contains(&wanted));
-    folders.into_iter().find(is_wanted).ok_or_else(|| Failure::new("the job of the last version is not there"))
+    folders
+        .into_iter()
+        .find(is_wanted)
+        .ok_or_else(|| Failure::new("the job of the last version is not there"))
 }
 
 impl Report {
@@ -104,12 +104,17 @@ impl Report {
     pub fn draw(&self, look: &Look) -> String {
         let mut text = format!("{}\n", look.paint(Paint::Strong, "Steps, counted from the trainers' events"));
         text += &self.draw_steps(look);
-        text += &format!("\n{}\n", look.paint(Paint::Strong, "Held-out perplexity of each version on each era"));
+        text +=
+            &format!("\n{}\n", look.paint(Paint::Strong, "Held-out perplexity of each version on each era"));
         text += &self.draw_perplexity(look);
         let version = self.perplexity.len();
         text += &format!("\n{}\n", look.paint(Paint::Strong, &format!("v{version} writes")));
         text += &format!("{}\n", self.sample.trim_end());
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from float saturates")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a cast from float saturates"
+        )]
         let elapsed = (self.seconds * 1000.0) as u64;
         text += &format!("\nAll of it took {}.\n", duration(elapsed));
         text
