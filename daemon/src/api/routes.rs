@@ -253,7 +253,6 @@ async fn tree(State(shared): State<Shared>) -> Answer<TreeView> {
 /// How far the running attempts are now. Asked before the tree: what ends between the two looks is then counted by the
 /// tree, and by the tree alone.
 fn progress(backend: &Backend) -> BTreeMap<JobNumber, Progress> {
-    backend.live.refresh();
     backend.live.progress()
 }
 

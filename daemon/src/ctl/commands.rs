@@ -36,12 +36,12 @@ pub struct Screen<'a> {
 }
 
 impl Screen<'_> {
-    fn text(&mut self, text: &str) -> Result<(), Failure> {
+    pub(super) fn text(&mut self, text: &str) -> Result<(), Failure> {
         let written = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
         written.map_err(|error| Failure::new("the answer cannot be printed").because(error))
     }
 
-    fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+    pub(super) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         let text = if self.look.terminal {
             serde_json::to_string_pretty(value)
         } else {
@@ -139,6 +139,7 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
             })
         }
         Command::Generate(asked) => generate(place, &asked),
+        Command::Demo(asked) => super::demo::run(&asked, screen),
     }
 }
 

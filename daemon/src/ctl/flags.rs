@@ -76,6 +76,8 @@ pub enum Command {
     Rebuild(Output),
     /// Write text with a released version
     Generate(Generate),
+    /// A first look: four eras of real text, four versions, in minutes on a CPU
+    Demo(Demo),
 }
 
 /// Make a state folder.
@@ -236,4 +238,18 @@ pub struct Generate {
     /// Seed of the draw
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+}
+
+/// A first look.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Folder of the speeches; `make demo` fetches them
+    #[arg(long, value_name = "FOLDER")]
+    pub corpus: PathBuf,
+    /// Where the state is made; a new temporary folder without it
+    #[arg(long, value_name = "FOLDER")]
+    pub keep: Option<PathBuf>,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
 }

@@ -6,6 +6,7 @@
 mod client;
 mod commands;
 mod configuration;
+mod demo;
 pub mod draw;
 pub mod failure;
 pub mod flags;
