@@ -144,7 +144,7 @@ pub struct Events {
 /// Close the increment.
 #[derive(Debug, Args)]
 pub struct Cut {
-    /// Name of the version; v<number> without it
+    /// Name of the version; its number without it
     pub name: Option<String>,
     /// Do not wait until it is decided
     #[arg(long)]
