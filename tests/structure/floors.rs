@@ -88,5 +88,6 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["supervise"],
         ],
     ),
+    ("daemon::jobs::supervise", &[&["desk", "launch", "record"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
 ];

@@ -40,7 +40,7 @@ use crate::ledger::{Clock, Ledger};
 use supervise::{Look, Supervisor};
 
 /// Time between two looks while attempts run.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(20);
 
 /// Longest time that the end of the daemon waits for trainers, whatever they are given.
 const LONGEST_STOP: Duration = Duration::from_secs(24 * 60 * 60);
