@@ -73,11 +73,12 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["tree"],
             &["journal"],
             &["view"],
-            &["follower", "probe"],
+            &["follower", "probe", "start"],
             &["offline"],
         ],
     ),
     ("daemon::ledger::journal", &[&["line"], &["walk"]]),
+    ("daemon::ledger::view", &[&["entries", "folder"]]),
     ("daemon::scheduler", &[&["cut", "decide"]]),
     (
         "daemon::jobs",

@@ -1,0 +1,217 @@
+//! The daemon's life: what is opened in which order, what runs, and how it ends.
+//!
+//! The state is locked first and let go last. Between the two the actors run until a signal comes or one of them cannot
+//! go on; then all are told to stop, trainers are asked to save, and the journal says that it ended in order.
+
+mod neighbours;
+mod settings;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use artifacts::release::SPLIT_ABOVE;
+use artifacts::storage::Disk;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::api::{self, Backend, Socket, SocketError};
+use crate::config::{self, Config, ConfigError, Difference, Machine, NoTrainer, Settings};
+use crate::inbox::Inbox;
+use crate::jobs::{self, Jobs, JobsError, Local};
+use crate::ledger::lock::{LockError, StateLock};
+use crate::ledger::probe::Probe;
+use crate::ledger::transition::{Fixed, Transition};
+use crate::ledger::{Clock, Ledger, LedgerError, Options, SystemClock};
+use crate::publish::{Publisher, Publishing};
+use crate::scheduler::{Scheduler, SchedulerError};
+use neighbours::Neighbours;
+
+/// Hidden subcommand of the daemon's own program: the child that reads shards.
+pub const READ_SHARD: &str = "read-shard";
+/// Hidden subcommand of the daemon's own program: the child that tries the view before it is opened.
+pub const PROBE: &str = "probe-tree";
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Something that is fixed was changed.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Fixed(Vec<Difference>),
+    /// The state was made by a newer version of the program.
+    #[error(
+        "the state `{}` has format {found}, and this program knows formats up to {known}: use the version that made it",
+        state.display()
+    )]
+    Newer {
+        /// The state.
+        state: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest that is known.
+        known: u32,
+    },
+    /// There is no state.
+    #[error("`{}` holds no state: `lrpathctl init` makes one", .0.display())]
+    NoState(PathBuf),
+    /// The state is in use.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// There is no trainer.
+    #[error(transparent)]
+    NoTrainer(#[from] NoTrainer),
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The scheduler cannot go on.
+    #[error(transparent)]
+    Scheduler(#[from] SchedulerError),
+    /// The jobs cannot be supervised.
+    #[error(transparent)]
+    Jobs(#[from] JobsError),
+    /// The control socket cannot be used.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A part of the daemon panicked.
+    #[error("a part of the daemon ended without a word: {0}")]
+    Task(String),
+    /// The system refuses something that a daemon cannot do without.
+    #[error("{what}: {cause}")]
+    System {
+        /// What was asked of it.
+        what: &'static str,
+        /// What it said.
+        cause: std::io::Error,
+    },
+}
+
+/// Runs the daemon on a state until a signal ends it.
+///
+/// # Errors
+/// What keeps it from starting, or stopped it.
+pub fn run(state: &Path) -> Result<(), ServiceError> {
+    let system = |what| move |cause| ServiceError::System { what, cause };
+    let state = state.canonicalize().map_err(|_| ServiceError::NoState(state.to_owned()))?;
+    if !state.join("journal").is_dir() {
+        return Err(ServiceError::NoState(state));
+    }
+    let lock = Arc::new(StateLock::take(&state)?);
+    let (config, given) = Config::load_with_files(&state.join(config::FILE))?;
+    let settings = config.settings(&state, &Machine::this())?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let program = std::env::current_exe().map_err(system("the daemon's own program cannot be found"))?;
+    let probe =
+        Probe::by_this_program(&[PROBE], lock.clone()).map_err(system("the view cannot be probed"))?;
+    let options = Options { probe, ..Options::default() };
+    let ledger = Ledger::open_with(&state, Arc::new(Disk), clock.clone(), &options)?;
+    let fixed =
+        ledger.read(|tree| tree.fixed().cloned()).ok_or_else(|| ServiceError::NoState(state.clone()))?;
+    if fixed.format > config::FORMAT {
+        return Err(ServiceError::Newer { state, found: fixed.format, known: config::FORMAT });
+    }
+    let differences = config::differences(&fixed, &config.fixed(&given));
+    if !differences.is_empty() {
+        return Err(ServiceError::Fixed(differences));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(system("the runtime cannot be started"))?;
+    let weights = config.model.weights.clone();
+    let daemon = Daemon { state, weights, settings, fixed, program, clock, ledger: ledger.clone() };
+    let ended = runtime.block_on(daemon.live());
+    // Only threads that wait for something outside are left.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ledger.close();
+    drop(lock);
+    ended
+}
+
+struct Daemon {
+    state: PathBuf,
+    weights: Option<PathBuf>,
+    settings: Settings,
+    fixed: Fixed,
+    program: PathBuf,
+    clock: Arc<dyn Clock>,
+    ledger: Ledger,
+}
+
+impl Daemon {
+    async fn live(&self) -> Result<(), ServiceError> {
+        let system = |what| move |cause| ServiceError::System { what, cause };
+        let mut terminate =
+            signal(SignalKind::terminate()).map_err(system("SIGTERM cannot be listened to"))?;
+        let mut interrupt =
+            signal(SignalKind::interrupt()).map_err(system("SIGINT cannot be listened to"))?;
+        let version = env!("CARGO_PKG_VERSION");
+        self.ledger.commit(Transition::DaemonStarted { program: format!("lrpathd {version}") })?;
+        let (stop, shutdown) = watch::channel(false);
+        let mut actors = self.start(&shutdown)?;
+        tracing::info!(state = %self.state.display(), version, "lrpathd is ready");
+        let first = tokio::select! {
+            ended = actors.join_next() => ended,
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+        };
+        tracing::info!("stopping: trainers are asked to save");
+        let _ = stop.send(true);
+        let mut result = first.map_or(Ok(()), outcome);
+        while let Some(ended) = actors.join_next().await {
+            let ended = outcome(ended);
+            result = result.and(ended);
+        }
+        let said = self.ledger.commit(Transition::DaemonStopped).map(drop).map_err(ServiceError::from);
+        result.and(said)
+    }
+
+    fn start(
+        &self,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Result<JoinSet<Result<(), ServiceError>>, ServiceError> {
+        let (ledger, clock) = (&self.ledger, &self.clock);
+        let inbox = settings::inbox(&self.state, &self.program, &self.settings, &self.fixed);
+        let (inbox, inbox_handle) = Inbox::new(inbox, ledger.clone(), clock.clone());
+        let jobs = jobs::Settings::of(&self.settings, &self.state, self.weights.clone(), Arc::new(Disk));
+        let local = Local::new(self.settings.trainer.command.clone(), std::env::vars_os(), Arc::new(Disk));
+        let (jobs, jobs_handle) = Jobs::new(jobs, ledger.clone(), Arc::new(local), clock.clone());
+        let neighbours = Neighbours { inbox: inbox_handle, jobs: jobs_handle };
+        let wanted = settings::scheduler(&self.settings);
+        let scheduler = Scheduler::new(ledger.clone(), clock.clone(), neighbours.clone(), wanted)?;
+        let publishing =
+            Publishing { state: self.state.clone(), storage: Arc::new(Disk), split_above: SPLIT_ABOVE };
+        let publisher = Publisher::new(ledger.clone(), publishing);
+        let backend = Backend {
+            ledger: ledger.clone(),
+            live: Arc::new(neighbours),
+            clock: clock.clone(),
+            state: self.state.clone(),
+            slots: self.settings.slots.clone(),
+        };
+        let socket = Socket::bind(&self.settings.socket)?;
+
+        let mut actors = JoinSet::new();
+        let down = shutdown.clone();
+        actors.spawn(async move { Ok(inbox.run(down).await?) });
+        let down = shutdown.clone();
+        actors.spawn(async move { Ok(jobs.run(down).await?) });
+        let down = shutdown.clone();
+        actors.spawn(async move { Ok(scheduler.run(down).await?) });
+        let down = shutdown.clone();
+        actors.spawn(async move { Ok(publisher.run(down).await?) });
+        let down = shutdown.clone();
+        actors.spawn(async move {
+            api::serve(socket, Arc::new(backend), down).await;
+            Ok(())
+        });
+        Ok(actors)
+    }
+}
+
+fn outcome(ended: Result<Result<(), ServiceError>, tokio::task::JoinError>) -> Result<(), ServiceError> {
+    ended.unwrap_or_else(|error| Err(ServiceError::Task(error.to_string())))
+}
