@@ -16,7 +16,7 @@ mod desk;
 mod launch;
 mod record;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -153,11 +153,6 @@ impl Supervisor {
     /// Asks a job to save and stop.
     pub fn ask_to_stop(&self, job: JobNumber) {
         self.desk().asked.insert(job);
-    }
-
-    /// The jobs that were asked to stop and have not ended.
-    pub fn asked_to_stop(&self) -> BTreeSet<JobNumber> {
-        self.desk().asked.clone()
     }
 
     /// The daemon ends: all jobs are asked to save and stop, none is started.

@@ -203,7 +203,8 @@ fn an_end_is_judged_by_the_last_word_first_and_then_by_the_status() {
     let asked = Some(Reason::Asked);
     let term = Some(Exit::Signal(15));
     // The follower, exit, reason, killed, saved: and what follows.
-    let cases: Vec<(Follower, Option<Exit>, Option<Reason>, bool, bool, &str)> = vec![
+    type Case = (Follower, Option<Exit>, Option<Reason>, bool, bool, &'static str);
+    let cases: Vec<Case> = vec![
         (finished(), Some(Exit::Code(0)), None, false, true, "finished"),
         (finished(), Some(Exit::Code(1)), asked, true, true, "finished"),
         (finished(), None, Some(Reason::Silent), false, true, "finished"),
