@@ -89,5 +89,6 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["supervise"],
         ],
     ),
+    ("daemon::jobs::supervise", &[&["desk", "launch", "record"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
 ];
