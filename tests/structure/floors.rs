@@ -90,5 +90,39 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("daemon::jobs::supervise", &[&["desk", "launch", "record"]]),
+    (
+        "daemon::config",
+        &[
+            &["keys", "nearest", "objection", "template"],
+            &["read", "files"],
+            &["check", "fixed"],
+            &["settings"],
+        ],
+    ),
+    (
+        "daemon::api",
+        &[
+            &["types"],
+            &["counters", "refused"],
+            &["answers", "shared"],
+            &["stream"],
+            &["routes"],
+            &["server"],
+        ],
+    ),
+    (
+        "daemon::ctl",
+        &[
+            &["look", "layout"],
+            &["failure"],
+            &["flags", "client"],
+            &["screen", "place", "plan", "offline", "init"],
+            &["draw"],
+            &["configuration", "demo"],
+            &["commands"],
+        ],
+    ),
+    ("daemon::ctl::draw", &[&["units", "table"], &["events", "lists", "plan", "status", "tree"]]),
+    ("daemon::ctl::demo", &[&["era", "measure", "recount"], &["progress", "report"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
 ];

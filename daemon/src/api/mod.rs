@@ -7,8 +7,10 @@ pub(crate) mod answers;
 pub mod counters;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod refused;
 mod routes;
 mod server;
+mod shared;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,13 +18,13 @@ use axum::routing::{get, post};
 use paradigm::Paradigm;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
+use super::refused::Refused;
+use super::shared::{Shared, blocking};
 use super::types::{
-    CutAnswer, CutAsked, Disk, PauseAnswer, Refusal, RetryAnswer, RetryAsked, ShardCounts, Status, TreeView,
+    CutAnswer, CutAsked, Disk, PauseAnswer, RetryAnswer, RetryAsked, ShardCounts, Status, TreeView,
 };
 use super::{Backend, Progress, answers, stream};
-use crate::ledger::LedgerError;
 use crate::ledger::transition::{CutNumber, JobNumber, Transition};
 use crate::ledger::tree::{CutOutcome, Tree, VersionState};
 
@@ -37,13 +36,6 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Records that one answer holds at most.
 const MOST_RECORDS: usize = 1000;
-
-/// What every route has.
-#[derive(Clone)]
-pub(super) struct Shared {
-    pub backend: Arc<Backend>,
-    pub shutdown: watch::Receiver<bool>,
-}
 
 /// All routes.
 pub(super) fn router(shared: Shared) -> Router {
@@ -77,87 +69,7 @@ async fn in_time(request: Request, next: Next) -> Response {
     }
 }
 
-/// A request that is not met.
-#[derive(Debug)]
-pub(super) struct Refused {
-    status: StatusCode,
-    refusal: Refusal,
-}
-
-impl Refused {
-    pub(super) fn new(status: StatusCode, code: &str, error: impl Into<String>) -> Self {
-        let refusal = Refusal { error: error.into(), cause: None, hint: None, code: code.to_owned() };
-        Self { status, refusal }
-    }
-
-    fn because(mut self, cause: impl Into<String>) -> Self {
-        self.refusal.cause = Some(cause.into());
-        self
-    }
-
-    fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.refusal.hint = Some(hint.into());
-        self
-    }
-
-    fn no_route(request: &Request) -> Self {
-        let error = format!("there is nothing at {}", request.uri().path());
-        Self::new(StatusCode::NOT_FOUND, "not-found", error)
-    }
-
-    fn no_method(request: &Request) -> Self {
-        let error = format!("{} is not possible at {}", request.method(), request.uri().path());
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", error)
-    }
-
-    fn bad(error: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad-request", error)
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        (self.status, axum::Json(self.refusal)).into_response()
-    }
-}
-
-impl From<LedgerError> for Refused {
-    fn from(error: LedgerError) -> Self {
-        let (status, code) = match &error {
-            LedgerError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-            error if error.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "disk-full"),
-            _ => (StatusCode::INTERNAL_SERVER_ERROR, "ledger"),
-        };
-        Self::new(status, code, "the journal did not take it").because(error.to_string())
-    }
-}
-
-impl From<QueryRejection> for Refused {
-    fn from(rejection: QueryRejection) -> Self {
-        Self::bad("the query is not understood").because(rejection.body_text())
-    }
-}
-
-impl From<PathRejection> for Refused {
-    fn from(rejection: PathRejection) -> Self {
-        Self::bad("a number was expected in the path").because(rejection.body_text())
-    }
-}
-
 type Answer<T> = Result<axum::Json<T>, Refused>;
-
-/// Runs what may block.
-pub(super) async fn blocking<T: Send + 'static>(
-    backend: &Arc<Backend>,
-    work: impl FnOnce(&Backend) -> T + Send + 'static,
-) -> Result<T, Refused> {
-    let backend = backend.clone();
-    tokio::task::spawn_blocking(move || work(&backend)).await.map_err(|error| {
-        let refused =
-            Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request failed inside");
-        refused.because(error.to_string())
-    })
-}
 
 async fn reading<T: Serialize + Send + 'static>(
     shared: &Shared,

@@ -11,6 +11,7 @@ mod files;
 mod fixed;
 mod keys;
 mod nearest;
+mod objection;
 mod read;
 mod settings;
 mod template;

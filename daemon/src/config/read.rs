@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::check::Objection;
+use super::objection::Objection;
 use super::{Config, nearest};
 
 /// Longest configuration that is read, in bytes.

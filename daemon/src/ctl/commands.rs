@@ -1,16 +1,14 @@
 //! What each command does: asks, and hands the answer to whoever draws it.
 
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::Command as Process;
-
-use serde::Serialize;
 
 use super::client::Client;
 use super::draw::units::count;
 use super::draw::{Look, Paint, events, lists, plan, status, tree};
 use super::failure::{Exit, Failure};
-use super::flags::{Command, ConfigCommand, Cut, Events, Generate, Logs, Output, Place, Retry};
+use super::flags::{Command, ConfigCommand, Cut, Events, Generate, Logs, Place, Retry};
+use super::screen::Screen;
 use super::{configuration, init, offline};
 use crate::api::types::{
     CutAnswer, CutAsked, JobDetail, PauseAnswer, RetryAnswer, RetryAsked, Shards, Status, TreeView,
@@ -26,43 +24,6 @@ const WAIT: u64 = 20;
 const LAST: u64 = 10;
 /// Records of one answer.
 const PAGE: u64 = 1000;
-
-/// Where a command prints, and for whom.
-pub struct Screen<'a> {
-    /// What is printed on.
-    pub out: &'a mut dyn Write,
-    /// For whom.
-    pub look: Look,
-}
-
-impl Screen<'_> {
-    pub(super) fn text(&mut self, text: &str) -> Result<(), Failure> {
-        let written = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
-        written.map_err(|error| Failure::new("the answer cannot be printed").because(error))
-    }
-
-    pub(super) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
-        let text = if self.look.terminal {
-            serde_json::to_string_pretty(value)
-        } else {
-            serde_json::to_string(value)
-        };
-        self.text(&(text.map_err(Failure::new)? + "\n"))
-    }
-
-    fn answer<T: Serialize>(
-        &mut self,
-        output: Output,
-        value: &T,
-        draw: impl FnOnce(&T, &Look) -> String,
-    ) -> Result<(), Failure> {
-        if output.json {
-            return self.json(value);
-        }
-        let text = draw(value, &self.look);
-        self.text(&text)
-    }
-}
 
 /// Runs a command.
 ///

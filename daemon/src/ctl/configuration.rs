@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::draw::units::{bytes, count, counted};
 use super::draw::{Look, Paint};
 use super::failure::Failure;
+use super::layout::JOURNAL;
 use super::offline;
 use crate::config::{Config, Given, Machine, differences};
 
@@ -26,7 +27,7 @@ pub struct Checked {
 /// The configuration is refused, or says something else than what is fixed.
 pub fn check(file: &Path, state: Option<&Path>) -> Result<Checked, Failure> {
     let (mut config, given) = Config::load_with_files(file)?;
-    if let Some(state) = state.filter(|state| state.join(offline::JOURNAL).exists()) {
+    if let Some(state) = state.filter(|state| state.join(JOURNAL).exists()) {
         let tree = offline::tree(state)?;
         let found = tree.fixed().map(|fixed| differences(fixed, &config.fixed(&given))).unwrap_or_default();
         if !found.is_empty() {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
-use super::draw::Look;
+use super::look::Look;
 
 /// Why a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

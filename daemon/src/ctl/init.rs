@@ -15,14 +15,12 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::flags::Init;
-use super::offline::JOURNAL;
+use super::layout::{JOURNAL, UNFINISHED, is_unfinished};
 use crate::config::{Config, DEFAULT_MODEL, DEFAULT_TOML, FILE, Given, differences, point_at};
 use crate::ledger::lock::StateLock;
 use crate::ledger::transition::{Fixed, Transition};
 use crate::ledger::{Ledger, SystemClock};
 
-/// The mark of a state that is being made.
-pub const UNFINISHED: &str = "unfinished";
 /// Folders of a state beside the watched one and those that appear by themselves.
 const FOLDERS: [&str; 8] =
     [JOURNAL, "model", "tokens", "sources", "rejected", "checkpoints", "jobs", "releases"];
@@ -46,11 +44,6 @@ pub struct Made {
     pub data: PathBuf,
     /// What is fixed from here on.
     pub fixed: Fixed,
-}
-
-/// Whether somebody began to make a state here and was interrupted.
-pub fn is_unfinished(state: &Path) -> bool {
-    state.join(UNFINISHED).exists()
 }
 
 /// Makes a state.

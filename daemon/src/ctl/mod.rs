@@ -11,9 +11,12 @@ pub mod draw;
 pub mod failure;
 pub mod flags;
 pub mod init;
+mod layout;
+mod look;
 mod offline;
 mod place;
 mod plan;
+mod screen;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -21,10 +24,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use commands::Screen;
-use draw::Look;
 use failure::Exit;
 use flags::Cli;
+use look::Look;
+use screen::Screen;
 
 /// Runs the command line of this process.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -13,7 +13,7 @@ use artifacts::{Digest, storage};
 use serde::Serialize;
 
 use super::failure::{Exit, Failure};
-use super::init::is_unfinished;
+use super::layout::{JOURNAL, is_unfinished};
 use crate::config::FORMAT;
 use crate::ledger::LedgerError;
 use crate::ledger::journal::{JournalError, verify};
@@ -23,9 +23,6 @@ use crate::ledger::path::CheckpointKey;
 use crate::ledger::probe::Probe;
 use crate::ledger::transition::Release;
 use crate::ledger::tree::{Checkpoint, Tree};
-
-/// Folder of the journal below the state.
-pub(super) const JOURNAL: &str = "journal";
 
 /// What a look at a state found.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -18,11 +18,11 @@ use paradigm::Paradigm;
 use serde::Serialize;
 
 use super::client::Client;
-use super::commands::Screen;
 use super::draw::tree;
 use super::failure::Failure;
 use super::flags::{self, Init, Output};
 use super::init;
+use super::screen::Screen;
 use crate::api::types::{Status, TreeView};
 use crate::config::{Config, FILE};
 use crate::ledger::tree::VersionState;
