@@ -78,6 +78,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("daemon::ledger::journal", &[&["line"], &["walk"]]),
+    ("daemon::inbox", &[&["reader", "settle", "watch"], &["accept"]]),
     ("daemon::scheduler", &[&["cut", "decide"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
 ];
