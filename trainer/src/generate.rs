@@ -71,7 +71,7 @@ impl Writer {
                 cache = Cache::default();
                 tokens.drain(..tokens.len().saturating_sub(positions.div_ceil(2)));
             }
-            let logits = decoder.next(&tokens[cache.positions()..], &mut cache)?.to_vec1::<f32>()?;
+            let logits = decoder.logits_after(&tokens[cache.positions()..], &mut cache)?.to_vec1::<f32>()?;
             let token = draw.next(&logits);
             if Some(token) == self.config.end_of_text {
                 break;

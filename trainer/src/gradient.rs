@@ -61,3 +61,67 @@ fn of_micro_batch(
     let gradients = guard::every_gradient(weights, loss.backward()?)?;
     Ok((loss.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?, gradients))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::data::{Data, TokenFiles};
+    use crate::fixture::Fixture;
+    use crate::kernels::Reference;
+    use crate::task::Task;
+
+    /// Loss, norm and all elements of the gradient of the first step.
+    fn first_step(micro_batch: u32, threads: usize, dtype: DType) -> (f64, f64, Vec<f64>) {
+        let mut fixture = Fixture::new();
+        fixture.job.micro_batch = micro_batch;
+        let task = Task::read(&fixture.write()).unwrap();
+        let config = task.config().unwrap();
+        let tokens = Arc::new(TokenFiles::open(&task.job, &task.folder, config.vocabulary).unwrap());
+        let batch = Data::open(&task.job, &task.folder, tokens).unwrap().batch(0).unwrap();
+        let weights = Weights::new(&config, 5, dtype, &Device::Cpu).unwrap();
+        let decoder = Decoder::new(&config, &Reference, &weights.tracked(), batch.tokens.len()).unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let (loss, gradient) =
+            pool.install(|| of_batch(&task.job, &Reference, &decoder, &weights, &batch)).unwrap();
+        let norm = gradient.norm(&Reference).unwrap();
+        let values = |part: &Tensor| {
+            let all: Vec<f64> = part.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            all.into_iter().map(|g| g * gradient.scale).collect::<Vec<_>>()
+        };
+        (loss, norm, gradient.parts.iter().flat_map(values).collect())
+    }
+
+    fn close(micro: &(f64, f64, Vec<f64>), whole: &(f64, f64, Vec<f64>), tolerance: f64) {
+        assert!((micro.0 - whole.0).abs() < tolerance * whole.0, "{} against {}", micro.0, whole.0);
+        assert!((micro.1 - whole.1).abs() < tolerance * whole.1, "{} against {}", micro.1, whole.1);
+        let largest = whole.2.iter().fold(0f64, |largest, g| largest.max(g.abs()));
+        for (micro, whole) in micro.2.iter().zip(&whole.2) {
+            assert!((micro - whole).abs() < tolerance * largest, "{micro} against {whole}");
+        }
+    }
+
+    #[test]
+    fn micro_batches_give_the_gradient_of_the_whole_batch() {
+        for dtype in [DType::F32, DType::F64] {
+            let whole = first_step(4, 1, dtype);
+            for micro_batch in [1, 2] {
+                let tolerance = if dtype == DType::F64 { 1e-13 } else { 1e-6 };
+                close(&first_step(micro_batch, 1, dtype), &whole, tolerance);
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        for micro_batch in [1, 4] {
+            let alone = first_step(micro_batch, 1, DType::F32);
+            for threads in 2..6 {
+                assert_eq!(first_step(micro_batch, threads, DType::F32), alone);
+            }
+        }
+    }
+}

@@ -7,7 +7,6 @@
 pub mod kernels;
 pub mod model;
 
-pub mod contract;
 pub mod data;
 pub mod evaluate;
 pub mod events;
@@ -24,3 +23,6 @@ pub mod training;
 
 /// Program and version, as the `started` event names it.
 pub const PROGRAM: &str = concat!("lrpath-train ", env!("CARGO_PKG_VERSION"));
+
+#[cfg(test)]
+mod fixture;

@@ -19,7 +19,7 @@ use trainer::kernels::Reference;
 use trainer::model::{Config, Decoder, Weights};
 use trainer::task::{self, Task};
 use trainer::training::{self, Attempt, End, Requests};
-use trainer::{contract, evaluate, logits, machine, state};
+use trainer::{evaluate, logits, machine, state};
 
 /// Exit code of a trainer that was asked to stop, and saved: EX_TEMPFAIL.
 const STOPPED: u8 = 75;
@@ -213,11 +213,12 @@ fn run_command(command: &Command) -> Result<(), Failure> {
         Command::Evaluate(arguments) => evaluate_model(arguments),
         Command::Logits(arguments) => write_logits(arguments),
         Command::Schema { of } => {
-            let text = match of {
-                Some(SchemaOf::Job) => contract::job_schema(),
-                Some(SchemaOf::Event) => contract::event_schema(),
-                None => format!("{}{}", contract::job_schema(), contract::event_schema()),
+            let schemas = match of {
+                Some(SchemaOf::Job) => vec![artifacts::job::schema()],
+                Some(SchemaOf::Event) => vec![artifacts::event::schema()],
+                None => vec![artifacts::job::schema(), artifacts::event::schema()],
             };
+            let text: String = schemas.iter().map(|schema| format!("{:#}\n", schema.as_value())).collect();
             io::stdout()
                 .write_all(text.as_bytes())
                 .map_err(|error| Failure::new(Kind::Io, format!("the schema cannot be printed: {error}")))

@@ -9,9 +9,6 @@ use artifacts::versioned;
 use crate::failure::{Failure, Kind};
 use crate::model::Config;
 
-/// Longest `job.json` that is read.
-const LONGEST: u64 = 256 << 20;
-
 /// The file in a job's folder that its trainer locks.
 pub const LOCK: &str = "lock";
 
@@ -29,7 +26,7 @@ pub struct Task {
 impl Task {
     /// Reads a `job.json` and checks what can be checked without any other file.
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let job: Job = versioned::read(path, job::FORMAT, LONGEST).map_err(|error| {
+        let job = job::read(path).map_err(|error| {
             let kind = match &error {
                 versioned::Error::Unreadable { cause, .. } => Kind::of_reading(cause),
                 versioned::Error::Malformed { .. } => Kind::Data,
@@ -178,4 +175,72 @@ fn check_optimizer(optimizer: &job::Optimizer) -> Result<(), String> {
         return wrong("weight_decay", optimizer.weight_decay, "a number of at least 0");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Fixture;
+
+    fn refusal(change: impl FnOnce(&mut Job)) -> Failure {
+        let mut fixture = Fixture::new();
+        change(&mut fixture.job);
+        Task::read(&fixture.write()).and_then(|task| task.config()).unwrap_err()
+    }
+
+    #[test]
+    fn a_job_that_makes_no_sense_is_refused_with_the_key() {
+        let digest = artifacts::Digest::of(b"");
+        type Change<'a> = &'a dyn Fn(&mut Job);
+        let cases: [(Change<'_>, &str); 17] = [
+            (&|job| job.sequence_length = 0, "`sequence_length` is 0"),
+            (&|job| job.sequences_per_step = 0, "`sequences_per_step` is 0"),
+            (&|job| job.micro_batch = 0, "`micro_batch` is 0"),
+            (&|job| job.micro_batch = 3, "micro_batch 3 does not divide sequences_per_step 4"),
+            (&|job| job.checkpoints.every = Some(0), "`checkpoints.every` is 0"),
+            (&|job| job.evaluation.every = Some(0), "`evaluation.every` is 0"),
+            (&|job| job.threads = Some(0), "`threads` is 0"),
+            (&|job| job.path = "../up".to_owned(), "path `../up` cannot be part"),
+            (&|job| job.path = String::new(), "path `` cannot be part"),
+            (&|job| job.to = u64::MAX, "no range below 2^53"),
+            (&|job| (job.from, job.to) = (3, 2), "from 3 to 2"),
+            (&|job| job.from = 1, "new moments at step 1"),
+            (
+                &|job| {
+                    let path = PathBuf::from("c");
+                    job.start = Start::Checkpoint { path, digest, step: 21 };
+                },
+                "after 21 steps, which is not within 0 and 20",
+            ),
+            (&|job| job.skip = vec![4, 4], "`skip` are not in rising order"),
+            (&|job| job.optimizer.beta2 = 1.0, "optimizer.beta2 is 1"),
+            (&|job| job.optimizer.clip = 0.0, "optimizer.clip is 0"),
+            (&|job| job.optimizer.weight_decay = -0.1, "optimizer.weight_decay is -0.1"),
+        ];
+        for (change, reason) in cases {
+            let refusal = refusal(change);
+            assert_eq!(refusal.kind, Kind::Config);
+            assert!(refusal.message.contains("job.json`: ") && refusal.message.contains(reason), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_does_not_fit_its_model_is_refused() {
+        let too_long = refusal(|job| job.sequence_length = 65);
+        assert!(too_long.message.contains("has 64 positions"), "{too_long}");
+        let outside = refusal(|job| job.mask_documents_at = Some(31));
+        assert!(outside.message.contains("has 31 tokens"), "{outside}");
+        assert_eq!(refusal(|job| job.model = PathBuf::from("gone.json")).kind, Kind::NoInput);
+    }
+
+    #[test]
+    fn a_locked_folder_is_not_locked_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock(folder.path()).unwrap();
+        let refused = lock(folder.path()).unwrap_err();
+        assert_eq!(refused.kind, Kind::Locked);
+        assert!(refused.message.contains("held by another trainer"));
+        drop(held);
+        assert!(lock(folder.path()).is_ok());
+    }
 }

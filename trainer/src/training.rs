@@ -254,7 +254,7 @@ fn say<W: Write, C: Fn() -> f64>(events: &mut Events<W, C>, event: Event) -> Res
 /// The next batch, and when its step began.
 fn next(ahead: &mut Ahead) -> Result<(Batch, Instant), Failure> {
     let begun = Instant::now();
-    Ok((ahead.next()?, begun))
+    Ok((ahead.take()?, begun))
 }
 
 /// Whether something that is done at every multiple of `every` is due after `done` steps.
@@ -308,3 +308,6 @@ fn fits(job: &Job, state: &State, step: u64, folder: &Path) -> Result<(), Failur
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -176,7 +176,12 @@ fn sum_of_rows(x: &Tensor) -> Result<Tensor> {
 fn instruction_set() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512f") {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512cd")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+        {
             return "avx512";
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {

@@ -93,7 +93,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Logits (V) after the last of `tokens`, which follow those in `cache`.
-    pub fn next(&self, tokens: &[u32], cache: &mut Cache) -> Result<Tensor> {
+    pub fn logits_after(&self, tokens: &[u32], cache: &mut Cache) -> Result<Tensor> {
         let inputs = Tensor::new(tokens, self.device())?.unsqueeze(0)?;
         let mask = Mask::causal(tokens.len(), cache.positions() + tokens.len());
         let hidden = self.hidden(&inputs, &mask, Some(cache))?;

@@ -8,3 +8,6 @@ pub use decoder::{Cache, Decoder};
 pub use family::{Config, ConfigError};
 pub(crate) use weights::read_tensors;
 pub use weights::{Weights, WeightsError};
+
+#[cfg(test)]
+mod tests;

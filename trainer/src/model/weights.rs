@@ -165,7 +165,7 @@ impl Weights {
 /// The stream is ChaCha20 with nonce 0, its key the BLAKE3 of the seed (u64, little-endian) and the name. Each pair of
 /// u64 `a`, `b` gives two numbers by Box and Muller: with `u = ((a >> 11) + 1) / 2^53` in (0, 1] and
 /// `v = (b >> 11) / 2^53`, `r = sqrt(-2 ln u)`: `r cos(2 pi v)`, then `r sin(2 pi v)`, scaled in f64, rounded to f32.
-fn normal(seed: u64, name: &str, count: usize, deviation: f64) -> Vec<f32> {
+pub(super) fn normal(seed: u64, name: &str, count: usize, deviation: f64) -> Vec<f32> {
     const UNIT: f64 = 1.0 / (1u64 << 53) as f64;
     let mut key = blake3::Hasher::new();
     key.update(&seed.to_le_bytes()).update(name.as_bytes());

@@ -1,8 +1,6 @@
-//! `lrpathd.toml`: what a person settles about a run.
+//! The keys of `lrpathd.toml`, their types and defaults.
 //!
-//! Some of it is fixed when the state is made, because bits hang on it; the rest may change, from the next cut on.
-//! Which is which is told by the type: [`Config::fixed`] is compared with the journal's first record, and the daemon
-//! refuses a file that differs there. Every key has a default where a default can be right.
+//! Every key has a default where a default can be right. A key that is fixed says so: bits hang on it.
 
 use std::path::PathBuf;
 
@@ -64,12 +62,22 @@ pub struct Config {
 
 /// One paradigm or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "path-switching, from-scratch or continual was expected, or a list of them")]
 pub enum Paradigms {
     /// One.
     One(#[schemars(with = "String")] Paradigm),
     /// Several, without repetition.
     Several(#[schemars(with = "Vec<String>")] Vec<Paradigm>),
+}
+
+impl Paradigms {
+    /// All of them, in their order.
+    pub fn list(&self) -> &[Paradigm] {
+        match self {
+            Self::One(paradigm) => std::slice::from_ref(paradigm),
+            Self::Several(paradigms) => paradigms,
+        }
+    }
 }
 
 /// When the main path trains.
@@ -112,7 +120,7 @@ pub struct TokenizerConfig {
 
 /// The token that separates documents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "the token's text or its number was expected, or false for none")]
 pub enum EndOfTextConfig {
     /// Its text or its number.
     Token(EndOfText),

@@ -1,0 +1,61 @@
+//! `lrpathd.toml`: what a person settles about a run.
+//!
+//! A file passes through four rooms: [`keys`] says which keys there are, `read` finds each in the text so that an error
+//! can point at it, `check` holds the values against each other and against the arithmetic of the plan, and `files`
+//! looks at the model and the tokenizer that the file names. All that is wrong is said at once. What comes out is split
+//! in two: [`Fixed`](crate::ledger::transition::Fixed), which is settled for the life of a state because bits hang on
+//! it, and [`Settings`], which may change from the next cut on.
+
+mod check;
+mod files;
+mod fixed;
+mod keys;
+mod nearest;
+mod read;
+mod settings;
+mod template;
+
+use std::path::Path;
+
+pub use files::Given;
+pub use fixed::{Difference, FORMAT, differences};
+pub use keys::*;
+pub use read::{ConfigError, Fault};
+pub use settings::{Machine, NoTrainer, Settings, TrainerSettings};
+pub use template::{DEFAULT_MODEL, DEFAULT_TOML, point_at};
+
+pub(crate) use nearest::nearest;
+
+/// Name of the configuration in a state folder.
+pub const FILE: &str = "lrpathd.toml";
+
+impl Config {
+    /// Reads a configuration, checks it, and looks at the model and the tokenizer that it names.
+    ///
+    /// # Errors
+    /// All that is wrong with it, each with its line, key and value, and what to do.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with_files(path).map(|(config, _)| config)
+    }
+
+    /// Like [`Config::load`], with what was found in the files that it names.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_with_files(path: &Path) -> Result<(Self, Given), ConfigError> {
+        let source = read::Source::open(path)?;
+        let config = source.config()?;
+        let mut objections = check::check(&config);
+        let given = files::look(&config, path).map_err(|found| objections.extend(found)).ok();
+        if let Some(given) = &given {
+            objections.extend(check::check_with(&config, given));
+        }
+        match given.filter(|_| objections.is_empty()) {
+            Some(given) => Ok((config, given)),
+            None => Err(source.refuse(&config, objections)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! What may change while a state lives, with every default filled in.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use paradigm::Settings as Rates;
+
+use super::check::{rates, tokens_of_a_step};
+use super::keys::{Config, MainPath, SlotConfig, TokenWidth};
+use crate::ledger::path::Step;
+use crate::ledger::transition::Millis;
+
+/// The trainer that is started if no command is given.
+const TRAINER: &str = "lrpath-train";
+
+/// What the defaults hang on beside the file.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Cores that this process may use.
+    pub cores: u32,
+    /// Where this program lies.
+    pub program: Option<PathBuf>,
+    /// Where programs are looked for: the variable `PATH`.
+    pub path: Option<OsString>,
+}
+
+impl Machine {
+    /// This one.
+    pub fn this() -> Self {
+        Self {
+            cores: std::thread::available_parallelism()
+                .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1)),
+            program: std::env::current_exe().ok(),
+            path: std::env::var_os("PATH"),
+        }
+    }
+}
+
+/// What may change from the next cut on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The watched folder.
+    pub data: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Field of a `.jsonl` line that holds the text.
+    pub jsonl_field: String,
+    /// Width of the tokens of a `.bin` file.
+    pub token_width: TokenWidth,
+    /// How long a file must have stood still.
+    pub settle: Duration,
+    /// Time between scans of the folder.
+    pub scan: Duration,
+    /// Longest document, in bytes.
+    pub longest_document: u64,
+    /// Memory of the child that reads a shard, in bytes.
+    pub reader_memory: u64,
+    /// Seconds that it may take for a gigabyte, and at least.
+    pub reader_seconds: u64,
+    /// Steps of an increment that is closed by its count.
+    pub every_steps: Option<Step>,
+    /// Quiet that closes an increment, in milliseconds.
+    pub quiet: Option<Millis>,
+    /// Share of an increment that its branch covers.
+    pub alpha: f64,
+    /// Learning rates.
+    pub rates: Rates,
+    /// Steps that the main path waits for before it goes ahead; none where it is lazy.
+    pub ahead_steps: Option<Step>,
+    /// The grid of checkpoints, in steps.
+    pub grid: Step,
+    /// Steps between evaluations on the way.
+    pub evaluate_every: Option<Step>,
+    /// Held-out tokens of an increment at most.
+    pub evaluate_tokens: u64,
+    /// Where jobs run.
+    pub slots: Vec<SlotConfig>,
+    /// Sequences that go through the model at once.
+    pub micro_batch: u32,
+    /// How trainers are started.
+    pub trainer: TrainerSettings,
+}
+
+/// How trainers are started.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainerSettings {
+    /// The command, to which `--job <file>` is added; never empty.
+    pub command: Vec<OsString>,
+    /// Threads of one trainer.
+    pub threads: u32,
+    /// A trainer that says nothing for so long hangs.
+    pub silent: Duration,
+    /// Time that it has to save and stop.
+    pub stop: Duration,
+    /// Failures without progress after which a path is given up.
+    pub attempts: u32,
+    /// Wait before the second attempt; doubled for each further one.
+    pub backoff: Duration,
+    /// Longest wait between attempts.
+    pub longest_backoff: Duration,
+}
+
+/// There is no trainer to start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the trainer `{program}` was not found {places}: build or install it, or set `trainer.command`")]
+pub struct NoTrainer {
+    /// What was looked for.
+    pub program: String,
+    /// Where.
+    pub places: &'static str,
+}
+
+impl Config {
+    /// The configuration for a state, with every default filled in.
+    ///
+    /// # Errors
+    /// There is no trainer to start.
+    pub fn settings(&self, state: &Path, machine: &Machine) -> Result<Settings, NoTrainer> {
+        let trainer = &self.trainer;
+        let slots = u32::try_from(self.slots.len()).unwrap_or(u32::MAX).max(1);
+        Ok(Settings {
+            data: state.join(&self.data.folder),
+            socket: self.socket(state),
+            jsonl_field: self.data.jsonl_field.clone(),
+            token_width: self.data.token_width,
+            settle: seconds(self.data.settle_seconds),
+            scan: seconds(self.data.scan_seconds),
+            longest_document: self.data.longest_document,
+            reader_memory: self.data.reader_memory,
+            reader_seconds: self.data.reader_seconds,
+            every_steps: self.cut.every_tokens.and_then(|tokens| tokens.checked_div(tokens_of_a_step(self))),
+            quiet: self.cut.quiet_seconds.map(|quiet| milliseconds(seconds(quiet))),
+            alpha: self.schedule.alpha,
+            rates: rates(self),
+            ahead_steps: match self.main_path {
+                MainPath::Eager => Some(self.eager.min_steps.unwrap_or(self.checkpoints.every)),
+                MainPath::Lazy => None,
+            },
+            grid: self.checkpoints.every,
+            evaluate_every: self.evaluate.every,
+            evaluate_tokens: self.evaluate.max_tokens,
+            slots: self.slots.clone(),
+            micro_batch: trainer.micro_batch.unwrap_or(self.data.sequences_per_step),
+            trainer: TrainerSettings {
+                command: self.trainer_command(machine)?,
+                threads: trainer.threads.unwrap_or((machine.cores / slots).max(1)),
+                silent: seconds(trainer.silent_seconds),
+                stop: seconds(trainer.stop_seconds),
+                attempts: trainer.attempts,
+                backoff: seconds(trainer.backoff_seconds),
+                longest_backoff: seconds(trainer.longest_backoff_seconds),
+            },
+        })
+    }
+
+    /// Where the control socket of a state is.
+    pub fn socket(&self, state: &Path) -> PathBuf {
+        state.join(self.control.socket.as_deref().unwrap_or(Path::new(SOCKET)))
+    }
+
+    /// The trainer's command, its program with a path.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub fn trainer_command(&self, machine: &Machine) -> Result<Vec<OsString>, NoTrainer> {
+        let Some(command) = &self.trainer.command else {
+            let beside = machine.program.as_ref().map(|program| program.with_file_name(TRAINER));
+            let found =
+                beside.filter(|path| path.is_file()).or_else(|| on_path(OsStr::new(TRAINER), machine));
+            let places = "beside this program or on the path";
+            let found = found.ok_or_else(|| NoTrainer { program: TRAINER.to_owned(), places })?;
+            return Ok(vec![found.into_os_string()]);
+        };
+        let mut words: Vec<OsString> = command.iter().map(OsString::from).collect();
+        let Some(program) = words.first_mut() else {
+            return Err(NoTrainer { program: String::new(), places: "in `trainer.command`" });
+        };
+        let has_folder = Path::new(program.as_os_str()).components().count() > 1;
+        let found = if has_folder {
+            Some(PathBuf::from(program.as_os_str())).filter(|path| path.is_file())
+        } else {
+            on_path(program, machine)
+        };
+        let places = if has_folder { "at this path" } else { "on the path" };
+        let found =
+            found.ok_or_else(|| NoTrainer { program: program.to_string_lossy().into_owned(), places })?;
+        *program = found.into_os_string();
+        Ok(words)
+    }
+}
+
+/// Name of the control socket in a state.
+pub(crate) const SOCKET: &str = "control.sock";
+
+fn on_path(program: &OsStr, machine: &Machine) -> Option<PathBuf> {
+    let folders = machine.path.as_ref()?;
+    std::env::split_paths(folders).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// A duration that was checked: not negative, and not beyond centuries.
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+fn milliseconds(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
