@@ -78,6 +78,10 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("daemon::ledger::journal", &[&["line"], &["walk"]]),
+    (
+        "daemon::config",
+        &[&["keys", "nearest", "template"], &["files"], &["check"], &["fixed", "settings", "read"]],
+    ),
     ("daemon::inbox", &[&["reader", "settle", "watch"], &["accept"]]),
     ("daemon::scheduler", &[&["cut", "decide"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
