@@ -34,10 +34,14 @@ impl HeldOutLoss {
     }
 }
 
-/// Refuses held-out blocks that point outside the token files.
+/// Refuses held-out blocks that point outside the token files, or hold a token that the model does not know: at the
+/// start of a job, not at its end.
 pub fn check(job: &Job, tokens: &TokenFiles, path: &Path) -> Result<(), DataError> {
     let blocks = job.evaluation.increments.iter().flat_map(|increment| &increment.blocks);
-    blocks.enumerate().try_for_each(|(number, block)| tokens.check(block.piece, path, number))
+    blocks.enumerate().try_for_each(|(number, block)| {
+        tokens.check(block.piece, path, number)?;
+        tokens.read(block.piece, &mut Vec::new())
+    })
 }
 
 /// The loss of one increment; `None` where it has no target. `asked_to_stop` is looked at between batches, and ends the

@@ -79,13 +79,19 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         let config = self.task.config()?;
         let tokens = Arc::new(TokenFiles::open(job, &self.task.folder, config.vocabulary)?);
         evaluate::check(job, &tokens, &self.task.path)?;
+        let checkpoints = self.task.resolve(&job.checkpoints.folder);
+        if !checkpoints.is_dir() {
+            let message =
+                format!("`{}` is no folder: make it, checkpoints are saved there", checkpoints.display());
+            return Err(Failure::new(Kind::NoInput, message));
+        }
         let rates = Rates::read(job, &self.task.folder)?;
         let data = Data::open(job, &self.task.folder, tokens.clone())?;
         let Beginning { weights, mut optimizer, mut skipped } = begin(self.task, &config, self.kernels)?;
         let length = job.sequence_length as usize;
         let decoder = Decoder::new(&config, self.kernels, &weights.tracked(), length)?;
         let judge = Decoder::new(&config, self.kernels, &weights.detached(), length)?;
-        let mut saver = Saver::new(self.storage.clone(), self.task.resolve(&job.checkpoints.folder));
+        let mut saver = Saver::new(self.storage.clone(), checkpoints);
         let first = self.task.first_step();
         let mut ahead = data.ahead(first, job.to)?;
         self.say_started(first, weights.parameters())?;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use artifacts::event::{Event, Line};
-use artifacts::job::Start;
+use artifacts::job::{Piece, Start};
 use fixture::Fixture;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -80,6 +80,30 @@ fn failures_have_their_exit_codes_and_words() {
         of(&|fixture| fixture.job.start = Start::Folder { path: "gone".into() }),
         (66, "no-input".into())
     );
+}
+
+#[test]
+fn threads_that_share_a_matrix_product_change_no_bit() {
+    // Longer sequences, all at once: products large enough to be shared.
+    let mut fixture = Fixture::new();
+    let (steps, length) = (4, 60);
+    let pieces = (0..steps * u64::from(fixture::PER_STEP))
+        .map(|sequence| Piece { file: 0, count: length + 1, first: sequence * u64::from(length) }.to_bytes());
+    fs::write(fixture.path().join("sequences.bin"), pieces.collect::<Vec<_>>().concat()).unwrap();
+    let rates = fs::read(fixture.path().join("rates.f64")).unwrap();
+    fs::write(fixture.path().join("rates.f64"), &rates[..8 * steps as usize]).unwrap();
+    fixture.job.to = steps;
+    fixture.job.sequence_length = length;
+    fixture.job.micro_batch = fixture.job.sequences_per_step;
+    let mut digest = |threads| {
+        fixture.job.threads = Some(threads);
+        fixture.job.path = format!("threads-{threads}");
+        assert_eq!(train(&fixture).status.code(), Some(0));
+        let folder = fixture.path().join(format!("checkpoints/threads-{threads}.s{steps}"));
+        ["model", "optimizer"].map(|name| fs::read(folder.join(format!("{name}.safetensors"))).unwrap())
+    };
+    let alone = digest(1);
+    assert!((2..5).all(|threads| digest(threads) == alone));
 }
 
 #[test]

@@ -120,18 +120,21 @@ pub struct Rotary {
 }
 
 impl Rotary {
-    /// The tables of `positions` positions from 0. The angles are rounded to f32 before their cosine is taken, as HF
-    /// transformers does, where `dtype` is f32.
+    /// The tables of `positions` positions from 0. In f32 frequencies and angles are rounded where HF transformers
+    /// rounds them: at position 1000 the last bit of a frequency is the fourth digit after the point of an angle.
     pub fn new(positions: usize, head: usize, theta: f64, dtype: DType, device: &Device) -> Result<Self> {
         let half = head / 2;
         let mut cos = Vec::with_capacity(positions * half);
         let mut sin = Vec::with_capacity(positions * half);
         for position in 0..positions {
             for pair in 0..half {
-                let frequency = libm::pow(theta, -2.0 * pair as f64 / head as f64);
                 let angle = match dtype {
-                    DType::F64 => position as f64 * frequency,
-                    _ => f64::from(position as f32 * frequency as f32),
+                    DType::F64 => position as f64 * libm::pow(theta, -2.0 * pair as f64 / head as f64),
+                    _ => {
+                        let exponent = 2.0 * pair as f32 / head as f32;
+                        let frequency = 1.0 / libm::pow(theta, f64::from(exponent)) as f32;
+                        f64::from(position as f32 * frequency)
+                    }
                 };
                 cos.push(libm::cos(angle));
                 sin.push(libm::sin(angle));
@@ -200,3 +203,6 @@ impl Mask {
         self.additive.get_or_init(|| mask).to_dtype(dtype)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -238,3 +238,6 @@ fn widen(view: &TensorView<'_>, device: &Device) -> Result<Option<Tensor>, candl
     };
     Tensor::from_raw_buffer(view.data(), dtype, view.shape(), device)?.to_dtype(DType::F32).map(Some)
 }
+
+#[cfg(test)]
+mod tests;
