@@ -4,10 +4,13 @@
 //! reads the version tree and commits transitions, and whoever cares is woken by the tree's new position. So a restart
 //! is nothing special: replay, look, go on.
 
+pub mod api;
 pub mod checkpoints;
 pub mod config;
 pub mod inbox;
+pub mod jobs;
 pub mod ledger;
 pub mod publish;
 pub mod scheduler;
+pub mod service;
 pub mod tokenizer;

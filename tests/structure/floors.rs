@@ -73,7 +73,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["tree"],
             &["journal"],
             &["view"],
-            &["follower", "probe"],
+            &["follower", "probe", "start"],
             &["offline"],
         ],
     ),
@@ -83,6 +83,16 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         &[&["keys", "nearest", "template"], &["files"], &["check"], &["fixed", "settings", "read"]],
     ),
     ("daemon::inbox", &[&["reader", "settle", "watch"], &["accept"]]),
+    ("daemon::ledger::view", &[&["entries", "folder"]]),
     ("daemon::scheduler", &[&["cut", "decide"]]),
+    (
+        "daemon::jobs",
+        &[
+            &["executor", "process", "data", "adopt"],
+            &["log", "local", "follow", "prepare"],
+            &["outcome"],
+            &["supervise"],
+        ],
+    ),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
 ];

@@ -371,7 +371,8 @@ fn trainer(config: &Config, found: &mut Vec<Objection>) {
         && sequences.checked_rem(micro_batch) != Some(0)
     {
         let what = format!("does not divide data.sequences_per_step, which is {sequences}");
-        let below = (1..=micro_batch.min(sequences)).rev().find(|size| sequences.is_multiple_of(*size)).unwrap_or(1);
+        let below =
+            (1..=micro_batch.min(sequences)).rev().find(|size| sequences.is_multiple_of(*size)).unwrap_or(1);
         found.push(Objection::new("trainer.micro_batch", what, format!("{below} would do")));
     }
     if trainer.longest_backoff_seconds < trainer.backoff_seconds {

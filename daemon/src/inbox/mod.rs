@@ -183,7 +183,8 @@ impl Inbox {
                         return ended.await.unwrap_or(Err(LedgerError::Closed));
                     }
                 }
-                _ = shutdown.wait_for(|stop| *stop) => {
+                () = async { _ = shutdown.wait_for(|stop| *stop).await.map(drop) } => {
+                    // A thread that has ended needs no word.
                     let _ = sender.send(Message::Stop);
                     return ended.await.unwrap_or(Err(LedgerError::Closed));
                 }

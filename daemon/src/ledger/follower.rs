@@ -4,7 +4,6 @@
 //! node, so that what piles up is never more than the tree; the thread takes all that is there and writes it in one
 //! transaction. When sled fails, the thread lets it go and builds a new view out of the tree, now or when it works again.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -14,9 +13,6 @@ use super::journal::Point;
 use super::node::Change;
 use super::tree::Tree;
 use super::view::{Changes, View, ViewError, set_aside};
-
-/// Between two attempts at a view that could not be built.
-const RETRY: Duration = Duration::from_secs(10);
 
 /// How long a commit may go without being synced in the view; it is in the journal all the while.
 const SYNC: Duration = Duration::from_secs(5);
@@ -46,19 +42,19 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Starts the thread. `view` is open at `point`, and `changes` lead from there to where the tree is now, at `now`;
-    /// without one a view is built.
+    /// Starts the thread. `view` is where the tree is, at `now`; without one a view is built, and where that fails it is
+    /// tried again after `retry`.
     pub fn start(
         path: PathBuf,
         tree: Arc<RwLock<Tree>>,
         view: Option<View>,
-        changes: Changes,
         now: Point,
+        retry: Duration,
     ) -> Self {
-        let queue = Queue { point: now, changes, follows: view.is_some(), closing: false };
+        let queue = Queue { point: now, changes: Changes::new(), follows: view.is_some(), closing: false };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), woken: Condvar::new(), tree });
         let (end, ended) = channel();
-        let worker = Worker { shared: shared.clone(), path, view, is_silent: false };
+        let worker = Worker { shared: shared.clone(), path, retry, view, is_silent: false };
         let started = std::thread::Builder::new().name("view".to_owned()).spawn(move || {
             worker.run();
             drop(end);
@@ -126,6 +122,7 @@ impl Shared {
 struct Worker {
     shared: Arc<Shared>,
     path: PathBuf,
+    retry: Duration,
     view: Option<View>,
     /// The failure was logged, and nothing was well since.
     is_silent: bool,
@@ -165,25 +162,26 @@ impl Worker {
                 synced = Instant::now();
             }
             if let Err(error) = outcome {
-                view.drop();
+                view.let_go();
                 self.fail(&error);
                 return closing;
             }
             if closing {
-                view.drop();
+                view.let_go();
                 return true;
             }
         }
     }
 
-    /// Builds a view of the tree as it is. False if it is there, or is to be tried again; true at the end.
+    /// Builds a view of the tree as it is, at the end too unless that failed before. False if it is there, or is to be
+    /// tried again; true at the end.
     fn build(&mut self) -> bool {
         let (point, tree) = {
             let mut queue = self.shared.lock();
-            if queue.closing {
+            if queue.closing && self.is_silent {
                 return true;
             }
-            queue.changes = BTreeMap::new();
+            queue.changes = Changes::new();
             queue.follows = true;
             (queue.point, self.shared.tree.read().unwrap_or_else(PoisonError::into_inner).clone())
         };
@@ -196,9 +194,7 @@ impl Worker {
             }
             Err(error) => {
                 self.fail(&error);
-                let until = Instant::now() + RETRY;
-                let queue = self.shared.wait(until);
-                queue.closing
+                self.shared.wait(Instant::now() + self.retry).closing
             }
         }
     }
@@ -207,7 +203,7 @@ impl Worker {
     fn fail(&mut self, error: &ViewError) {
         let mut queue = self.shared.lock();
         queue.follows = false;
-        queue.changes = BTreeMap::new();
+        queue.changes = Changes::new();
         drop(queue);
         if !self.is_silent {
             tracing::warn!(%error, "the ledger goes on without the version tree's copy in sled, and builds it again");

@@ -4,8 +4,9 @@
 //! tree in sled follows by itself. So whoever reads the tree reads only what survives, and whoever dies at any moment
 //! finds at the next start what was acknowledged: all of it, once.
 //!
-//! A start reads the journal from end to end. The tree comes out of sled where that agrees with the journal, and the
-//! rest is replayed; where it does not, the tree is replayed from the first record and sled is made again behind it.
+//! A start reads the journal from end to end. The tree comes out of sled where that agrees with the journal, and what
+//! came later is replayed; where it does not agree, all is replayed. sled is made again behind the tree where it was not
+//! at the journal's very end.
 
 mod follower;
 pub mod journal;
@@ -14,6 +15,7 @@ pub mod node;
 pub mod offline;
 pub mod path;
 pub mod probe;
+mod start;
 pub mod transition;
 pub mod tree;
 mod view;
@@ -21,18 +23,20 @@ mod view;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use artifacts::storage::Storage;
 use tokio::sync::watch;
 
-use follower::{Follower, merge};
+use follower::Follower;
 use journal::{Journal, JournalError, Point, SEGMENT_BYTES};
 use node::Change;
 use probe::Probe;
+use start::{keep, replay};
 use transition::{Millis, Record, Transition};
 use tree::{Contradiction, Tree};
-use view::{Changes, View, ViewError, set_aside};
+pub use view::ViewError;
+use view::{View, sweep};
 
 /// Folder of the journal below the state.
 const JOURNAL: &str = "journal";
@@ -40,6 +44,8 @@ const JOURNAL: &str = "journal";
 const VIEW: &str = "tree.sled";
 /// The last so many records are kept in memory, for who follows them.
 const RECENT: usize = 1_024;
+/// Between two attempts at a view that cannot be built, unless it is set otherwise.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// The wall clock.
 pub trait Clock: Send + Sync {
@@ -93,9 +99,13 @@ impl LedgerError {
         matches!(self, Self::Journal(error) if error.is_full())
     }
 
-    /// Whether nothing can be committed any more before the daemon is started again.
+    /// Of an error of a commit: whether nothing can be committed any more before the daemon is started again.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Journal(JournalError::Broken { .. }) | Self::Closed)
+        match self {
+            Self::Closed | Self::Journal(JournalError::Broken { .. }) => true,
+            Self::Journal(JournalError::Storage(error)) => !error.is_full(),
+            _ => false,
+        }
     }
 }
 
@@ -108,11 +118,13 @@ pub struct Options {
     pub probe: Probe,
     /// Whether there is a view. It lies in the real file system, wherever the journal lies.
     pub view: bool,
+    /// Between two attempts at a view that cannot be built.
+    pub retry: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: SEGMENT_BYTES, probe: Probe::None, view: true }
+        Self { segment_bytes: SEGMENT_BYTES, probe: Probe::None, view: true, retry: RETRY }
     }
 }
 
@@ -161,6 +173,11 @@ impl Ledger {
         options: &Options,
     ) -> Result<Self, LedgerError> {
         let path = state.join(VIEW);
+        if options.view
+            && let Err(error) = sweep(&path)
+        {
+            tracing::warn!(%error, "what is left of a copy in sled that was being built cannot be removed");
+        }
         let loaded = match options.view {
             true => options.probe.run(&path).and_then(|()| View::load(&path)),
             false => Err(ViewError::Missing),
@@ -168,8 +185,8 @@ impl Ledger {
         let (journal, replayed) = replay(state, storage, options.segment_bytes, loaded)?;
         let tree = Arc::new(RwLock::new(replayed.tree.clone()));
         let follower = options.view.then(|| {
-            let view = replayed.view.map_err(|error| put_away(&path, &error)).ok();
-            Follower::start(path, tree.clone(), view, replayed.changes, journal.point())
+            let view = keep(&path, replayed.view, journal.point());
+            Follower::start(path, tree.clone(), view, journal.point(), options.retry)
         });
         let position = watch::Sender::new(journal.point().position);
         let writer = Mutex::new(Writer { journal, draft: replayed.tree, is_closed: false });
@@ -253,7 +270,7 @@ impl Ledger {
     pub fn records(&self, after: u64, limit: usize) -> Result<Vec<Record>, LedgerError> {
         {
             let recent = lock(&self.inner.recent);
-            if recent.front().is_some_and(|first| first.position <= after + 1) {
+            if recent.front().is_some_and(|first| first.position <= after.saturating_add(1)) {
                 let known = recent.iter().filter(|record| record.position > after);
                 return Ok(known.take(limit).cloned().collect());
             }
@@ -265,6 +282,13 @@ impl Ledger {
     /// Takes no more, and has sled written and synced.
     pub fn close(self) {
         self.inner.close();
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let position = *self.inner.position.borrow();
+        f.debug_struct("Ledger").field("position", &position).finish_non_exhaustive()
     }
 }
 
@@ -331,90 +355,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a start found.
-struct Replayed {
-    tree: Tree,
-    /// The view that the tree came from, or why there is none.
-    view: Result<View, ViewError>,
-    /// What has changed since that view.
-    changes: Changes,
-}
-
-impl Replayed {
-    /// Goes on from a view, or from nothing.
-    fn from(loaded: Result<(View, Tree), ViewError>) -> Self {
-        match loaded {
-            Ok((view, tree)) => Self { tree, view: Ok(view), changes: Changes::new() },
-            Err(error) => Self { tree: Tree::default(), view: Err(error), changes: Changes::new() },
-        }
-    }
-
-    fn take(&mut self, records: &[Record]) -> Result<(), LedgerError> {
-        for record in records {
-            if record.position <= self.tree.position() {
-                continue;
-            }
-            let changes = self.tree.apply(record).map_err(LedgerError::Replay)?;
-            if self.view.is_ok() {
-                merge(&mut self.changes, changes);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads the journal, and makes the tree out of it, or out of the view and what came after that.
-fn replay(
-    state: &Path,
-    storage: Arc<dyn Storage>,
-    segment_bytes: u64,
-    loaded: Result<(View, Tree), ViewError>,
-) -> Result<(Journal, Replayed), LedgerError> {
-    let folder = state.join(JOURNAL);
-    let mut replayed = Replayed::from(loaded);
-    let expected = replayed.view.as_ref().map_or(Point::START, View::point);
-    let mut meets = expected == Point::START;
-    let mut fits = true;
-    let (journal, torn) = Journal::open(storage.clone(), &folder, segment_bytes, |records, point| {
-        meets |= point == expected;
-        let taken = replayed.take(&records);
-        if replayed.view.is_err() {
-            return taken;
-        }
-        fits &= taken.is_ok();
-        Ok(())
-    })?;
-    if let Some(torn) = torn {
-        tracing::warn!(%torn, "a half-written commit was cut off the journal");
-    }
-    if !(meets && fits) {
-        let what = match journal.point().position {
-            end if end < expected.position => {
-                format!("it is at position {}, and the journal ends at {end}", expected.position)
-            }
-            _ => format!("the records up to position {} are others", expected.position),
-        };
-        replayed = Replayed::from(Err(ViewError::Foreign(what)));
-        journal::verify(&*storage, &folder, |records, _| replayed.take(&records))?;
-    }
-    Ok((journal, replayed))
-}
-
-/// Says why a view is not used, and moves it out of the way where that is its own fault.
-fn put_away(path: &Path, why: &ViewError) {
-    match why {
-        ViewError::Missing => tracing::info!("the version tree's copy in sled is made from the journal"),
-        ViewError::Busy | ViewError::Unavailable(_) | ViewError::Outdated(_) => {
-            tracing::warn!(%why, "the version tree comes from the journal alone");
-        }
-        ViewError::Damaged(_) | ViewError::Foreign(_) => match set_aside(path) {
-            Ok(to) => {
-                tracing::warn!(%why, to = %to.display(), "set aside; the version tree comes from the journal");
-            }
-            Err(error) => tracing::warn!(%why, %error, "the version tree comes from the journal"),
-        },
-    }
-}
-
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod tests;

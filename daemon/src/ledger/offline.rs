@@ -10,9 +10,10 @@ use serde::Serialize;
 use super::journal::{Journal, Point, SEGMENT_BYTES, Torn, verify};
 use super::lock::StateLock;
 use super::probe::Probe;
+use super::start::Replayed;
 use super::tree::Tree;
 use super::view::{View, ViewError};
-use super::{JOURNAL, LedgerError, Replayed, VIEW};
+use super::{JOURNAL, LedgerError, VIEW};
 
 /// What a look at a state found. Damage of the journal is no report but an error.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -91,7 +92,7 @@ pub fn rebuild(state: &Path) -> Result<Report, LedgerError> {
         Journal::open(Arc::new(Disk), &state.join(JOURNAL), SEGMENT_BYTES, |records, _| {
             replayed.take(&records)
         })?;
-    View::build(&state.join(VIEW), journal.point(), &replayed.tree)?.drop();
+    View::build(&state.join(VIEW), journal.point(), &replayed.tree)?.let_go();
     Ok(Report {
         records: journal.point().position,
         segments: journal.segments(),
@@ -129,6 +130,6 @@ fn look_at_copy(view: &Path, probe: &Probe) -> Result<(Point, Tree), ViewError> 
     probe.run(&copy)?;
     let (view, tree) = View::load(&copy)?;
     let point = view.point();
-    view.drop();
+    view.let_go();
     Ok((point, tree))
 }

@@ -57,6 +57,19 @@ pub struct ProbeChild {
 }
 
 impl Probe {
+    /// In a child that is this program with other arguments: its hidden command calls [`child`].
+    ///
+    /// # Errors
+    /// The program's path is not known.
+    pub fn by_this_program(arguments: &[&str], lock: Arc<StateLock>) -> io::Result<Self> {
+        Ok(Self::Child(ProbeChild {
+            program: std::env::current_exe()?,
+            arguments: arguments.iter().map(OsString::from).collect(),
+            lock: Some(lock),
+            limit: LIMIT,
+        }))
+    }
+
     /// Tries a view.
     ///
     /// # Errors

@@ -298,6 +298,15 @@ impl Journal {
     }
 }
 
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal")
+            .field("folder", &self.folder)
+            .field("point", &self.point)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Makes the folder of a journal, and removes what half-made files are left there.
 fn begin(storage: &dyn Storage, folder: &Path) -> Result<(), JournalError> {
     if storage.kind(folder)?.is_none() {
@@ -336,7 +345,8 @@ impl Reader {
     /// # Errors
     /// Damage, and the storage's errors.
     pub fn records(&self, after: u64, limit: usize) -> Result<Vec<Record>, JournalError> {
-        let start = self.segments.partition_point(|first| *first <= after + 1).saturating_sub(1);
+        let start =
+            self.segments.partition_point(|first| *first <= after.saturating_add(1)).saturating_sub(1);
         let mut records = Vec::new();
         for first in &self.segments[start..] {
             walk::read_segment(&*self.storage, &self.folder, *first, self.last, |record| {

@@ -1,0 +1,352 @@
+//! Answers out of the tree: pure, so that tests ask without a socket.
+
+use std::collections::BTreeMap;
+
+use paradigm::{Paradigm, SegmentKind};
+
+use super::counters;
+use super::types::{
+    AttemptDetail, Branches, CheckpointLine, CutAnswer, DuplicateFile, JobDetail, ParadigmStatus,
+    RejectedFile, ReleaseLine, RunningJob, ShardLine, Shards, Slot, Trunk, VersionDetail, VersionLine,
+    WaitingCut, WaitingFile,
+};
+use super::{Progress, is_current};
+use crate::config::SlotConfig;
+use crate::ledger::path::{CheckpointKey, Path, Step};
+use crate::ledger::transition::{CutNumber, Increment, JobNumber, Millis, TokenizerSource};
+use crate::ledger::tree::{Attempt, Tree, VersionState};
+
+/// Steps that an attempt must have done before its speed is believed.
+const ENOUGH_STEPS: u64 = 2;
+
+/// Counters and versions of each paradigm.
+pub(super) fn paradigms(
+    tree: &Tree,
+    progress: &BTreeMap<JobNumber, Progress>,
+) -> BTreeMap<Paradigm, ParadigmStatus> {
+    let status = |paradigm: &Paradigm| ParadigmStatus {
+        steps: counters::steps(tree, *paradigm, progress),
+        versions: version_lines(tree, *paradigm),
+    };
+    tree.paradigms().iter().map(|paradigm| (*paradigm, status(paradigm))).collect()
+}
+
+fn version_lines(tree: &Tree, paradigm: Paradigm) -> Vec<VersionLine> {
+    let closed = tree.increments().iter().map(|increment| {
+        let plan = increment.plans.get(&paradigm);
+        VersionLine {
+            number: increment.version,
+            name: Some(increment.name.clone()),
+            state: tree.version_state(paradigm, increment.version),
+            alpha: plan.and_then(|plan| plan.alpha),
+            branch_point: plan.map(|plan| plan.branch_point),
+            decay_steps: plan.map(|plan| plan.decay_steps),
+            release: release(tree, paradigm, increment).map(|release| release.folder),
+        }
+    });
+    let open = VersionLine {
+        number: tree.increments().last().map_or(0, |last| last.version).saturating_add(1),
+        name: None,
+        state: VersionState::Open,
+        alpha: None,
+        branch_point: None,
+        decay_steps: None,
+        release: None,
+    };
+    closed.chain(std::iter::once(open)).collect()
+}
+
+fn release(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> Option<ReleaseLine> {
+    let published = tree.releases().get(&(paradigm, increment.version))?;
+    let newer = tree.releases().range((paradigm, increment.version + 1)..=(paradigm, u32::MAX));
+    let latest = published.release.latest && newer.filter(|(_, newer)| newer.release.latest).count() == 0;
+    Some(ReleaseLine { folder: published.release.folder.clone(), latest, at: published.at })
+}
+
+/// Jobs that run.
+pub(super) fn running(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>, now: Millis) -> Vec<RunningJob> {
+    let job = |(job, attempt): (JobNumber, &Attempt)| {
+        let start = &attempt.start;
+        let live = progress.get(&job).filter(|live| is_current(tree, job, live));
+        RunningJob {
+            job,
+            attempt: start.attempt,
+            path: start.path,
+            segment: start.segment,
+            version: start.version,
+            slot: start.slot.clone(),
+            from: start.from,
+            to: start.to,
+            step: live.map_or(start.first_step(), |live| live.step),
+            started_at: attempt.started_at,
+            until: live.and_then(|live| estimated_end(live, start.to, now)),
+            loss: live.and_then(|live| live.loss),
+            learning_rate: live.and_then(|live| live.learning_rate),
+            tokens_per_second: live.and_then(|live| live.tokens_per_second),
+        }
+    };
+    tree.running().map(job).collect()
+}
+
+/// When an attempt will be at `to`, if it goes on as it went so far.
+fn estimated_end(progress: &Progress, to: Step, now: Millis) -> Option<Millis> {
+    if progress.steps_done < ENOUGH_STEPS {
+        return None;
+    }
+    let took = progress.last_event_at?.checked_sub(progress.first_event_at?)?;
+    let left = to.saturating_sub(progress.step);
+    let more = (took as f64 / progress.steps_done as f64 * left as f64) as Millis;
+    Some(progress.last_event_at?.saturating_add(more).max(now))
+}
+
+/// Where jobs run.
+pub(super) fn slots(tree: &Tree, slots: &[SlotConfig]) -> Vec<Slot> {
+    let taken: BTreeMap<&str, JobNumber> =
+        tree.running().map(|(job, attempt)| (attempt.start.slot.as_str(), job)).collect();
+    let slot = |slot: &SlotConfig| Slot {
+        name: slot.name.clone(),
+        devices: slot.devices.clone(),
+        job: taken.get(slot.name.as_str()).copied(),
+    };
+    slots.iter().map(slot).collect()
+}
+
+/// The request to cut that is to be decided next.
+pub(super) fn waiting_cut(tree: &Tree) -> Option<WaitingCut> {
+    tree.waiting_cut().map(|(number, cut)| WaitingCut {
+        number,
+        name: cut.name.clone(),
+        at: cut.at,
+        waits_for: tree.cut_files(number).map(str::to_owned).collect(),
+    })
+}
+
+/// What the daemon does now, and when it will probably be done with that.
+pub(super) fn doing(
+    tree: &Tree,
+    running: &[RunningJob],
+    waiting: u64,
+    now: Millis,
+) -> (String, Option<Millis>) {
+    if let Some(first) = running.first() {
+        let more = match running.len() - 1 {
+            0 => String::new(),
+            1 => ", and one more job runs".to_owned(),
+            more => format!(", and {more} more jobs run"),
+        };
+        let stops = if tree.run().paused { " until it has saved, for a pause" } else { "" };
+        return (format!("{}{stops}{more}", training(first)), first.until);
+    }
+    if let Some(published) = being_published(tree) {
+        return (format!("publishes {published}"), None);
+    }
+    if tree.run().paused {
+        return ("is paused; `lrpathctl resume` goes on".to_owned(), None);
+    }
+    if let Some((path, at)) = next_retry(tree, now) {
+        return (format!("waits before it tries {path} again"), Some(at));
+    }
+    if let Some(cut) = waiting_cut(tree) {
+        let what = cut.name.map_or_else(|| "the next version".to_owned(), |name| format!("version {name}"));
+        return match cut.waits_for.as_slice() {
+            [] => (format!("cuts {what}"), None),
+            [file] => (format!("waits for {file} before it cuts {what}"), None),
+            files => (format!("waits for {} files before it cuts {what}", files.len()), None),
+        };
+    }
+    (reading(tree, waiting), None)
+}
+
+fn training(job: &RunningJob) -> String {
+    let what = match (job.segment, job.version) {
+        (SegmentKind::Main, None) => "trains the main path ahead".to_owned(),
+        (SegmentKind::Main, Some(version)) => format!("trains the main path for version {version}"),
+        (SegmentKind::Branch, Some(version)) => format!("trains the branch of version {version}"),
+        (_, Some(version)) => format!("trains version {version} of {}", job.path.paradigm),
+        (_, None) => format!("trains {}", job.path),
+    };
+    if job.step >= job.to {
+        return format!("{what}: all steps are done, it saves and evaluates");
+    }
+    format!("{what}, step {} of {}", job.step, job.to)
+}
+
+fn being_published(tree: &Tree) -> Option<String> {
+    tree.increments().iter().find_map(|increment| {
+        let version = increment.version;
+        let publishing =
+            |paradigm: &&Paradigm| tree.version_state(**paradigm, version) == VersionState::Publishing;
+        tree.paradigms().iter().find(publishing).map(|paradigm| format!("version {version} of {paradigm}"))
+    })
+}
+
+fn next_retry(tree: &Tree, now: Millis) -> Option<(Path, Millis)> {
+    let waits = tree.paths().iter().filter(|(_, state)| state.failed.is_none() && state.running.is_none());
+    waits
+        .filter_map(|(path, state)| state.retry_at.filter(|at| *at > now).map(|at| (*path, at)))
+        .min_by_key(|(_, at)| *at)
+}
+
+/// What goes on before there is something to train.
+fn reading(tree: &Tree, waiting: u64) -> String {
+    let run = tree.run();
+    let without_tokens = tree.shards().iter().filter(|shard| shard.tokens.is_none());
+    if run.tokenizer_shards.is_some() && run.tokenizer.is_none() {
+        return "trains the tokenizer".to_owned();
+    }
+    let trained = tree.fixed().map(|fixed| &fixed.tokenizer);
+    if let (Some(TokenizerSource::Trained { train_bytes, .. }), None) = (trained, run.tokenizer) {
+        let bytes: u64 = without_tokens.map(|shard| shard.file.bytes).sum();
+        return format!(
+            "waits for shards: {bytes} of the {train_bytes} bytes that a tokenizer is trained on"
+        );
+    }
+    match (without_tokens.count(), waiting) {
+        (0, 0) => "waits for shards".to_owned(),
+        (0, 1) => "takes a file".to_owned(),
+        (0, files) => format!("takes {files} files"),
+        (1, _) => "tokenises a shard".to_owned(),
+        (shards, _) => format!("tokenises {shards} shards"),
+    }
+}
+
+/// The tree of each paradigm.
+pub(super) fn branches(tree: &Tree) -> Vec<Branches> {
+    let of = |paradigm: &Paradigm| Branches {
+        paradigm: *paradigm,
+        main: (*paradigm == Paradigm::PathSwitching).then(|| trunk(tree)),
+        versions: tree.increments().iter().map(|increment| version(tree, *paradigm, increment)).collect(),
+    };
+    tree.paradigms().iter().map(of).collect()
+}
+
+fn trunk(tree: &Tree) -> Trunk {
+    let path = tree.main_path();
+    let state = tree.path(&path);
+    Trunk {
+        path,
+        reached: state.map_or(0, |state| state.reached),
+        running: state.and_then(|state| state.running),
+        failed: state.and_then(|state| state.failed.clone()),
+        checkpoints: checkpoints(tree, path),
+    }
+}
+
+fn checkpoints(tree: &Tree, path: Path) -> Vec<CheckpointLine> {
+    let of_path = CheckpointKey { path, step: 0 }..=CheckpointKey { path, step: Step::MAX };
+    tree.checkpoints()
+        .range(of_path)
+        .map(|(key, checkpoint)| CheckpointLine {
+            step: key.step,
+            bytes: checkpoint.bytes,
+            set_aside: checkpoint.set_aside.clone(),
+        })
+        .collect()
+}
+
+fn version(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> VersionDetail {
+    let path = tree.version_path(paradigm, increment.version);
+    let state = tree.path(&path);
+    let plan = increment.plans.get(&paradigm);
+    let version_state = tree.version_state(paradigm, increment.version);
+    let own_failure = state.and_then(|state| state.failed.clone());
+    let main_failure = || tree.path(&tree.main_path()).and_then(|main| main.failed.clone());
+    let at_end = (path, increment.end, 0)..=(path, increment.end, u32::MAX);
+    VersionDetail {
+        paradigm,
+        number: increment.version,
+        name: increment.name.clone(),
+        state: version_state,
+        failed: (version_state == VersionState::Failed).then(|| own_failure.or_else(main_failure)).flatten(),
+        steps: increment.steps,
+        end: increment.end,
+        alpha: plan.and_then(|plan| plan.alpha),
+        branch_point: plan.map_or(0, |plan| plan.branch_point),
+        decay_steps: plan.map_or(increment.end, |plan| plan.decay_steps),
+        decay: plan.map(|plan| plan.decay).unwrap_or_default(),
+        peak: plan.map_or(0.0, |plan| plan.peak),
+        min: plan.map_or(0.0, |plan| plan.min),
+        reached: state.map(|state| state.reached),
+        running: state.and_then(|state| state.running),
+        checkpoints: checkpoints(tree, path),
+        evaluations: tree.evaluations().range(at_end).map(|(_, evaluation)| *evaluation).collect(),
+        release: release(tree, paradigm, increment),
+    }
+}
+
+/// Every version of every paradigm.
+pub(super) fn versions(tree: &Tree) -> Vec<VersionDetail> {
+    branches(tree).into_iter().flat_map(|branches| branches.versions).collect()
+}
+
+/// All files that are known.
+pub(super) fn shards(tree: &Tree, waiting: Vec<WaitingFile>) -> Shards {
+    let accepted = (0..).zip(tree.shards()).map(|(order, shard)| ShardLine {
+        order,
+        name: shard.name.clone(),
+        digest: shard.digest,
+        bytes: shard.file.bytes,
+        tokens: shard.tokens,
+        at: shard.at,
+    });
+    let rejected = tree.rejected().values().map(|file| RejectedFile {
+        name: file.name.clone(),
+        digest: file.digest,
+        bytes: file.bytes,
+        reason: file.reason.clone(),
+        at: file.at,
+    });
+    let duplicates = tree
+        .duplicates()
+        .iter()
+        .map(|(name, duplicate)| DuplicateFile { name: name.clone(), digest: duplicate.digest });
+    Shards {
+        waiting,
+        accepted: accepted.collect(),
+        rejected: rejected.collect(),
+        duplicates: duplicates.collect(),
+    }
+}
+
+/// All jobs.
+pub(super) fn jobs(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Vec<JobDetail> {
+    let attempt = |job: JobNumber, attempt: &Attempt| {
+        let live = progress.get(&job).filter(|live| live.attempt == attempt.start.attempt);
+        let first_step = attempt.start.first_step();
+        let ended = attempt.end.as_ref();
+        AttemptDetail {
+            attempt: attempt.start.attempt,
+            slot: attempt.start.slot.clone(),
+            first_step,
+            reached: ended.map_or_else(|| live.map_or(first_step, |live| live.step), |end| end.reached),
+            started_at: attempt.started_at,
+            ended_at: ended.map(|end| end.at),
+            outcome: ended.map(|end| end.outcome.clone()),
+        }
+    };
+    tree.jobs()
+        .iter()
+        .filter_map(|(number, job)| {
+            let start = &job.attempts.last()?.start;
+            Some(JobDetail {
+                job: *number,
+                path: start.path,
+                segment: start.segment,
+                version: start.version,
+                from: start.from,
+                to: start.to,
+                attempts: job.attempts.iter().map(|one| attempt(*number, one)).collect(),
+            })
+        })
+        .collect()
+}
+
+/// A request to cut.
+pub(super) fn cut(tree: &Tree, number: CutNumber) -> Option<CutAnswer> {
+    tree.cuts().get(&number).map(|cut| CutAnswer {
+        cut: number,
+        name: cut.name.clone(),
+        waits_for: tree.cut_files(number).map(str::to_owned).collect(),
+        outcome: cut.outcome.clone(),
+    })
+}

@@ -1,0 +1,287 @@
+//! States for tests, made of the same transitions that a daemon commits.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use artifacts::Digest;
+use paradigm::{Paradigm, SegmentKind};
+
+use super::types::WaitingFile;
+use super::{Backend, Live, Progress};
+use crate::config::{Config, DEFAULT_MODEL, Given, SlotConfig};
+use crate::ledger::path::{CheckpointKey, Path, Step, Trajectory, Version};
+use crate::ledger::transition::{
+    CutNumber, CutReason, CutSource, Evaluation, FileFacts, Increment, IncrementPlan, JobNumber, JobStart,
+    Millis, Outcome, Release, ShardTokens, Transition,
+};
+use crate::ledger::{Clock, Ledger};
+
+/// A clock that goes on by a second whenever it is asked to.
+#[derive(Default)]
+pub struct Ticks(AtomicU64);
+
+impl Clock for Ticks {
+    fn now(&self) -> Millis {
+        // The 1st of October 2026.
+        1_790_812_800_000 + self.0.load(Ordering::Relaxed) * 1000
+    }
+}
+
+/// What the neighbours would say.
+#[derive(Default)]
+pub struct FakeLive {
+    pub ledger: Mutex<Option<Ledger>>,
+    pub waiting: Mutex<Vec<WaitingFile>>,
+    pub progress: Mutex<BTreeMap<JobNumber, Progress>>,
+}
+
+impl Live for FakeLive {
+    fn request_cut(&self, name: Option<String>) -> Result<CutNumber, String> {
+        let waits_for = self.waiting.lock().unwrap().iter().map(|file| file.name.clone()).collect();
+        let ledger = self.ledger.lock().unwrap().clone().ok_or("the folder is gone")?;
+        let requested = Transition::CutRequested { name, source: CutSource::Command, waits_for };
+        ledger.commit(requested).map(|record| record.position).map_err(|error| error.to_string())
+    }
+
+    fn waiting(&self) -> Vec<WaitingFile> {
+        self.waiting.lock().unwrap().clone()
+    }
+
+    fn progress(&self) -> BTreeMap<JobNumber, Progress> {
+        self.progress.lock().unwrap().clone()
+    }
+
+    fn refresh(&self) {}
+}
+
+/// A state that a test makes.
+pub struct World {
+    pub ledger: Ledger,
+    pub live: Arc<FakeLive>,
+    pub clock: Arc<Ticks>,
+    jobs: u64,
+    alpha: f64,
+}
+
+impl World {
+    pub fn new(paradigms: &[Paradigm]) -> Self {
+        let clock = Arc::new(Ticks::default());
+        let ledger = Ledger::in_memory(clock.clone());
+        let live = Arc::new(FakeLive::default());
+        *live.ledger.lock().unwrap() = Some(ledger.clone());
+        let mut config: Config = toml::from_str("[model]\nconfig = \"model/config.json\"").unwrap();
+        config.paradigm = crate::config::Paradigms::Several(paradigms.to_vec());
+        let given = Given {
+            model: serde_json::from_str(DEFAULT_MODEL).unwrap(),
+            vocabulary: 8192,
+            positions: None,
+            weights: None,
+            tokenizer: Some(Digest::of(b"tokenizer")),
+            largest_token: None,
+            knows_end_of_text: None,
+        };
+        let world = Self { ledger, live, clock, jobs: 0, alpha: 0.6 };
+        world.commit(Transition::Initialized(Box::new(config.fixed(&given))));
+        world
+    }
+
+    pub fn commit(&self, transition: Transition) -> u64 {
+        self.clock.0.fetch_add(1, Ordering::Relaxed);
+        self.ledger.commit(transition).unwrap().position
+    }
+
+    pub fn backend(&self) -> Backend {
+        Backend {
+            ledger: self.ledger.clone(),
+            live: self.live.clone(),
+            clock: self.clock.clone(),
+            state: PathBuf::from("/nowhere"),
+            slots: vec![SlotConfig { name: "cpu".to_owned(), devices: vec!["cpu".to_owned()] }],
+        }
+    }
+
+    pub fn accept(&self, name: &str, bytes: u64) {
+        let tokens =
+            ShardTokens { stream: bytes / 4, held_out: bytes / 400, held_out_blocks: 3, documents: 2 };
+        self.commit(Transition::ShardAccepted {
+            digest: Digest::of(name.as_bytes()),
+            name: name.to_owned(),
+            file: FileFacts { bytes, inode: 7, mtime: 9 },
+            tokens: Some(tokens),
+        });
+    }
+
+    /// Closes an increment.
+    pub fn cut(&self, steps: Step, name: &str) {
+        let (end, number, paradigms) = self
+            .ledger
+            .read(|tree| (tree.end(), tree.increments().len() as u32 + 1, tree.paradigms().to_vec()));
+        let cut = paradigm::Increment::cut(number, end, steps, self.alpha).unwrap();
+        let plan = |paradigm: Paradigm| {
+            let (alpha, branch_point) = match paradigm {
+                Paradigm::PathSwitching => (Some(cut.alpha), cut.branch_point),
+                Paradigm::FromScratch => (None, 0),
+                Paradigm::Continual => (None, cut.start()),
+            };
+            IncrementPlan {
+                alpha,
+                branch_point,
+                decay_steps: cut.end - branch_point,
+                decay: paradigm::Decay::Cosine,
+                hold: 0.0,
+                peak: 3e-4,
+                min: 3e-5,
+                warmup_steps: 0,
+                rewarmup_steps: 0,
+            }
+        };
+        self.commit(Transition::IncrementCut(Box::new(Increment {
+            version: number,
+            name: name.to_owned(),
+            reason: CutReason::Tokens,
+            steps,
+            end: cut.end,
+            shards: 1,
+            plans: paradigms.into_iter().map(|paradigm| (paradigm, plan(paradigm))).collect(),
+        })));
+    }
+
+    pub fn main(&self) -> Path {
+        self.ledger.read(|tree| tree.main_path())
+    }
+
+    pub fn path(&self, paradigm: Paradigm, version: Version) -> Path {
+        self.ledger.read(|tree| tree.version_path(paradigm, version))
+    }
+
+    /// Starts a job from the last checkpoint of its path, or from one that is named.
+    pub fn start(
+        &mut self,
+        path: Path,
+        version: Option<Version>,
+        to: Step,
+        start: Option<CheckpointKey>,
+    ) -> u64 {
+        self.jobs += 1;
+        self.attempt(self.jobs, 1, path, version, to, start);
+        self.jobs
+    }
+
+    pub fn attempt(
+        &self,
+        job: JobNumber,
+        attempt: u32,
+        path: Path,
+        version: Option<Version>,
+        to: Step,
+        start: Option<CheckpointKey>,
+    ) {
+        let start = start.or_else(|| self.ledger.read(|tree| tree.checkpoint_before(path, to)));
+        let segment = match (path.trajectory, path.paradigm) {
+            (Trajectory::Main, _) => SegmentKind::Main,
+            (_, Paradigm::PathSwitching) => SegmentKind::Branch,
+            (Trajectory::Version(1), _) | (_, Paradigm::FromScratch) => SegmentKind::Scratch,
+            _ => SegmentKind::Continual,
+        };
+        self.commit(Transition::JobStarted(Box::new(JobStart {
+            job,
+            attempt,
+            path,
+            segment,
+            version,
+            from: start.map_or(0, |key| key.step),
+            to,
+            start,
+            slot: "cpu".to_owned(),
+            devices: vec!["cpu".to_owned()],
+            ranks: 1,
+            micro_batch: 4,
+        })));
+    }
+
+    pub fn save(&self, path: Path, step: Step) -> CheckpointKey {
+        let checkpoint = CheckpointKey { path, step };
+        let digest = Digest::of(checkpoint.to_string().as_bytes());
+        self.commit(Transition::CheckpointSaved {
+            checkpoint,
+            digest,
+            bytes: 48_000_000,
+            job: Some(self.jobs),
+        });
+        checkpoint
+    }
+
+    pub fn end(&self, job: JobNumber, attempt: u32, outcome: Outcome, reached: Step) {
+        self.commit(Transition::JobEnded { job, attempt, outcome, reached, retry_at: None });
+    }
+
+    /// Trains a path to a step in one job, with checkpoints on the grid.
+    pub fn train(
+        &mut self,
+        path: Path,
+        version: Option<Version>,
+        to: Step,
+        start: Option<CheckpointKey>,
+        grid: Step,
+    ) {
+        let job = self.start(path, version, to, start);
+        let from = self.ledger.read(|tree| tree.attempt(job).map_or(0, |attempt| attempt.start.first_step()));
+        for step in (from + 1..to).filter(|step| step % grid == 0) {
+            self.save(path, step);
+        }
+        self.save(path, to);
+        self.end(job, 1, Outcome::Finished, to);
+    }
+
+    /// Trains and publishes a version, whatever it takes.
+    pub fn make(&mut self, paradigm: Paradigm, version: Version) {
+        let increment = self.ledger.read(|tree| tree.increment(version).cloned()).unwrap();
+        let path = self.path(paradigm, version);
+        let point = increment.plans[&paradigm].branch_point;
+        let begins = match paradigm {
+            Paradigm::FromScratch => None,
+            Paradigm::Continual if version == 1 => None,
+            Paradigm::Continual => {
+                Some(CheckpointKey { path: self.path(paradigm, version - 1), step: point })
+            }
+            Paradigm::PathSwitching => {
+                let branch_point = CheckpointKey { path: self.main(), step: point };
+                if point > 0 && self.ledger.read(|tree| tree.checkpoint(&branch_point).is_none()) {
+                    self.train(self.main(), Some(version), point, None, 2000);
+                }
+                (point > 0).then_some(branch_point)
+            }
+        };
+        self.train(path, Some(version), increment.end, begins, Step::MAX);
+        for seen in 1..=version {
+            let loss = 3.0 - 0.1 * f64::from(version) + 0.05 * f64::from(seen);
+            let evaluation = Evaluation {
+                increment: seen,
+                loss,
+                perplexity: loss.exp(),
+                bits_per_byte: None,
+                tokens: 4096,
+            };
+            self.commit(Transition::Evaluated { path, step: increment.end, evaluation });
+        }
+        self.release(paradigm, version);
+    }
+
+    pub fn release(&self, paradigm: Paradigm, version: Version) {
+        let end = self.ledger.read(|tree| tree.increment(version).unwrap().end);
+        let folder = match paradigm {
+            Paradigm::PathSwitching => format!("releases/v{version}"),
+            other => format!("releases/{other}/v{version}"),
+        };
+        self.commit(Transition::Released(Box::new(Release {
+            paradigm,
+            version,
+            checkpoint: CheckpointKey { path: self.path(paradigm, version), step: end },
+            folder,
+            files: BTreeMap::new(),
+            latest: true,
+        })));
+    }
+}

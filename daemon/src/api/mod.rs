@@ -1,0 +1,83 @@
+//! The control API: HTTP and JSON on a unix socket.
+//!
+//! Readers get the version tree as it stands; whoever asks for something has it journalled, or is told in a sentence why
+//! not. What is no fact of the journal, such as how far a running trainer is, comes from the neighbours through [`Live`].
+
+mod answers;
+pub mod counters;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod routes;
+mod server;
+mod stream;
+#[cfg(test)]
+mod tests;
+pub mod types;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::SlotConfig;
+use crate::ledger::path::Step;
+use crate::ledger::transition::{CutNumber, JobNumber, Millis};
+use crate::ledger::tree::Tree;
+use crate::ledger::{Clock, Ledger};
+use types::WaitingFile;
+
+pub use server::{Socket, SocketError, serve};
+
+/// How far a running attempt is, out of its own events.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Progress {
+    /// The attempt.
+    pub attempt: u32,
+    /// Updates done: one past the last step that it reported, or where it started.
+    pub step: Step,
+    /// Steps that this attempt has done.
+    pub steps_done: u64,
+    /// Loss of the last step, in nats a token.
+    pub loss: Option<f64>,
+    /// Rate of the last step.
+    pub learning_rate: Option<f64>,
+    /// Tokens a second in the last step.
+    pub tokens_per_second: Option<f64>,
+    /// When its first event was said.
+    pub first_event_at: Option<Millis>,
+    /// When its last event was said.
+    pub last_event_at: Option<Millis>,
+}
+
+/// What the inbox and the jobs know beside the journal. All of it may block for some milliseconds.
+pub trait Live: Send + Sync {
+    /// Looks at the watched folder, and has a request to cut journalled with the files that are there.
+    ///
+    /// # Errors
+    /// Why not, as a sentence.
+    fn request_cut(&self, name: Option<String>) -> Result<CutNumber, String>;
+    /// Files that are not taken yet.
+    fn waiting(&self) -> Vec<WaitingFile>;
+    /// How far the running attempts are.
+    fn progress(&self) -> BTreeMap<JobNumber, Progress>;
+    /// Reads what the trainers have said up to now.
+    fn refresh(&self);
+}
+
+/// What the API answers from.
+pub struct Backend {
+    /// The journal and the tree.
+    pub ledger: Ledger,
+    /// What is not in them.
+    pub live: Arc<dyn Live>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The state folder.
+    pub state: PathBuf,
+    /// Where jobs run.
+    pub slots: Vec<SlotConfig>,
+}
+
+/// Whether this is the progress of the attempt that runs: between two looks it may have ended, and another begun.
+fn is_current(tree: &Tree, job: JobNumber, progress: &Progress) -> bool {
+    tree.attempt(job).is_some_and(|last| last.end.is_none() && last.start.attempt == progress.attempt)
+}

@@ -1,0 +1,480 @@
+//! The routes: each reads the tree, or commits what was asked.
+//!
+//! Everything that may block runs on a thread for blocking work, so that a slow disk holds up one request and not the
+//! socket.
+
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use paradigm::Paradigm;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::types::{
+    CutAnswer, CutAsked, Disk, PauseAnswer, Refusal, RetryAnswer, RetryAsked, ShardCounts, Status, TreeView,
+};
+use super::{Backend, answers, stream};
+use crate::ledger::LedgerError;
+use crate::ledger::transition::{CutNumber, JobNumber, Transition};
+use crate::ledger::tree::{Cut, CutOutcome, Tree, VersionState};
+
+/// Longest body of a request, in bytes.
+const LONGEST_BODY: usize = 64 << 10;
+/// A request is answered within this time, or refused; what streams only has to begin.
+const LONGEST_ANSWER: Duration = Duration::from_secs(60);
+/// Longest wait that a request may ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Records that one answer holds at most.
+const MOST_RECORDS: usize = 1000;
+/// Longest name of a version, in bytes.
+const LONGEST_NAME: usize = 64;
+
+/// What every route has.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub backend: Arc<Backend>,
+    pub shutdown: watch::Receiver<bool>,
+}
+
+/// All routes.
+pub(super) fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/tree", get(tree))
+        .route("/v1/versions", get(versions))
+        .route("/v1/shards", get(shards))
+        .route("/v1/jobs", get(jobs))
+        .route("/v1/jobs/{job}/log", get(log))
+        .route("/v1/events", get(events))
+        .route("/v1/cuts/{cut}", get(cut_outcome))
+        .route("/v1/cut", post(cut))
+        .route("/v1/pause", post(pause))
+        .route("/v1/resume", post(resume))
+        .route("/v1/retry", post(retry))
+        .fallback(|request: Request| async move { Refused::no_route(&request) })
+        .method_not_allowed_fallback(|request: Request| async move { Refused::no_method(&request) })
+        .layer(DefaultBodyLimit::max(LONGEST_BODY))
+        .layer(middleware::from_fn(in_time))
+        .with_state(shared)
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(LONGEST_ANSWER, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let error = "the daemon did not answer in time".to_owned();
+            Refused::new(StatusCode::GATEWAY_TIMEOUT, "timeout", error).into_response()
+        }
+    }
+}
+
+/// A request that is not met.
+#[derive(Debug)]
+pub(super) struct Refused {
+    status: StatusCode,
+    refusal: Refusal,
+}
+
+impl Refused {
+    pub(super) fn new(status: StatusCode, code: &str, error: impl Into<String>) -> Self {
+        let refusal = Refusal { error: error.into(), cause: None, hint: None, code: code.to_owned() };
+        Self { status, refusal }
+    }
+
+    fn because(mut self, cause: impl Into<String>) -> Self {
+        self.refusal.cause = Some(cause.into());
+        self
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.refusal.hint = Some(hint.into());
+        self
+    }
+
+    fn no_route(request: &Request) -> Self {
+        let error = format!("there is nothing at {}", request.uri().path());
+        Self::new(StatusCode::NOT_FOUND, "not-found", error)
+    }
+
+    fn no_method(request: &Request) -> Self {
+        let error = format!("{} is not possible at {}", request.method(), request.uri().path());
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", error)
+    }
+
+    fn bad(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", error)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.status, axum::Json(self.refusal)).into_response()
+    }
+}
+
+impl From<LedgerError> for Refused {
+    fn from(error: LedgerError) -> Self {
+        let (status, code) = match &error {
+            LedgerError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+            error if error.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "disk-full"),
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "ledger"),
+        };
+        Self::new(status, code, "the journal did not take it").because(error.to_string())
+    }
+}
+
+impl From<QueryRejection> for Refused {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad("the query is not understood").because(rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Refused {
+    fn from(rejection: PathRejection) -> Self {
+        Self::bad("a number was expected in the path").because(rejection.body_text())
+    }
+}
+
+type Answer<T> = Result<axum::Json<T>, Refused>;
+
+/// Runs what may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    backend: &Arc<Backend>,
+    work: impl FnOnce(&Backend) -> T + Send + 'static,
+) -> Result<T, Refused> {
+    let backend = backend.clone();
+    tokio::task::spawn_blocking(move || work(&backend)).await.map_err(|error| {
+        let refused =
+            Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request failed inside");
+        refused.because(error.to_string())
+    })
+}
+
+async fn reading<T: Serialize + Send + 'static>(
+    shared: &Shared,
+    work: impl FnOnce(&Backend) -> T + Send + 'static,
+) -> Answer<T> {
+    blocking(&shared.backend, work).await.map(axum::Json)
+}
+
+/// A body of JSON; none at all means the default.
+fn body<T: DeserializeOwned + Default>(bytes: Result<Bytes, BytesRejection>) -> Result<T, Refused> {
+    let bytes = bytes.map_err(|rejection| {
+        let status = rejection.status();
+        Refused::new(status, "bad-request", "the body cannot be read").because(rejection.body_text())
+    })?;
+    if bytes.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Refused::bad("the body is not understood").because(error.to_string()))
+}
+
+async fn status(State(shared): State<Shared>) -> Answer<Status> {
+    reading(&shared, status_of).await
+}
+
+fn status_of(backend: &Backend) -> Status {
+    backend.live.refresh();
+    // The progress first: what ends between the two looks is then counted by the tree, and by the tree alone.
+    let progress = backend.live.progress();
+    let waiting = backend.live.waiting().len() as u64;
+    let now = backend.clock.now();
+    let (mut status, releases) = backend.ledger.read(|tree| {
+        let jobs = answers::running(tree, &progress, now);
+        let (doing, until) = answers::doing(tree, &jobs, waiting, now);
+        let status = Status {
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            state: backend.state.display().to_string(),
+            position: tree.position(),
+            at: now,
+            doing,
+            until,
+            paused: tree.run().paused,
+            paradigms: answers::paradigms(tree, &progress),
+            jobs,
+            shards: ShardCounts {
+                waiting,
+                accepted: tree.shards().len() as u64,
+                rejected: tree.rejected().len() as u64,
+            },
+            slots: answers::slots(tree, &backend.slots),
+            disk: Disk { free: None, checkpoints: checkpoint_bytes(tree), releases: 0 },
+            waiting_cut: answers::waiting_cut(tree),
+        };
+        (status, release_files(tree))
+    });
+    status.disk.free = free_bytes(&backend.state);
+    status.disk.releases = releases.iter().map(|file| file_bytes(&backend.state.join(file))).sum();
+    status
+}
+
+fn checkpoint_bytes(tree: &Tree) -> u64 {
+    let usable = tree.checkpoints().values().filter(|checkpoint| checkpoint.set_aside.is_none());
+    usable.map(|checkpoint| checkpoint.bytes).sum()
+}
+
+fn release_files(tree: &Tree) -> Vec<PathBuf> {
+    let releases = tree.releases().values().map(|published| &published.release);
+    releases
+        .flat_map(|release| release.files.keys().map(|file| FilePath::new(&release.folder).join(file)))
+        .collect()
+}
+
+fn file_bytes(path: &FilePath) -> u64 {
+    path.symlink_metadata().map_or(0, |metadata| metadata.len())
+}
+
+fn free_bytes(folder: &FilePath) -> Option<u64> {
+    let system = rustix::fs::statvfs(folder).ok()?;
+    Some(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+async fn tree(State(shared): State<Shared>) -> Answer<TreeView> {
+    let view = |backend: &Backend| {
+        let tree = backend.ledger.read(Tree::clone);
+        TreeView { position: tree.position(), digest: tree.digest(), paradigms: answers::branches(&tree) }
+    };
+    reading(&shared, view).await
+}
+
+async fn versions(State(shared): State<Shared>) -> Answer<Vec<super::types::VersionDetail>> {
+    reading(&shared, |backend| backend.ledger.read(answers::versions)).await
+}
+
+async fn shards(State(shared): State<Shared>) -> Answer<super::types::Shards> {
+    let files = |backend: &Backend| {
+        let waiting = backend.live.waiting();
+        backend.ledger.read(|tree| answers::shards(tree, waiting))
+    };
+    reading(&shared, files).await
+}
+
+async fn jobs(State(shared): State<Shared>) -> Answer<Vec<super::types::JobDetail>> {
+    let all = |backend: &Backend| {
+        backend.live.refresh();
+        let progress = backend.live.progress();
+        backend.ledger.read(|tree| answers::jobs(tree, &progress))
+    };
+    reading(&shared, all).await
+}
+
+/// `?follow`, `?follow=true`, `?follow=1`.
+fn is_set(flag: &Option<String>) -> bool {
+    flag.as_ref().is_some_and(|value| !matches!(value.as_str(), "0" | "false"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogAsked {
+    attempt: Option<u32>,
+    follow: Option<String>,
+}
+
+async fn log(
+    State(shared): State<Shared>,
+    job: Result<Path<JobNumber>, PathRejection>,
+    asked: Result<Query<LogAsked>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let (Path(job), Query(asked)) = (job?, asked?);
+    let last = shared.backend.ledger.read(|tree| tree.attempt(job).map(|last| last.start.attempt));
+    let no_such = |what: String| Refused::new(StatusCode::NOT_FOUND, "not-found", what);
+    let last =
+        last.ok_or_else(|| no_such(format!("there is no job {job}")).hint("`lrpathctl jobs` lists them"))?;
+    let attempt = asked.attempt.unwrap_or(last);
+    if !(1..=last).contains(&attempt) {
+        return Err(no_such(format!("job {job} has no attempt {attempt}")));
+    }
+    let body = stream::log(shared, job, attempt, is_set(&asked.follow));
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsAsked {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+    follow: Option<String>,
+}
+
+async fn events(
+    State(shared): State<Shared>,
+    asked: Result<Query<EventsAsked>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(asked) = asked?;
+    let lines = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    if is_set(&asked.follow) {
+        return Ok((lines, stream::events(shared, asked.after)).into_response());
+    }
+    let limit = asked.limit.unwrap_or(MOST_RECORDS).min(MOST_RECORDS);
+    let records =
+        blocking(&shared.backend, move |backend| backend.ledger.records(asked.after, limit)).await??;
+    Ok((lines, Body::from(stream::lines(&records))).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WaitAsked {
+    /// Seconds to wait for a decision.
+    #[serde(default)]
+    wait: u64,
+}
+
+async fn cut_outcome(
+    State(mut shared): State<Shared>,
+    cut: Result<Path<CutNumber>, PathRejection>,
+    asked: Result<Query<WaitAsked>, QueryRejection>,
+) -> Answer<CutAnswer> {
+    let (Path(cut), Query(asked)) = (cut?, asked?);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(asked.wait).min(LONGEST_WAIT);
+    let mut position = shared.backend.ledger.watch();
+    loop {
+        position.borrow_and_update();
+        let answer = shared.backend.ledger.read(|tree| answers::cut(tree, cut));
+        let Some(answer) = answer else {
+            return Err(Refused::new(StatusCode::NOT_FOUND, "not-found", format!("there is no cut {cut}")));
+        };
+        if answer.outcome != CutOutcome::Waiting || *shared.shutdown.borrow() {
+            return Ok(axum::Json(answer));
+        }
+        tokio::select! {
+            changed = position.changed() => if changed.is_err() { return Ok(axum::Json(answer)) },
+            _ = shared.shutdown.changed() => {}
+            () = tokio::time::sleep_until(deadline) => return Ok(axum::Json(answer)),
+        }
+    }
+}
+
+async fn cut(State(shared): State<Shared>, bytes: Result<Bytes, BytesRejection>) -> Answer<CutAnswer> {
+    let asked: CutAsked = body(bytes)?;
+    if let Some(name) = &asked.name {
+        check_name(name)?;
+        shared.backend.ledger.read(|tree| check_is_new(tree, name))?;
+    }
+    let request = move |backend: &Backend| {
+        let number = backend.live.request_cut(asked.name)?;
+        backend
+            .ledger
+            .read(|tree| answers::cut(tree, number))
+            .ok_or_else(|| format!("cut {number} is not journalled"))
+    };
+    let asked = blocking(&shared.backend, request).await?;
+    asked
+        .map(axum::Json)
+        .map_err(|reason| Refused::new(StatusCode::CONFLICT, "refused", "no cut").because(reason))
+}
+
+/// A name is also the name of a marker file.
+fn check_name(name: &str) -> Result<(), Refused> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if name.len() > LONGEST_NAME || !begins_well || !name.chars().all(is_word) {
+        let hint = format!(
+            "take up to {LONGEST_NAME} letters, digits, `-`, `_` and `.`, beginning with a letter or a digit"
+        );
+        return Err(Refused::bad(format!("`{name}` is no name of a version")).hint(hint));
+    }
+    Ok(())
+}
+
+fn check_is_new(tree: &Tree, name: &str) -> Result<(), Refused> {
+    let taken = |by: String| {
+        Refused::new(StatusCode::CONFLICT, "name-taken", format!("the name {name} belongs to {by}"))
+            .hint("take another")
+    };
+    if let Some(used) = tree.increments().iter().find(|increment| increment.name == name) {
+        return Err(taken(format!("version {}", used.version)));
+    }
+    let is_waiting = |cut: &&Cut| cut.outcome == CutOutcome::Waiting;
+    if tree.cuts().values().filter(is_waiting).any(|cut| cut.name.as_deref() == Some(name)) {
+        return Err(taken("a cut that is not decided yet".to_owned()));
+    }
+    // An unnamed version is called by its number: that name is for no other version.
+    let next = tree.increments().len() + tree.cuts().values().filter(is_waiting).count() + 1;
+    let number = name.strip_prefix('v').filter(|rest| rest.chars().all(|c| c.is_ascii_digit()));
+    match number {
+        Some(number) if number != next.to_string() => Err(taken(format!("version {number}"))),
+        _ => Ok(()),
+    }
+}
+
+async fn pause(State(shared): State<Shared>) -> Answer<PauseAnswer> {
+    set_paused(&shared, true).await
+}
+
+async fn resume(State(shared): State<Shared>) -> Answer<PauseAnswer> {
+    set_paused(&shared, false).await
+}
+
+async fn set_paused(shared: &Shared, paused: bool) -> Answer<PauseAnswer> {
+    let commit = move |backend: &Backend| {
+        backend.ledger.commit_with(|tree| {
+            let changed = tree.run().paused != paused;
+            let transition = if paused { Transition::Paused } else { Transition::Resumed };
+            (changed.then_some(transition).into_iter().collect(), changed)
+        })
+    };
+    let (_, changed) = blocking(&shared.backend, commit).await??;
+    Ok(axum::Json(PauseAnswer { paused, changed }))
+}
+
+async fn retry(State(shared): State<Shared>, bytes: Result<Bytes, BytesRejection>) -> Answer<RetryAnswer> {
+    let asked: RetryAsked = body(bytes)?;
+    let commit = move |backend: &Backend| {
+        backend.ledger.commit_with(|tree| {
+            let failed = failed_path(tree, &asked);
+            let transition = failed.as_ref().ok().map(|path| Transition::PathRetried { path: *path });
+            (transition.into_iter().collect(), failed)
+        })
+    };
+    let (_, path) = blocking(&shared.backend, commit).await??;
+    Ok(axum::Json(RetryAnswer { path: path? }))
+}
+
+/// The path that a version, or the main path, waits for.
+fn failed_path(tree: &Tree, asked: &RetryAsked) -> Result<crate::ledger::path::Path, Refused> {
+    let paradigm = asked.paradigm.or(tree.paradigms().first().copied()).unwrap_or_default();
+    let has_failed =
+        |path: &crate::ledger::path::Path| tree.path(path).is_some_and(|state| state.failed.is_some());
+    let refused = |error: String| Refused::new(StatusCode::CONFLICT, "not-failed", error);
+    if !tree.paradigms().contains(&paradigm) {
+        return Err(refused(format!("this run has no {paradigm}")));
+    }
+    let main = tree.main_path();
+    let Some(version) = asked.version else {
+        if paradigm != Paradigm::PathSwitching {
+            return Err(refused(format!("{paradigm} has no main path")).hint("name a version"));
+        }
+        return if has_failed(&main) {
+            Ok(main)
+        } else {
+            Err(refused("the main path has not failed".to_owned()))
+        };
+    };
+    if tree.increment(version).is_none() {
+        let error = format!("there is no version {version}");
+        return Err(
+            Refused::new(StatusCode::NOT_FOUND, "not-found", error).hint("`lrpathctl versions` lists them")
+        );
+    }
+    let own = tree.version_path(paradigm, version);
+    if has_failed(&own) {
+        return Ok(own);
+    }
+    let state = tree.version_state(paradigm, version);
+    if state == VersionState::Failed && has_failed(&main) {
+        return Ok(main);
+    }
+    Err(refused(format!("version {version} of {paradigm} has not failed: it is {state}")))
+}

@@ -1,0 +1,176 @@
+//! The socket, and who may come in.
+//!
+//! A socket file that is left from a daemon that died is removed only when nobody answers on it. The new one is made
+//! under another name and renamed, so that it is never there with another mode than it should have.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+
+use super::Backend;
+use super::routes::{Shared, router};
+
+/// Who may connect: the owner and the group.
+const MODE: u32 = 0o660;
+/// Longest path of a unix socket, in bytes, without the zero at its end.
+const LONGEST_PATH: usize = 107;
+/// What the socket's name ends with before it has its mode.
+const UNFINISHED: &str = "~";
+/// Connections at a time.
+const MOST_CONNECTIONS: usize = 128;
+/// A request must have sent its head within this time.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Headers of a request.
+const MOST_HEADERS: usize = 32;
+/// Bytes of a request's head.
+const LONGEST_HEAD: usize = 16 << 10;
+/// Time for the last answers when the daemon stops.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// Pause after the system would give no connection, as when file descriptors run out.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Somebody answers on it.
+    #[error(
+        "the socket `{}` is in use: another daemon answers on it. Stop that one, or set `control.socket` to another path",
+        .0.display()
+    )]
+    InUse(PathBuf),
+    /// Something else has its name.
+    #[error("`{}` is in the way of the control socket and is no socket: remove it, or set `control.socket`", .0.display())]
+    InTheWay(PathBuf),
+    /// The path is too long for a socket.
+    #[error(
+        "the control socket's path `{}` has more than {LONGEST_PATH} bytes, which the system does not allow: set \
+         `control.socket` to a shorter one",
+        .0.display()
+    )]
+    TooLong(PathBuf),
+    /// The system would not.
+    #[error("cannot listen on `{}`: {cause}", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// The control socket, listening. It is removed with this value.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Listens. Inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Another daemon listens there, something else is in the way, the system would not.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let unfinished = PathBuf::from(format!("{}{UNFINISHED}", path.display()));
+        if unfinished.as_os_str().len() > LONGEST_PATH {
+            return Err(SocketError::TooLong(path.to_owned()));
+        }
+        let fail = |cause| SocketError::Io { path: path.to_owned(), cause };
+        make_room(path)?;
+        make_room(&unfinished)?;
+        let listener = UnixListener::bind(&unfinished).map_err(fail)?;
+        std::fs::set_permissions(&unfinished, std::fs::Permissions::from_mode(MODE)).map_err(fail)?;
+        std::fs::rename(&unfinished, path).map_err(fail)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // A socket that stays behind is removed by the next daemon.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Removes a socket on which nobody answers.
+fn make_room(path: &Path) -> Result<(), SocketError> {
+    let fail = |cause| SocketError::Io { path: path.to_owned(), cause };
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(fail(error)),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(SocketError::InTheWay(path.to_owned()));
+        }
+        Ok(_) => {}
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(fail)
+        }
+        Ok(_) => Err(SocketError::InUse(path.to_owned())),
+        Err(error) => Err(fail(error)),
+    }
+}
+
+/// Answers on the socket until shutdown, and then for a moment more to those who are being answered.
+pub async fn serve(socket: Socket, backend: Arc<Backend>, mut shutdown: watch::Receiver<bool>) {
+    let router = router(Shared { backend, shutdown: shutdown.clone() });
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    while !*shutdown.borrow() {
+        let accepted = tokio::select! {
+            accepted = accept(&socket.listener, &room) => accepted,
+            changed = shutdown.changed() => if changed.is_err() { break } else { continue },
+        };
+        match accepted {
+            Ok((stream, permit)) => {
+                let (router, shutdown) = (router.clone(), shutdown.clone());
+                tokio::spawn(async move {
+                    answer(stream, router, shutdown).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no connection on the control socket");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    drop(socket);
+    // All permits are back when all connections are closed.
+    let all = u32::try_from(MOST_CONNECTIONS).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(LAST_ANSWERS, room.acquire_many(all)).await;
+}
+
+async fn accept(
+    listener: &UnixListener,
+    room: &Arc<Semaphore>,
+) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+async fn answer(stream: UnixStream, router: axum::Router, mut shutdown: watch::Receiver<bool>) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_headers(MOST_HEADERS)
+        .max_buf_size(LONGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    // A client that goes away, or talks no HTTP, is its own affair.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = shutdown.wait_for(|stops| *stops) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
+}

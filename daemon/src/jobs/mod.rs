@@ -1,0 +1,220 @@
+//! From `JobStarted` to `JobEnded`.
+//!
+//! The scheduler decides which attempt is to run and writes that into the journal; nothing more is said between the two
+//! rooms, except that a job is to make room ([`JobsHandle::stop`]). This room sees an attempt that has no end and does
+//! what is due: prepares and starts it, follows it, ends it. A restart of the daemon is the same rule with another
+//! beginning (`supervise`). Trainers outlive the daemon; at its end in order it asks them to save first.
+
+mod adopt;
+mod data;
+pub mod executor;
+pub mod follow;
+pub mod local;
+mod log;
+mod outcome;
+mod prepare;
+mod process;
+mod supervise;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use artifacts::storage::Storage;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+
+pub use adopt::CheckpointsError;
+pub use executor::Executor;
+pub use follow::Progress;
+pub use local::Local;
+pub use outcome::Retries;
+pub use prepare::Choices;
+pub use supervise::{JobsError, Settings};
+
+use crate::ledger::transition::{JobNumber, Millis};
+use crate::ledger::tree::Tree;
+use crate::ledger::{Clock, Ledger};
+use supervise::{Look, Supervisor};
+
+/// Time between two looks while attempts run.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Longest time that the end of the daemon waits for trainers, whatever they are given.
+const LONGEST_STOP: Duration = Duration::from_secs(24 * 60 * 60);
+/// Wait after the disk was full.
+const FULL: Duration = Duration::from_secs(1);
+
+impl Settings {
+    /// The settings that a configuration stands for. `weights` is the folder that the run starts from, if it does.
+    pub fn of(
+        config: &crate::config::Settings,
+        state: &Path,
+        weights: Option<PathBuf>,
+        storage: Arc<dyn Storage>,
+    ) -> Self {
+        let trainer = &config.trainer;
+        Self {
+            state: state.to_owned(),
+            storage,
+            choices: Choices {
+                checkpoints_every: Some(config.grid),
+                evaluate_every: config.evaluate_every,
+                evaluate_tokens: config.evaluate_tokens,
+                threads: trainer.threads,
+                weights,
+            },
+            silent: millis(trainer.silent),
+            stop: millis(trainer.stop),
+            retries: Retries {
+                attempts: trainer.attempts,
+                backoff: millis(trainer.backoff),
+                longest: millis(trainer.longest_backoff),
+            },
+        }
+    }
+}
+
+fn millis(time: Duration) -> Millis {
+    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// The actor that runs the jobs.
+pub struct Jobs {
+    supervisor: Arc<Supervisor>,
+    ledger: Ledger,
+    stop: Duration,
+    hints: Arc<Notify>,
+}
+
+/// What other rooms may ask of the running jobs.
+#[derive(Clone)]
+pub struct JobsHandle {
+    supervisor: Arc<Supervisor>,
+    hints: Arc<Notify>,
+}
+
+impl Jobs {
+    /// The actor and its handle. Nothing happens before [`Jobs::run`].
+    pub fn new(
+        settings: Settings,
+        ledger: Ledger,
+        executor: Arc<dyn Executor>,
+        clock: Arc<dyn Clock>,
+    ) -> (Self, JobsHandle) {
+        let stop = Duration::from_millis(settings.stop).min(LONGEST_STOP);
+        let supervisor = Arc::new(Supervisor::new(settings, ledger.clone(), executor, clock));
+        let hints = Arc::new(Notify::new());
+        let handle = JobsHandle { supervisor: supervisor.clone(), hints: hints.clone() };
+        (Self { supervisor, ledger, stop, hints }, handle)
+    }
+
+    /// Runs until `shutdown` says true. Then every trainer is asked to save and stop; one that has not stopped within
+    /// the time for that goes on without a daemon, and the next one finds it again.
+    ///
+    /// # Errors
+    /// The journal or the state's folder cannot be used any more.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) -> Result<(), JobsError> {
+        let mut tree = self.ledger.watch();
+        let mut launches = JoinSet::new();
+        let mut deadline: Option<Instant> = None;
+        patient(&self.supervisor, Supervisor::tidy).await?;
+        loop {
+            if deadline.is_none() && *shutdown.borrow_and_update() {
+                self.supervisor.close();
+                deadline = Some(Instant::now() + self.stop);
+            }
+            tree.borrow_and_update();
+            let Look { launches: new, open } = patient(&self.supervisor, Supervisor::look).await?;
+            for start in new {
+                let supervisor = self.supervisor.clone();
+                launches.spawn_blocking(move || supervisor.launch(&start));
+            }
+            let is_done = open == 0 && launches.is_empty();
+            if deadline.is_some_and(|deadline| is_done || Instant::now() >= deadline) {
+                return Ok(());
+            }
+            tokio::select! {
+                changed = tree.changed() => changed.map_err(|error| JobsError::Task(error.to_string()))?,
+                changed = shutdown.changed(), if deadline.is_none() => {
+                    // Nobody is left who could ask for the end: that is the end.
+                    if changed.is_err() {
+                        self.supervisor.close();
+                        deadline = Some(Instant::now() + self.stop);
+                    }
+                }
+                () = self.hints.notified() => {}
+                Some(launched) = launches.join_next() => settled(launched)?,
+                () = tokio::time::sleep(TICK), if open > 0 => {}
+            }
+        }
+    }
+}
+
+/// Does some work, and once more when the disk was full.
+async fn patient<T: Send + 'static>(
+    supervisor: &Arc<Supervisor>,
+    work: fn(&Supervisor) -> Result<T, JobsError>,
+) -> Result<T, JobsError> {
+    loop {
+        let supervisor = supervisor.clone();
+        match tokio::task::spawn_blocking(move || work(&supervisor)).await {
+            Ok(Err(error)) if error.is_full() => {
+                tracing::error!(%error, "jobs wait for room on the disk");
+                tokio::time::sleep(FULL).await;
+            }
+            Ok(done) => return done,
+            Err(error) => return Err(JobsError::Task(error.to_string())),
+        }
+    }
+}
+
+/// A launch that found the disk full is made again by the next look.
+fn settled(launched: Result<Result<(), JobsError>, JoinError>) -> Result<(), JobsError> {
+    match launched {
+        Ok(Err(error)) if error.is_full() => {
+            tracing::error!(%error, "a job waits for room on the disk");
+            Ok(())
+        }
+        Ok(settled) => settled,
+        Err(error) => Err(JobsError::Task(error.to_string())),
+    }
+}
+
+impl JobsHandle {
+    /// Asks a job to save and stop. Asking twice is asking once; a job that does not run is none to be asked.
+    pub fn stop(&self, job: JobNumber) {
+        self.supervisor.ask_to_stop(job);
+        self.hints.notify_one();
+    }
+
+    /// The jobs that were asked to stop and have not ended.
+    pub fn stopping(&self) -> BTreeSet<JobNumber> {
+        self.supervisor.asked_to_stop()
+    }
+
+    /// Reads what running jobs have said up to now, and gives it. Blocks for the reading of files.
+    pub fn progress(&self) -> BTreeMap<JobNumber, Progress> {
+        self.snapshot(|_, progress| progress.clone())
+    }
+
+    /// A question about the tree together with what running jobs have said up to now, all of one moment: a step that is
+    /// done is in an ended attempt of the tree or in the progress of a running one, never in both or in neither. Blocks
+    /// for the reading of files.
+    pub fn snapshot<T>(&self, question: impl FnOnce(&Tree, &BTreeMap<JobNumber, Progress>) -> T) -> T {
+        self.supervisor.snapshot(question)
+    }
+
+    /// Takes over checkpoints that lie in the state and that the journal does not know; says how many.
+    ///
+    /// # Errors
+    /// The journal or the checkpoints' folder cannot be used.
+    pub fn adopt(&self) -> Result<usize, JobsError> {
+        self.supervisor.adopt()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,361 @@
+//! Writes down what a trainer is told.
+//!
+//! The journal has numbers, the trainer wants results: here the one becomes the other, a learning rate for each step
+//! and the tokens of each sequence. Everything goes into a folder under a temporary name first, so that a folder with
+//! an attempt's name is always whole. Files are written as they are computed: a job of a million sequences takes no
+//! more memory than a small one takes for its largest shard.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use artifacts::Digest;
+use artifacts::job::{self, Block, Checkpoints, Evaluation, HeldOut, Job, Piece, Start};
+use artifacts::storage::{self, Output, Storage};
+use paradigm::schedule::ScheduleError;
+use paradigm::{Paradigm, Schedule, SegmentKind, Settings as Rates};
+
+use super::data::{Data, DataError};
+use super::executor::JOB;
+use crate::ledger::path::{CheckpointKey, Step, Version};
+use crate::ledger::transition::{EndOfText, Fixed, Increment, IncrementPlan, JobStart};
+use crate::ledger::tree::Tree;
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+/// The rates' file, beside `job.json`.
+const LEARNING_RATES: &str = "learning_rates";
+/// The sequences' file, beside `job.json`.
+const SEQUENCES: &str = "sequences";
+/// Sequences whose order is looked up at once.
+const CHUNK: u64 = 1 << 22;
+
+/// Why an attempt could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The run's data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The learning rates.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A file could not be written.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The tree does not know what the attempt needs.
+    #[error("the version tree has no {0}, which the job needs")]
+    Unknown(String),
+    /// The run starts from weights, and the configuration does not say where they lie.
+    #[error("the run starts from given weights, but `model.weights` is not set: set it as it was at `init`")]
+    NoWeights,
+    /// The token between documents has no number.
+    #[error("attention is masked between documents, but their separator is not known: {0}")]
+    EndOfText(#[from] TokenizerError),
+    /// A number is too large for the format.
+    #[error("{what} is {value}, more than a job can hold")]
+    TooLarge {
+        /// Which number.
+        what: &'static str,
+        /// The number.
+        value: u64,
+    },
+}
+
+/// What hangs on the configuration and may differ from attempt to attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choices {
+    /// The grid of checkpoints; none without one.
+    pub checkpoints_every: Option<Step>,
+    /// Steps between evaluations.
+    pub evaluate_every: Option<Step>,
+    /// Held-out tokens of an increment at most.
+    pub evaluate_tokens: u64,
+    /// Threads of a trainer.
+    pub threads: u32,
+    /// Where the weights lie that the run starts from.
+    pub weights: Option<PathBuf>,
+}
+
+/// What the tree knows of an attempt, taken out of it in one moment.
+#[derive(Debug, Clone)]
+pub struct Known {
+    fixed: Fixed,
+    increments: Vec<Increment>,
+    end_of_text: Option<u32>,
+    start_digest: Option<Digest>,
+}
+
+impl Known {
+    /// Looks it up.
+    pub fn of(tree: &Tree, start: &JobStart) -> Result<Self, PrepareError> {
+        let digest_of = |key: CheckpointKey| {
+            let checkpoint = tree.checkpoint(&key);
+            checkpoint
+                .map(|found| found.digest)
+                .ok_or_else(|| PrepareError::Unknown(format!("checkpoint {key}")))
+        };
+        Ok(Self {
+            fixed: tree.fixed().ok_or(DataError::NotMade)?.clone(),
+            increments: tree.increments().to_vec(),
+            end_of_text: tree.run().end_of_text,
+            start_digest: start.start.map(digest_of).transpose()?,
+        })
+    }
+
+    fn increment(&self, version: Option<Version>) -> Result<&Increment, PrepareError> {
+        let found = version.and_then(|version| self.increments.get((version as usize).checked_sub(1)?));
+        found.ok_or_else(|| PrepareError::Unknown(format!("increment {}", version.unwrap_or_default())))
+    }
+}
+
+/// Writes an attempt's folder, durably and whole.
+pub fn write(
+    storage: &dyn Storage,
+    state: &Path,
+    folder: &Path,
+    start: &JobStart,
+    known: &Known,
+    data: &mut Data,
+    choices: &Choices,
+) -> Result<(), PrepareError> {
+    let temporary = storage::temporary_folder(storage, folder)?;
+    let written = Preparation { storage, state, folder: &temporary, start, known, choices }.write(data);
+    let published = written.and_then(|()| Ok(storage::publish_folder(storage, &temporary, folder)?));
+    if published.is_err() {
+        // What stays behind has a temporary name, and is swept at the next start.
+        let _ = storage::remove_tree(storage, &temporary);
+    }
+    published
+}
+
+struct Preparation<'a> {
+    storage: &'a dyn Storage,
+    state: &'a Path,
+    folder: &'a Path,
+    start: &'a JobStart,
+    known: &'a Known,
+    choices: &'a Choices,
+}
+
+impl Preparation<'_> {
+    fn write(&self, data: &mut Data) -> Result<(), PrepareError> {
+        let mut files = TokenFiles::default();
+        self.write_rates()?;
+        self.write_sequences(data, &mut files)?;
+        let increments = self.held_out(data, &mut files)?;
+        let job = self.job(files.paths, increments)?;
+        let mut output = Output::create(self.storage, &self.folder.join(JOB))?;
+        let written = serde_json::to_writer_pretty(&mut output, &job).map_err(std::io::Error::from);
+        written.map_err(|cause| output.failure(cause))?;
+        output.write(b"\n")?;
+        output.finish()?;
+        Ok(())
+    }
+
+    fn job(&self, token_files: Vec<PathBuf>, increments: Vec<HeldOut>) -> Result<Job, PrepareError> {
+        let Self { start, choices, .. } = self;
+        let fixed = &self.known.fixed;
+        Ok(Job {
+            format: job::FORMAT,
+            job: start.job,
+            attempt: start.attempt,
+            path: start.path.to_string(),
+            model: self.state.join("model").join("config.json"),
+            start: self.beginning()?,
+            from: start.from,
+            to: start.to,
+            sequence_length: fixed.sequence_length,
+            sequences_per_step: fixed.sequences_per_step,
+            micro_batch: start.micro_batch,
+            mask_documents_at: self.mask_documents_at()?,
+            precision: fixed.precision,
+            learning_rates: PathBuf::from(LEARNING_RATES),
+            sequences: PathBuf::from(SEQUENCES),
+            token_files,
+            skip: Vec::new(),
+            optimizer: fixed.optimizer.clone(),
+            checkpoints: Checkpoints {
+                folder: self.state.join("checkpoints"),
+                every: choices.checkpoints_every.filter(|every| *every > 0),
+            },
+            evaluation: Evaluation {
+                every: choices.evaluate_every.filter(|every| *every > 0),
+                at_end: self.is_evaluated_at_end(),
+                increments,
+            },
+            threads: Some(choices.threads),
+        })
+    }
+
+    fn beginning(&self) -> Result<Start, PrepareError> {
+        match (self.start.start, self.known.start_digest) {
+            (Some(key), Some(digest)) => Ok(Start::Checkpoint {
+                path: self.state.join("checkpoints").join(key.to_string()),
+                digest,
+                step: key.step,
+            }),
+            _ if self.known.fixed.weights.is_some() => {
+                let path = self.choices.weights.clone().ok_or(PrepareError::NoWeights)?;
+                Ok(Start::Folder { path })
+            }
+            _ => Ok(Start::New { seed: self.known.fixed.seed }),
+        }
+    }
+
+    fn mask_documents_at(&self) -> Result<Option<u32>, PrepareError> {
+        let fixed = &self.known.fixed;
+        if !fixed.mask_documents {
+            return Ok(None);
+        }
+        if let Some(number) = self.known.end_of_text {
+            return Ok(Some(number));
+        }
+        match &fixed.end_of_text {
+            None => Ok(None),
+            Some(EndOfText::Number(number)) => Ok(Some(*number)),
+            text => Ok(Tokenizer::load(&self.state.join("tokenizer.json"))?.end_of_text(text.as_ref())?),
+        }
+    }
+
+    /// The main path is evaluated on its way only; what ends a version is evaluated there.
+    fn is_evaluated_at_end(&self) -> bool {
+        match self.start.segment {
+            SegmentKind::Main => false,
+            SegmentKind::Branch | SegmentKind::Scratch | SegmentKind::Continual => true,
+        }
+    }
+
+    fn schedule(&self) -> Result<Schedule, PrepareError> {
+        let planned = || {
+            let increment = self.known.increment(self.start.version)?;
+            let plan = increment.plans.get(&self.start.path.paradigm);
+            let missing = || numbers_of(self.start.path.paradigm, increment.version);
+            plan.map(|plan| (increment, plan)).ok_or_else(missing)
+        };
+        Ok(match self.start.segment {
+            SegmentKind::Main => Schedule::main_path(&main_rates(&self.known.fixed))?,
+            SegmentKind::Branch => {
+                let (_, plan) = planned()?;
+                Schedule::branch(&rates(plan), plan.branch_point, plan.decay_steps)?
+            }
+            SegmentKind::Scratch => {
+                let (increment, plan) = planned()?;
+                Schedule::scratch(&rates(plan), increment.end)?
+            }
+            SegmentKind::Continual => {
+                let (increment, plan) = planned()?;
+                Schedule::continual(&rates(plan), plan.branch_point, increment.end)?
+            }
+        })
+    }
+
+    fn write_rates(&self) -> Result<(), PrepareError> {
+        let rates = self.schedule()?.rates(self.start.from..self.start.to)?;
+        let mut output = Output::create(self.storage, &self.folder.join(LEARNING_RATES))?;
+        for rate in rates {
+            output.write(&rate.to_le_bytes())?;
+        }
+        output.finish()?;
+        Ok(())
+    }
+
+    fn write_sequences(&self, data: &Data, files: &mut TokenFiles) -> Result<(), PrepareError> {
+        let stream = data.stream()?;
+        let mut output = Output::create(self.storage, &self.folder.join(SEQUENCES))?;
+        let places = stream.places_of_steps(self.start.from..self.start.to);
+        let mut at = places.start;
+        while at < places.end {
+            let upto = at.saturating_add(CHUNK).min(places.end);
+            for sequence in stream.order(at..upto).map_err(DataError::from)? {
+                for piece in stream.pieces(sequence).map_err(DataError::from)? {
+                    let file = files.number((piece.shard, TokenKind::Stream), data)?;
+                    let count = narrow("a sequence's number of tokens", piece.count)?;
+                    output.write(&Piece { file, count, first: piece.first }.to_bytes())?;
+                }
+            }
+            at = upto;
+        }
+        output.finish()?;
+        Ok(())
+    }
+
+    /// The blocks to evaluate: those of a version's own and earlier increments, on the main path of all that are cut.
+    fn held_out(&self, data: &mut Data, files: &mut TokenFiles) -> Result<Vec<HeldOut>, PrepareError> {
+        if !self.is_evaluated_at_end() && self.choices.evaluate_every.is_none() {
+            return Ok(Vec::new());
+        }
+        let last = match self.start.segment {
+            SegmentKind::Main => self.known.increments.len(),
+            SegmentKind::Branch | SegmentKind::Scratch | SegmentKind::Continual => {
+                self.known.increment(self.start.version)?.version as usize
+            }
+        };
+        let mut held_out = Vec::new();
+        for increment in self.known.increments.iter().take(last) {
+            let found = data.held_out(increment, self.choices.evaluate_tokens)?.to_vec();
+            let mut blocks = Vec::with_capacity(found.len());
+            for held in found {
+                let file = files.number((held.shard, TokenKind::HeldOut), data)?;
+                let piece = Piece { file, count: held.block.count, first: held.block.first };
+                blocks.push(Block { piece, bytes: held.block.bytes });
+            }
+            if !blocks.is_empty() {
+                held_out.push(HeldOut { increment: increment.version, blocks });
+            }
+        }
+        Ok(held_out)
+    }
+}
+
+/// The main path's rates are the run's own, whatever increment it is in: its decay is never used.
+fn main_rates(fixed: &Fixed) -> Rates {
+    Rates { peak: fixed.peak, min: fixed.min, warmup_steps: fixed.warmup_steps, ..Rates::default() }
+}
+
+/// The numbers that were settled when the increment was cut.
+fn rates(plan: &IncrementPlan) -> Rates {
+    Rates {
+        peak: plan.peak,
+        min: plan.min,
+        warmup_steps: plan.warmup_steps,
+        rewarmup_steps: plan.rewarmup_steps,
+        decay: plan.decay,
+        hold: Some(plan.hold),
+    }
+}
+
+fn numbers_of(paradigm: Paradigm, version: Version) -> PrepareError {
+    PrepareError::Unknown(format!("numbers of {paradigm} for increment {version}"))
+}
+
+/// Which of a shard's two files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum TokenKind {
+    Stream,
+    HeldOut,
+}
+
+/// The token files of a job, in the order in which they are first needed; each is looked at once.
+#[derive(Debug, Default)]
+struct TokenFiles {
+    paths: Vec<PathBuf>,
+    numbers: BTreeMap<(usize, TokenKind), u32>,
+}
+
+impl TokenFiles {
+    fn number(&mut self, file: (usize, TokenKind), data: &Data) -> Result<u32, PrepareError> {
+        if let Some(number) = self.numbers.get(&file) {
+            return Ok(*number);
+        }
+        let path = match file {
+            (shard, TokenKind::Stream) => data.stream_file(shard)?,
+            (shard, TokenKind::HeldOut) => data.held_out_file(shard)?,
+        };
+        let number = narrow("the number of token files", self.paths.len() as u64)?;
+        self.paths.push(path);
+        self.numbers.insert(file, number);
+        Ok(number)
+    }
+}
+
+fn narrow(what: &'static str, value: u64) -> Result<u32, PrepareError> {
+    u32::try_from(value).map_err(|_| PrepareError::TooLarge { what, value })
+}
