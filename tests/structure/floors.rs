@@ -94,5 +94,6 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["supervise"],
         ],
     ),
+    ("daemon::api", &[&["types"], &["counters"], &["answers"], &["stream"], &["routes"], &["server"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
 ];
