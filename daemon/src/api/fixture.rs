@@ -52,8 +52,6 @@ impl Live for FakeLive {
     fn progress(&self) -> BTreeMap<JobNumber, Progress> {
         self.progress.lock().unwrap().clone()
     }
-
-    fn refresh(&self) {}
 }
 
 /// A state that a test makes.

@@ -57,10 +57,8 @@ pub trait Live: Send + Sync {
     fn request_cut(&self, name: Option<String>) -> Result<CutNumber, String>;
     /// Files that are not taken yet.
     fn waiting(&self) -> Vec<WaitingFile>;
-    /// How far the running attempts are.
+    /// How far the running attempts are, by all that they have said up to now.
     fn progress(&self) -> BTreeMap<JobNumber, Progress>;
-    /// Reads what the trainers have said up to now.
-    fn refresh(&self);
 }
 
 /// What the API answers from.

@@ -185,7 +185,6 @@ async fn status(State(shared): State<Shared>) -> Answer<Status> {
 }
 
 fn status_of(backend: &Backend) -> Status {
-    backend.live.refresh();
     // The progress first: what ends between the two looks is then counted by the tree, and by the tree alone.
     let progress = backend.live.progress();
     let waiting = backend.live.waiting().len() as u64;
@@ -262,7 +261,6 @@ async fn shards(State(shared): State<Shared>) -> Answer<super::types::Shards> {
 
 async fn jobs(State(shared): State<Shared>) -> Answer<Vec<super::types::JobDetail>> {
     let all = |backend: &Backend| {
-        backend.live.refresh();
         let progress = backend.live.progress();
         backend.ledger.read(|tree| answers::jobs(tree, &progress))
     };

@@ -123,14 +123,14 @@ struct Shown {
 }
 
 impl InboxHandle {
-    /// Asks for a cut of all files that lie in the folder now.
+    /// Asks for a cut of all files that lie in the folder now. Blocks until that is journalled.
     ///
     /// # Errors
     /// The name is taken; the folder or the journal cannot be used.
-    pub async fn request_cut(&self, name: Option<String>) -> Result<CutNumber, CutError> {
+    pub fn request_cut(&self, name: Option<String>) -> Result<CutNumber, CutError> {
         let (answer, answered) = oneshot::channel();
         self.messages.send(Message::Cut { name, answer }).map_err(|_| CutError::Stopping)?;
-        answered.await.map_err(|_| CutError::Stopping)?
+        answered.blocking_recv().map_err(|_| CutError::Stopping)?
     }
 
     /// Files that are not taken yet, and why.

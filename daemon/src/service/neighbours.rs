@@ -1,0 +1,67 @@
+//! What actors and API ask of each other beside the ledger: answers that no journal holds.
+
+use std::collections::BTreeMap;
+
+use crate::api::types::WaitingFile;
+use crate::api::{Live, Progress};
+use crate::inbox::InboxHandle;
+use crate::jobs::JobsHandle;
+use crate::ledger::transition::{CutNumber, JobNumber};
+use crate::scheduler::Surroundings;
+
+/// The handles of the actors.
+#[derive(Clone)]
+pub struct Neighbours {
+    /// The inbox.
+    pub inbox: InboxHandle,
+    /// The jobs.
+    pub jobs: JobsHandle,
+}
+
+impl Surroundings for Neighbours {
+    fn is_quiet(&self) -> bool {
+        self.inbox.is_quiet()
+    }
+
+    fn stop(&self, job: JobNumber) {
+        self.jobs.stop(job);
+    }
+}
+
+impl Live for Neighbours {
+    fn request_cut(&self, name: Option<String>) -> Result<CutNumber, String> {
+        self.inbox.request_cut(name).map_err(|error| error.to_string())
+    }
+
+    fn waiting(&self) -> Vec<WaitingFile> {
+        let waiting = self.inbox.waiting().into_iter();
+        waiting
+            .map(|file| WaitingFile {
+                name: file.name,
+                bytes: file.bytes,
+                since: file.since,
+                why: file.why,
+                changes: file.changes,
+            })
+            .collect()
+    }
+
+    fn progress(&self) -> BTreeMap<JobNumber, Progress> {
+        let progress = self.jobs.progress().into_iter();
+        progress
+            .map(|(job, progress)| {
+                let progress = Progress {
+                    attempt: progress.attempt,
+                    step: progress.step,
+                    steps_done: progress.steps_done,
+                    loss: progress.loss,
+                    learning_rate: progress.learning_rate,
+                    tokens_per_second: progress.tokens_per_second,
+                    first_event_at: progress.first_event_at,
+                    last_event_at: progress.last_event_at,
+                };
+                (job, progress)
+            })
+            .collect()
+    }
+}

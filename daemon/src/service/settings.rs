@@ -1,0 +1,78 @@
+//! What each actor goes by, out of the configuration and what is fixed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::READ_SHARD;
+use crate::config::{Settings, TokenWidth};
+use crate::inbox::InboxSettings;
+use crate::inbox::reader::{Limits, Reading};
+use crate::ledger::transition::{Fixed, TokenizerSource};
+use crate::scheduler::SchedulerSettings;
+use crate::scheduler::cut::Rules;
+use crate::scheduler::decide::Slot;
+use crate::tokenizer;
+
+/// What the inbox goes by.
+pub fn inbox(state: &Path, program: &Path, settings: &Settings, fixed: &Fixed) -> InboxSettings {
+    let train_bytes = match fixed.tokenizer {
+        TokenizerSource::Trained { train_bytes, .. } => train_bytes,
+        TokenizerSource::Given { .. } => 0,
+    };
+    InboxSettings {
+        folder: settings.data.clone(),
+        state: state.to_owned(),
+        reading: Reading {
+            tokens: state.join("tokens"),
+            tokenizer: state.join(tokenizer::FILE),
+            field: settings.jsonl_field.clone(),
+            wide: settings.token_width == TokenWidth::Uint32,
+            vocabulary: vocabulary(fixed),
+            longest_document: settings.longest_document,
+            end_of_text: fixed.end_of_text.clone(),
+            seed: fixed.seed,
+            block: fixed.held_out_block,
+            share: fixed.held_out_share,
+        },
+        limits: Limits {
+            command: vec![program.to_owned(), PathBuf::from(READ_SHARD)],
+            memory: settings.reader_memory,
+            time: Duration::from_secs(settings.reader_seconds),
+        },
+        still: millis(settings.settle),
+        scan_every: settings.scan,
+        quiet: settings.quiet,
+        train_bytes,
+        tokens_of_a_step: u64::from(fixed.sequence_length) * u64::from(fixed.sequences_per_step) + 1,
+    }
+}
+
+/// What the scheduler goes by.
+pub fn scheduler(settings: &Settings) -> SchedulerSettings {
+    let slots = settings.slots.iter();
+    SchedulerSettings {
+        rules: Rules {
+            every_steps: settings.every_steps,
+            quiet: settings.quiet,
+            alpha: settings.alpha,
+            rates: settings.rates,
+        },
+        ahead_steps: settings.ahead_steps,
+        slots: slots.map(|slot| Slot { name: slot.name.clone(), devices: slot.devices.clone() }).collect(),
+        micro_batch: settings.micro_batch,
+    }
+}
+
+/// Tokens of the model: `init` made sure that they are there.
+fn vocabulary(fixed: &Fixed) -> u32 {
+    fixed
+        .model
+        .get("vocab_size")
+        .and_then(serde_json::Value::as_u64)
+        .and_then(|v| u32::try_from(v).ok())
+        .unwrap_or(0)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
