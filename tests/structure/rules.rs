@@ -55,6 +55,7 @@ pub fn breaches(workspace: &Path) -> BTreeSet<Breach> {
             .collect(),
     };
     let mut breaches = packages(workspace, &manifests);
+    breaches.extend(floors_without_room(&modules().map(|module| &module.path).collect::<Vec<_>>()));
     let mut rooms = Rooms::default();
     for module in modules() {
         breaches.extend(without_floor(module));
@@ -138,6 +139,24 @@ fn without_floor(module: &Module) -> Option<Breach> {
     let placed = floor(folder, room).is_some();
     let what = format!("{} has no floor in {}", module.path.join("::"), folder.join("::"));
     (!placed).then(|| Breach { file: module.file.clone(), line: 1, rule: ROOM, what })
+}
+
+/// The plan's own mistakes: rooms that are no more.
+fn floors_without_room(modules: &[&ModulePath]) -> Vec<Breach> {
+    let planned = FLOORS.iter().flat_map(|(folder, floors)| {
+        floors.iter().copied().flatten().map(move |room| format!("{folder}::{room}"))
+    });
+    let is_there = |room: &String| {
+        let path: Vec<&str> = room.split("::").collect();
+        modules.iter().any(|module| module.iter().zip(&path).filter(|(a, b)| a == b).count() == path.len())
+    };
+    let missing = planned.filter(|room| !is_there(room)).map(|room| Breach {
+        file: PathBuf::from("tests/structure/floors.rs"),
+        line: 1,
+        rule: FLOOR,
+        what: format!("{room} has a floor, and is no module"),
+    });
+    missing.collect()
 }
 
 /// The arrows between rooms that stand side by side.
