@@ -39,7 +39,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "trainer",
         &[
-            &["kernels", "contract", "events"],
+            &["kernels", "events"],
             &["model", "data"],
             &["optimizer", "guard"],
             &["state"],
