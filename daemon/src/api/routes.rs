@@ -3,6 +3,7 @@
 //! Everything that may block runs on a thread for blocking work, so that a slow disk holds up one request and not the
 //! socket.
 
+use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +24,10 @@ use tokio::sync::watch;
 use super::types::{
     CutAnswer, CutAsked, Disk, PauseAnswer, Refusal, RetryAnswer, RetryAsked, ShardCounts, Status, TreeView,
 };
-use super::{Backend, answers, stream};
+use super::{Backend, Progress, answers, stream};
 use crate::ledger::LedgerError;
 use crate::ledger::transition::{CutNumber, JobNumber, Transition};
-use crate::ledger::tree::{Cut, CutOutcome, Tree, VersionState};
+use crate::ledger::tree::{CutOutcome, Tree, VersionState};
 
 /// Longest body of a request, in bytes.
 const LONGEST_BODY: usize = 64 << 10;
@@ -36,8 +37,6 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Records that one answer holds at most.
 const MOST_RECORDS: usize = 1000;
-/// Longest name of a version, in bytes.
-const LONGEST_NAME: usize = 64;
 
 /// What every route has.
 #[derive(Clone)]
@@ -185,8 +184,7 @@ async fn status(State(shared): State<Shared>) -> Answer<Status> {
 }
 
 fn status_of(backend: &Backend) -> Status {
-    // The progress first: what ends between the two looks is then counted by the tree, and by the tree alone.
-    let progress = backend.live.progress();
+    let progress = progress(backend);
     let waiting = backend.live.waiting().len() as u64;
     let now = backend.clock.now();
     let (mut status, releases) = backend.ledger.read(|tree| {
@@ -241,14 +239,29 @@ fn free_bytes(folder: &FilePath) -> Option<u64> {
 
 async fn tree(State(shared): State<Shared>) -> Answer<TreeView> {
     let view = |backend: &Backend| {
+        let progress = progress(backend);
         let tree = backend.ledger.read(Tree::clone);
-        TreeView { position: tree.position(), digest: tree.digest(), paradigms: answers::branches(&tree) }
+        TreeView {
+            position: tree.position(),
+            digest: tree.digest(),
+            paradigms: answers::branches(&tree, &progress),
+        }
     };
     reading(&shared, view).await
 }
 
+/// How far the running attempts are now. Asked before the tree: what ends between the two looks is then counted by the
+/// tree, and by the tree alone.
+fn progress(backend: &Backend) -> BTreeMap<JobNumber, Progress> {
+    backend.live.progress()
+}
+
 async fn versions(State(shared): State<Shared>) -> Answer<Vec<super::types::VersionDetail>> {
-    reading(&shared, |backend| backend.ledger.read(answers::versions)).await
+    let all = |backend: &Backend| {
+        let progress = progress(backend);
+        backend.ledger.read(|tree| answers::versions(tree, &progress))
+    };
+    reading(&shared, all).await
 }
 
 async fn shards(State(shared): State<Shared>) -> Answer<super::types::Shards> {
@@ -261,7 +274,7 @@ async fn shards(State(shared): State<Shared>) -> Answer<super::types::Shards> {
 
 async fn jobs(State(shared): State<Shared>) -> Answer<Vec<super::types::JobDetail>> {
     let all = |backend: &Backend| {
-        let progress = backend.live.progress();
+        let progress = progress(backend);
         backend.ledger.read(|tree| answers::jobs(tree, &progress))
     };
     reading(&shared, all).await
@@ -356,10 +369,6 @@ async fn cut_outcome(
 
 async fn cut(State(shared): State<Shared>, bytes: Result<Bytes, BytesRejection>) -> Answer<CutAnswer> {
     let asked: CutAsked = body(bytes)?;
-    if let Some(name) = &asked.name {
-        check_name(name)?;
-        shared.backend.ledger.read(|tree| check_is_new(tree, name))?;
-    }
     let request = move |backend: &Backend| {
         let number = backend.live.request_cut(asked.name)?;
         backend
@@ -368,43 +377,7 @@ async fn cut(State(shared): State<Shared>, bytes: Result<Bytes, BytesRejection>)
             .ok_or_else(|| format!("cut {number} is not journalled"))
     };
     let asked = blocking(&shared.backend, request).await?;
-    asked
-        .map(axum::Json)
-        .map_err(|reason| Refused::new(StatusCode::CONFLICT, "refused", "no cut").because(reason))
-}
-
-/// A name is also the name of a marker file.
-fn check_name(name: &str) -> Result<(), Refused> {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if name.len() > LONGEST_NAME || !begins_well || !name.chars().all(is_word) {
-        let hint = format!(
-            "take up to {LONGEST_NAME} letters, digits, `-`, `_` and `.`, beginning with a letter or a digit"
-        );
-        return Err(Refused::bad(format!("`{name}` is no name of a version")).hint(hint));
-    }
-    Ok(())
-}
-
-fn check_is_new(tree: &Tree, name: &str) -> Result<(), Refused> {
-    let taken = |by: String| {
-        Refused::new(StatusCode::CONFLICT, "name-taken", format!("the name {name} belongs to {by}"))
-            .hint("take another")
-    };
-    if let Some(used) = tree.increments().iter().find(|increment| increment.name == name) {
-        return Err(taken(format!("version {}", used.version)));
-    }
-    let is_waiting = |cut: &&Cut| cut.outcome == CutOutcome::Waiting;
-    if tree.cuts().values().filter(is_waiting).any(|cut| cut.name.as_deref() == Some(name)) {
-        return Err(taken("a cut that is not decided yet".to_owned()));
-    }
-    // An unnamed version is called by its number: that name is for no other version.
-    let next = tree.increments().len() + tree.cuts().values().filter(is_waiting).count() + 1;
-    let number = name.strip_prefix('v').filter(|rest| rest.chars().all(|c| c.is_ascii_digit()));
-    match number {
-        Some(number) if number != next.to_string() => Err(taken(format!("version {number}"))),
-        _ => Ok(()),
-    }
+    asked.map(axum::Json).map_err(|reason| Refused::new(StatusCode::CONFLICT, "refused", reason))
 }
 
 async fn pause(State(shared): State<Shared>) -> Answer<PauseAnswer> {

@@ -21,6 +21,7 @@ pub use files::Given;
 pub use fixed::{Difference, FORMAT, differences};
 pub use keys::*;
 pub use read::{ConfigError, Fault};
+pub(crate) use settings::SOCKET;
 pub use settings::{Machine, NoTrainer, Settings, TrainerSettings};
 pub use template::{DEFAULT_MODEL, DEFAULT_TOML, point_at};
 

@@ -4,7 +4,6 @@ use artifacts::Digest;
 use paradigm::Paradigm;
 
 use super::*;
-use crate::ledger::transition::TokenizerSource;
 
 fn examples(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(folder);
@@ -130,7 +129,6 @@ fn what_is_fixed_may_not_change_and_the_rest_may() {
     changed.checkpoints.every = 5;
     changed.main_path = MainPath::Lazy;
     changed.trainer.micro_batch = Some(1);
-    changed.tokenizer.train_bytes = 5;
     assert_eq!(differences(&fixed, &changed.fixed(&given)), []);
 
     changed.schedule.peak = 1e-3;
@@ -145,18 +143,6 @@ fn what_is_fixed_may_not_change_and_the_rest_may() {
 }
 
 #[test]
-fn a_tokenizer_never_waits_for_more_than_an_increment() {
-    let (mut config, given) = load(DEFAULT_TOML).unwrap();
-    config.cut.every_tokens = Some(70_000);
-    let TokenizerSource::Trained { train_bytes, vocabulary } = config.fixed(&given).tokenizer else {
-        panic!()
-    };
-    assert_eq!((train_bytes, vocabulary), (2 * 1024 * 32, 8192));
-    config.cut.every_tokens = None;
-    assert_eq!(config.train_bytes(), 100_000_000);
-}
-
-#[test]
 fn defaults_are_filled_in() {
     let (mut config, _) = load(DEFAULT_TOML).unwrap();
     let machine = Machine { cores: 9, program: None, path: Some("/usr/bin:/bin".into()) };
@@ -168,6 +154,7 @@ fn defaults_are_filled_in() {
     assert_eq!(settings.ahead_steps, Some(1000), "one interval of the grid");
     assert_eq!(settings.micro_batch, 32);
     assert_eq!(settings.every_steps, Some(10));
+    assert_eq!(settings.train_bytes, 10 * 32_768, "a tokenizer never waits for more than an increment");
     assert_eq!(settings.data, Path::new("/state/data"));
     assert_eq!(settings.socket, Path::new("/state/control.sock"));
     assert!(settings.trainer.command[0].to_string_lossy().ends_with("/sh"));
