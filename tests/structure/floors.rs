@@ -95,5 +95,20 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("daemon::api", &[&["types"], &["counters"], &["answers"], &["stream"], &["routes"], &["server"]]),
+    ("daemon::service", &[&["neighbours", "settings"]]),
+    (
+        "daemon::ctl",
+        &[
+            &["draw"],
+            &["failure"],
+            &["flags", "client"],
+            &["place", "plan", "offline"],
+            &["init", "configuration"],
+            &["demo"],
+            &["commands"],
+        ],
+    ),
+    ("daemon::ctl::draw", &[&["units"], &["table"], &["events", "lists", "plan", "status", "tree"]]),
+    ("daemon::ctl::demo", &[&["era", "recount", "measure"], &["progress", "report"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
 ];
