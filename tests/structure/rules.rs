@@ -1,6 +1,6 @@
 //! The rules, and where the sources break them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -218,8 +218,12 @@ impl Rooms {
             for ((from, to), places) in arrows {
                 let Some(back) = way(arrows, to, from) else { continue };
                 let Some(place) = places.first() else { continue };
-                let circle = [from].into_iter().chain(back.iter().copied()).map(String::as_str);
-                let what = format!("in {}: {}", folder.join("::"), circle.collect::<Vec<_>>().join(" -> "));
+                let circle: Vec<&str> = [from].into_iter().chain(back).map(String::as_str).collect();
+                // Each circle once, from its first room.
+                if circle.iter().any(|room| *room < from.as_str()) {
+                    continue;
+                }
+                let what = format!("in {}: {}", folder.join("::"), circle.join(" -> "));
                 breaches.insert(Breach { file: place.file.clone(), line: place.line, rule: CIRCLE, what });
             }
         }
@@ -227,22 +231,22 @@ impl Rooms {
     }
 }
 
-/// The rooms on a way along arrows, both ends included.
+/// The rooms on the shortest way along arrows, both ends included.
 fn way<'a, T>(
     arrows: &'a BTreeMap<(String, String), T>,
     from: &'a String,
     to: &String,
 ) -> Option<Vec<&'a String>> {
-    let mut ways = vec![vec![from]];
+    let mut ways = VecDeque::from([vec![from]]);
     let mut seen = BTreeSet::from([from]);
-    while let Some(way) = ways.pop() {
+    while let Some(way) = ways.pop_front() {
         let last = *way.last()?;
         if last == to {
             return Some(way);
         }
         for (start, next) in arrows.keys() {
             if start == last && seen.insert(next) {
-                ways.push(way.iter().copied().chain([next]).collect());
+                ways.push_back(way.iter().copied().chain([next]).collect());
             }
         }
     }
