@@ -77,13 +77,13 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["offline"],
         ],
     ),
+    ("daemon::ledger::view", &[&["entries", "folder"]]),
     ("daemon::ledger::journal", &[&["line"], &["walk"]]),
     (
         "daemon::config",
         &[&["keys", "nearest", "template"], &["files"], &["check"], &["fixed", "settings", "read"]],
     ),
     ("daemon::inbox", &[&["reader", "settle", "watch"], &["accept"]]),
-    ("daemon::ledger::view", &[&["entries", "folder"]]),
     ("daemon::scheduler", &[&["cut", "decide"]]),
     (
         "daemon::jobs",
@@ -94,6 +94,8 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["supervise"],
         ],
     ),
+    ("daemon::jobs::supervise", &[&["desk", "launch", "record"]]),
+    ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
     ("daemon::api", &[&["types"], &["counters"], &["answers"], &["stream"], &["routes"], &["server"]]),
     ("daemon::service", &[&["neighbours", "settings"]]),
     (
@@ -110,5 +112,4 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ),
     ("daemon::ctl::draw", &[&["units"], &["table"], &["events", "lists", "plan", "status", "tree"]]),
     ("daemon::ctl::demo", &[&["era", "recount", "measure"], &["progress", "report"]]),
-    ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
 ];
