@@ -90,14 +90,17 @@ fn the_default_file_says_the_defaults() {
 }
 
 #[test]
-fn every_key_stands_in_the_default_file() {
-    let schema = schemars::schema_for!(Config).to_value();
-    for table in schema["$defs"].as_object().unwrap().values() {
-        for key in table["properties"].as_object().into_iter().flatten().map(|(key, _)| key) {
-            let stands = DEFAULT_TOML
-                .lines()
-                .any(|line| line.trim_start_matches('#').starts_with(&format!("{key} = ")));
-            assert!(stands, "{key} is missing in default.toml");
+fn every_key_stands_in_the_default_file_and_in_the_documentation() {
+    let page = include_str!("../../../docs/operating.md");
+    for name in read::known_keys() {
+        let (table, key) = name.rsplit_once('.').unwrap_or(("", &name));
+        if !table.is_empty() || !DEFAULT_TOML.contains(&format!("[{key}]")) {
+            let mut lines = DEFAULT_TOML.lines().map(|line| line.trim_start_matches('#'));
+            assert!(
+                lines.any(|line| line.starts_with(&format!("{key} = "))),
+                "{name} is missing in default.toml"
+            );
+            assert!(page.contains(&format!("`{name}`")), "{name} is missing in docs/operating.md");
         }
     }
 }

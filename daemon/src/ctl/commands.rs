@@ -73,7 +73,7 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
     match command {
         Command::Init(asked) => {
             let made = init::run(&place.state(), &asked)?;
-            screen.answer(asked.output, &made, |made, look| made_text(made, look))
+            screen.answer(asked.output, &made, made_text)
         }
         Command::Config(ConfigCommand::Check(asked)) => {
             let state = asked.file.is_none().then(|| place.state());

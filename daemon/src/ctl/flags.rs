@@ -23,10 +23,10 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Place {
     /// The state folder; this folder if it has a lrpathd.toml, else /var/lib/lrpath
-    #[arg(long, global = true, env = "LRPATH_STATE", value_name = "FOLDER")]
+    #[arg(long, global = true, env = "LRPATH_STATE", hide_env_values = true, value_name = "FOLDER")]
     pub state: Option<PathBuf>,
     /// The daemon's control socket; the one that the state's configuration names
-    #[arg(long, global = true, env = "LRPATH_SOCKET", value_name = "FILE")]
+    #[arg(long, global = true, env = "LRPATH_SOCKET", hide_env_values = true, value_name = "FILE")]
     pub socket: Option<PathBuf>,
 }
 
@@ -144,7 +144,7 @@ pub struct Events {
 /// Close the increment.
 #[derive(Debug, Args)]
 pub struct Cut {
-    /// Name of the version; v<number> without it
+    /// Name of the version; its number without it
     pub name: Option<String>,
     /// Do not wait until it is decided
     #[arg(long)]

@@ -23,8 +23,9 @@ use crate::ledger::{Ledger, SystemClock};
 
 /// The mark of a state that is being made.
 pub const UNFINISHED: &str = "unfinished";
-/// Folders of a state beside those that the ledger makes.
-const FOLDERS: [&str; 7] = ["model", "tokens", "sources", "rejected", "checkpoints", "jobs", "releases"];
+/// Folders of a state beside the watched one and those that appear by themselves.
+const FOLDERS: [&str; 8] =
+    [JOURNAL, "model", "tokens", "sources", "rejected", "checkpoints", "jobs", "releases"];
 /// Mode of all folders.
 const MODE: u32 = 0o750;
 /// The model's `config.json` in a state.

@@ -68,3 +68,6 @@ impl<W: Write> Write for Quiet<W> {
         flushed
     }
 }
+
+#[cfg(test)]
+mod tests;

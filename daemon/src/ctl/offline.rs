@@ -152,8 +152,8 @@ impl Findings {
             }
         }
         for paradigm in tree.paradigms() {
-            let of_paradigm = tree.releases().values().map(|published| &published.release);
-            let newest = of_paradigm.filter(|release| release.paradigm == *paradigm && release.latest).last();
+            let mut releases = tree.releases().values().map(|published| &published.release);
+            let newest = releases.rfind(|release| release.paradigm == *paradigm && release.latest);
             if let Some(release) = newest {
                 self.look_at_latest(state, release);
             }

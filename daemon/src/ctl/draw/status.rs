@@ -143,7 +143,12 @@ fn title(version: &VersionLine) -> String {
 }
 
 fn version(line: &VersionLine, title: &str, look: &Look) -> String {
-    let state = look.paint(paint_of(line.state), &format!("{:<10}", line.state.to_string()));
+    let word = line.state.to_string();
+    let state = look.paint(paint_of(line.state), &word);
+    if line.branch_point.is_none() {
+        return format!("  {title}  {state}");
+    }
+    let pad = " ".repeat(10_usize.saturating_sub(word.len()));
     let plan = match (line.branch_point, line.decay_steps) {
         (Some(from), Some(steps)) => format!("{} -> {}", count(from), count(from + steps)),
         _ => String::new(),
@@ -153,5 +158,5 @@ fn version(line: &VersionLine, title: &str, look: &Look) -> String {
         .release
         .as_deref()
         .filter(|release| !look.terminal || used + release.chars().count() <= look.width);
-    format!("  {title}  {state} {plan}  {}", release.unwrap_or_default()).trim_end().to_owned()
+    format!("  {title}  {state}{pad} {plan}  {}", release.unwrap_or_default()).trim_end().to_owned()
 }

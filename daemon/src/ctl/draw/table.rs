@@ -96,6 +96,9 @@ impl<'a> Table<'a> {
             .set_header(headings.map(|(text, is_number)| self.heading(text, *is_number)).collect::<Vec<_>>());
         table.add_rows(self.rows);
         table.set_content_arrangement(ContentArrangement::Disabled);
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
         if self.look.terminal {
             table.set_content_arrangement(ContentArrangement::Dynamic);
             table.set_width(u16::try_from(self.look.width).unwrap_or(u16::MAX));
@@ -107,8 +110,7 @@ impl<'a> Table<'a> {
         }
         let mut text = String::new();
         for line in table.lines() {
-            // A table without borders has a space before its first column.
-            text.push_str(line.strip_prefix(' ').unwrap_or(&line).trim_end());
+            text.push_str(line.trim_end());
             text.push('\n');
         }
         text
