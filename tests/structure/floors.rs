@@ -39,7 +39,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "trainer",
         &[
-            &["kernels", "contract", "events"],
+            &["kernels", "events"],
             &["model", "data"],
             &["optimizer", "guard"],
             &["state"],
@@ -77,8 +77,13 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["offline"],
         ],
     ),
-    ("daemon::ledger::journal", &[&["line"], &["walk"]]),
     ("daemon::ledger::view", &[&["entries", "folder"]]),
+    ("daemon::ledger::journal", &[&["line"], &["walk"]]),
+    (
+        "daemon::config",
+        &[&["keys", "nearest", "template"], &["files"], &["check"], &["fixed", "settings", "read"]],
+    ),
+    ("daemon::inbox", &[&["reader", "settle", "watch"], &["accept"]]),
     ("daemon::scheduler", &[&["cut", "decide"]]),
     (
         "daemon::jobs",
@@ -125,4 +130,20 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ("daemon::ctl::draw", &[&["units", "table"], &["events", "lists", "plan", "status", "tree"]]),
     ("daemon::ctl::demo", &[&["era", "measure", "recount"], &["progress", "report"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
+    ("daemon::api", &[&["types"], &["counters"], &["answers"], &["stream"], &["routes"], &["server"]]),
+    ("daemon::service", &[&["neighbours", "settings"]]),
+    (
+        "daemon::ctl",
+        &[
+            &["draw"],
+            &["failure"],
+            &["flags", "client"],
+            &["place", "plan", "offline"],
+            &["init", "configuration"],
+            &["demo"],
+            &["commands"],
+        ],
+    ),
+    ("daemon::ctl::draw", &[&["units"], &["table"], &["events", "lists", "plan", "status", "tree"]]),
+    ("daemon::ctl::demo", &[&["era", "recount", "measure"], &["progress", "report"]]),
 ];

@@ -33,8 +33,10 @@ use report::Report;
 const CONFIG: &str = include_str!("demo.toml");
 const MODEL: &str = include_str!("model.json");
 /// Time between two looks at the status.
-const LOOK: Duration = Duration::from_millis(200);
-/// The demo is over after this time, whatever happens.
+const LOOK: Duration = Duration::from_millis(100);
+/// Time in which an increment is cut once its last shard is accepted.
+const CUT: Duration = Duration::from_millis(50);
+/// Nothing that the demo waits for takes longer.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 /// Time that the daemon has to answer for the first time, and to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,11 +67,12 @@ pub fn run(asked: &flags::Demo, screen: &mut Screen<'_>) -> Result<(), Failure> 
     ));
     let daemon = Daemon::start(&state)?;
     let client = Client::new(&state.join(crate::config::SOCKET))?;
+    let mut dropped = 0;
     for (number, era) in (1..).zip(&eras) {
-        feed(&client, &state, number, era, &mut progress, began)?;
+        dropped = feed(&client, &state, number, era, dropped, &mut progress)?;
     }
     let last = u32::try_from(eras.len()).unwrap_or(u32::MAX);
-    wait(&client, &mut progress, last, began, |versions| versions.released >= eras.len())?;
+    wait(&client, &mut progress, last, |versions| versions.released >= eras.len())?;
     progress.done();
     let view: TreeView = client.get("/v1/tree")?;
     daemon.stop()?;
@@ -112,26 +115,29 @@ fn prepare(state: &Path) -> Result<(), Failure> {
     init::run(state, &asked).map(drop)
 }
 
-/// Drops an era's speeches, one after the other, until its increment is cut.
+/// Drops an era's speeches, one after the other, until its increment is cut; says how many files were dropped by then.
 fn feed(
     client: &Client,
     state: &Path,
     number: u32,
     era: &Era,
+    mut dropped: u64,
     progress: &mut Progress,
-    began: Instant,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     let data = state.join("data");
     for speech in &era.speeches {
         let name = speech.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let hidden = data.join(format!(".{name}"));
-        let dropped = std::fs::copy(speech, &hidden).and_then(|_| std::fs::rename(&hidden, data.join(&name)));
-        dropped.map_err(|error| {
+        let done = std::fs::copy(speech, &hidden).and_then(|_| std::fs::rename(&hidden, data.join(&name)));
+        done.map_err(|error| {
             Failure::new(format!("{name} cannot be dropped into the folder")).because(error)
         })?;
-        wait(client, progress, number, began, |versions| versions.waiting == 0)?;
-        if versions(client)?.cut >= number as usize {
-            return Ok(());
+        dropped += 1;
+        wait(client, progress, number, |versions| versions.settled >= dropped)?;
+        // The increment is cut a moment after the shard that fills it was accepted.
+        std::thread::sleep(CUT);
+        if count(&client.get("/v1/status")?).cut >= number as usize {
+            return Ok(dropped);
         }
     }
     Err(Failure::new(format!("the speeches of {} have too little text for an increment", era.years)))
@@ -141,12 +147,8 @@ fn feed(
 struct Versions {
     cut: usize,
     released: usize,
-    /// Files that are not taken yet.
-    waiting: u64,
-}
-
-fn versions(client: &Client) -> Result<Versions, Failure> {
-    Ok(count(&client.get("/v1/status")?))
+    /// Files that are accepted or rejected.
+    settled: u64,
 }
 
 fn count(status: &Status) -> Versions {
@@ -154,7 +156,7 @@ fn count(status: &Status) -> Versions {
     Versions {
         cut: all.iter().filter(|version| version.state != VersionState::Open).count(),
         released: all.iter().filter(|version| version.state == VersionState::Released).count(),
-        waiting: status.shards.waiting,
+        settled: status.shards.accepted + status.shards.rejected,
     }
 }
 
@@ -162,9 +164,9 @@ fn wait(
     client: &Client,
     progress: &mut Progress,
     era: u32,
-    began: Instant,
     is_enough: impl Fn(&Versions) -> bool,
 ) -> Result<(), Failure> {
+    let began = Instant::now();
     loop {
         let status: Status = client.get("/v1/status")?;
         progress.show(&status, era);
@@ -179,7 +181,7 @@ fn wait(
             return Ok(());
         }
         if began.elapsed() > LONGEST {
-            return Err(Failure::new("the demo took more than an hour and was given up"));
+            return Err(Failure::new("what the demo waits for did not come within an hour"));
         }
         std::thread::sleep(LOOK);
     }
