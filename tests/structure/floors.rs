@@ -79,10 +79,6 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ),
     ("daemon::ledger::view", &[&["entries", "folder"]]),
     ("daemon::ledger::journal", &[&["line"], &["walk"]]),
-    (
-        "daemon::config",
-        &[&["keys", "nearest", "template"], &["files"], &["check"], &["fixed", "settings", "read"]],
-    ),
     ("daemon::inbox", &[&["reader", "settle", "watch"], &["accept"]]),
     ("daemon::scheduler", &[&["cut", "decide"]]),
     (
@@ -95,11 +91,13 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("daemon::jobs::supervise", &[&["desk", "launch", "record"]]),
+    ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
+    ("daemon::service", &[&["neighbours", "settings"]]),
     (
         "daemon::config",
         &[
             &["keys", "nearest", "objection", "template"],
-            &["read", "files"],
+            &["files", "read"],
             &["check", "fixed"],
             &["settings"],
         ],
@@ -128,22 +126,5 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("daemon::ctl::draw", &[&["units", "table"], &["events", "lists", "plan", "status", "tree"]]),
-    ("daemon::ctl::demo", &[&["era", "measure", "recount"], &["progress", "report"]]),
-    ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
-    ("daemon::api", &[&["types"], &["counters"], &["answers"], &["stream"], &["routes"], &["server"]]),
-    ("daemon::service", &[&["neighbours", "settings"]]),
-    (
-        "daemon::ctl",
-        &[
-            &["draw"],
-            &["failure"],
-            &["flags", "client"],
-            &["place", "plan", "offline"],
-            &["init", "configuration"],
-            &["demo"],
-            &["commands"],
-        ],
-    ),
-    ("daemon::ctl::draw", &[&["units"], &["table"], &["events", "lists", "plan", "status", "tree"]]),
     ("daemon::ctl::demo", &[&["era", "recount", "measure"], &["progress", "report"]]),
 ];
