@@ -177,9 +177,9 @@ pub struct Plan {
     /// Share of an increment that its branch covers
     #[arg(long, default_value_t = paradigm::increments::DEFAULT_ALPHA)]
     pub alpha: f64,
-    /// Steps of warm-up
-    #[arg(long, value_name = "STEPS", default_value_t = paradigm::Settings::default().warmup_steps)]
-    pub warmup_steps: u64,
+    /// Steps of warm-up; 2,000 for a CSV file without it
+    #[arg(long, value_name = "STEPS")]
+    pub warmup_steps: Option<u64>,
     /// Steps of re-warm-up of later continual versions
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
     pub rewarmup_steps: u64,

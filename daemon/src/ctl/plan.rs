@@ -17,14 +17,20 @@ pub fn run(asked: &Plan) -> Result<Report, Failure> {
     let settings = Settings {
         peak: asked.peak,
         min: asked.min,
-        warmup_steps: asked.warmup_steps,
+        warmup_steps: asked.warmup_steps.unwrap_or(Settings::default().warmup_steps),
         rewarmup_steps: asked.rewarmup_steps,
         decay: asked.decay,
         hold: asked.hold,
     };
-    let refused = |error| Failure::new("there is no such plan").because(error);
+    fn refused(error: impl std::fmt::Display) -> Failure {
+        Failure::new("there is no such plan").because(error)
+    }
     let report = Report::new(&asked.increments, asked.alpha).map_err(refused)?;
-    report.check(&settings).map_err(refused)?;
+    settings.validate().map_err(refused)?;
+    // Counts alone need no warm-up: one that nobody asked for refuses no plan.
+    if asked.warmup_steps.is_some() || asked.rewarmup_steps > 0 || asked.schedule_csv.is_some() {
+        report.check(&settings).map_err(refused)?;
+    }
     if let Some(file) = &asked.schedule_csv {
         let written = File::create(file).and_then(|file| write(&report, &settings, BufWriter::new(file)));
         written.map_err(|error| unwritten(file, &error))?;
