@@ -7,6 +7,7 @@
 pub mod api;
 pub mod checkpoints;
 pub mod config;
+pub mod ctl;
 pub mod inbox;
 pub mod jobs;
 pub mod ledger;

@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use harness::daemon::{Daemon, wait_for_releases};
+use harness::daemon::{Daemon, feed_until_cut, wait_for_releases};
 use harness::recount::{PathSteps, recount};
 use harness::state::{State, config};
-use harness::text::sentences;
 use serde_json::Value;
 
 /// Steps of an increment, 2 sequences of 16 tokens each.
@@ -21,9 +20,7 @@ fn run() -> (State, Value) {
         ),
     ));
     let daemon = Daemon::start(&state);
-    for era in 0..4 {
-        state.drop_file(&format!("era{era}.txt"), sentences(era, 6000).as_bytes());
-    }
+    feed_until_cut(&state, 4);
     for paradigm in ["path-switching", "from-scratch", "continual"] {
         wait_for_releases(&state, paradigm, 4, 120);
     }

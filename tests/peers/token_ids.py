@@ -1,4 +1,4 @@
-"""The token ids that AutoTokenizer gives: token_ids.py FOLDER LINES (a JSON list of strings)."""
+"""The token ids that AutoTokenizer gives: token_ids.py LINES FOLDER... (a JSON list of strings; the same in all folders)."""
 
 import json
 import sys
@@ -7,6 +7,9 @@ from pathlib import Path
 from common import say
 from transformers import AutoTokenizer
 
-folder, lines = sys.argv[1:]
-tokenizer = AutoTokenizer.from_pretrained(folder)
-say([tokenizer(line)["input_ids"] for line in json.loads(Path(lines).read_text())])
+lines = json.loads(Path(sys.argv[1]).read_text())
+ids = [
+    [tokenizer(line)["input_ids"] for line in lines] for tokenizer in map(AutoTokenizer.from_pretrained, sys.argv[2:])
+]
+assert all(others == ids[0] for others in ids), "the folders' tokenizers differ"
+say(ids[0])

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::program;
 use crate::state::State;
+use crate::text::sentences;
 
 /// A daemon on a state; it is killed with the test.
 pub struct Daemon {
@@ -80,8 +81,27 @@ pub fn wait_for(state: &State, what: &str, seconds: u64, wanted: impl Fn(&Value)
             return status;
         }
         assert!(Instant::now() < deadline, "{what} did not happen: {status:#}\n{}", log_of(state));
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Drops small shards, one after the other, until so many increments are cut: their data and hardly more.
+pub fn feed_until_cut(state: &State, increments: usize) {
+    for number in 0..10_000u64 {
+        let cut = |status: &Value| {
+            let paradigms = status["paradigms"].as_object().unwrap();
+            let versions = paradigms.values().next().unwrap()["versions"].as_array().unwrap();
+            versions.iter().filter(|version| version["state"] != "open").count()
+        };
+        if cut(&state.ask(&["status"])) >= increments {
+            return;
+        }
+        state.drop_file(&format!("shard{number:04}.txt"), sentences(number, 400).as_bytes());
+        wait_for(state, "acceptance", 30, |status| status["shards"]["accepted"].as_u64() == Some(number + 1));
+        // The cut follows the acceptance in a moment.
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    panic!("ten thousand shards were not enough for {increments} increments");
 }
 
 /// Waits until so many versions of a paradigm are released.

@@ -31,13 +31,18 @@ pub struct State {
 }
 
 impl State {
-    /// Makes a state with `lrpathctl init`.
+    /// Makes a state of the small [`MODEL`] with `lrpathctl init`.
     pub fn new(config: &str) -> Self {
+        Self::of(MODEL, config)
+    }
+
+    /// Makes a state of a model, the text of its `config.json`; the configuration calls it `model.json`.
+    pub fn of(model: &str, config: &str) -> Self {
         let folder = TempDir::with_prefix("lrpath-test-").unwrap();
         let state = Self { folder };
         let given = state.folder.path().join("given");
         std::fs::create_dir(&given).unwrap();
-        std::fs::write(given.join("model.json"), MODEL).unwrap();
+        std::fs::write(given.join("model.json"), model).unwrap();
         std::fs::write(given.join("lrpathd.toml"), config).unwrap();
         let made = state.ctl(&["init", "--config", given.join("lrpathd.toml").to_str().unwrap()]);
         assert!(made.status.success(), "init: {}", String::from_utf8_lossy(&made.stderr));

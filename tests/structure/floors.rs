@@ -39,7 +39,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "trainer",
         &[
-            &["kernels", "contract", "events"],
+            &["kernels", "events"],
             &["model", "data"],
             &["optimizer", "guard"],
             &["state"],
@@ -77,8 +77,9 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["offline"],
         ],
     ),
-    ("daemon::ledger::journal", &[&["line"], &["walk"]]),
     ("daemon::ledger::view", &[&["entries", "folder"]]),
+    ("daemon::ledger::journal", &[&["line"], &["walk"]]),
+    ("daemon::inbox", &[&["reader", "settle", "watch"], &["accept"]]),
     ("daemon::scheduler", &[&["cut", "decide"]]),
     (
         "daemon::jobs",
@@ -89,5 +90,41 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["supervise"],
         ],
     ),
+    ("daemon::jobs::supervise", &[&["desk", "launch", "record"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
+    ("daemon::service", &[&["neighbours", "settings"]]),
+    (
+        "daemon::config",
+        &[
+            &["keys", "nearest", "objection", "template"],
+            &["files", "read"],
+            &["check", "fixed"],
+            &["settings"],
+        ],
+    ),
+    (
+        "daemon::api",
+        &[
+            &["types"],
+            &["counters", "refused"],
+            &["answers", "shared"],
+            &["stream"],
+            &["routes"],
+            &["server"],
+        ],
+    ),
+    (
+        "daemon::ctl",
+        &[
+            &["look", "layout"],
+            &["failure"],
+            &["flags", "client"],
+            &["screen", "place", "plan", "offline", "init"],
+            &["draw"],
+            &["configuration", "demo"],
+            &["commands"],
+        ],
+    ),
+    ("daemon::ctl::draw", &[&["units", "table"], &["events", "lists", "plan", "status", "tree"]]),
+    ("daemon::ctl::demo", &[&["era", "recount", "measure"], &["progress", "report"]]),
 ];

@@ -5,6 +5,7 @@
 //! and every path in them is followed to the module where it ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod documents;
 mod floors;
 mod manifests;
 mod names;

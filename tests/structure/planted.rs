@@ -221,10 +221,14 @@ fn a_room_without_a_floor_and_a_file_without_a_module_are_named() {
     copy.append("daemon/src/lib.rs", "mod attic;");
     copy.write("daemon/src/attic.rs", "//! Not in the plan.\n");
     copy.write("daemon/src/ledger/cellar.rs", "//! Nobody knows it.\n");
+    copy.replace("artifacts/src/shard/mod.rs", "mod token_file;", "");
+    fs::remove_file(copy.folder.path().join("artifacts/src/shard/token_file.rs")).unwrap();
     let found = copy.found();
     assert_found(&found, "daemon/src/attic.rs", 1, rules::ROOM, "daemon::attic has no floor in daemon");
     assert_found(&found, "daemon/src/ledger/cellar.rs", 1, rules::ORPHAN, "no `mod` declares it");
-    assert_eq!(found.len(), 2, "{found:#?}");
+    let words = "artifacts::shard::token_file has a floor, and is no module";
+    assert_found(&found, "tests/structure/floors.rs", 1, rules::FLOOR, words);
+    assert_eq!(found.len(), 3, "{found:#?}");
 }
 
 #[test]

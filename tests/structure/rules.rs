@@ -1,6 +1,6 @@
 //! The rules, and where the sources break them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +55,7 @@ pub fn breaches(workspace: &Path) -> BTreeSet<Breach> {
             .collect(),
     };
     let mut breaches = packages(workspace, &manifests);
+    breaches.extend(floors_without_room(&modules().map(|module| &module.path).collect::<Vec<_>>()));
     let mut rooms = Rooms::default();
     for module in modules() {
         breaches.extend(without_floor(module));
@@ -140,6 +141,24 @@ fn without_floor(module: &Module) -> Option<Breach> {
     (!placed).then(|| Breach { file: module.file.clone(), line: 1, rule: ROOM, what })
 }
 
+/// The plan's own mistakes: rooms that are no more.
+fn floors_without_room(modules: &[&ModulePath]) -> Vec<Breach> {
+    let planned = FLOORS.iter().flat_map(|(folder, floors)| {
+        floors.iter().copied().flatten().map(move |room| format!("{folder}::{room}"))
+    });
+    let is_there = |room: &String| {
+        let path: Vec<&str> = room.split("::").collect();
+        modules.iter().any(|module| module.iter().zip(&path).filter(|(a, b)| a == b).count() == path.len())
+    };
+    let missing = planned.filter(|room| !is_there(room)).map(|room| Breach {
+        file: PathBuf::from("tests/structure/floors.rs"),
+        line: 1,
+        rule: FLOOR,
+        what: format!("{room} has a floor, and is no module"),
+    });
+    missing.collect()
+}
+
 /// The arrows between rooms that stand side by side.
 #[derive(Default)]
 struct Rooms {
@@ -199,8 +218,12 @@ impl Rooms {
             for ((from, to), places) in arrows {
                 let Some(back) = way(arrows, to, from) else { continue };
                 let Some(place) = places.first() else { continue };
-                let circle = [from].into_iter().chain(back.iter().copied()).map(String::as_str);
-                let what = format!("in {}: {}", folder.join("::"), circle.collect::<Vec<_>>().join(" -> "));
+                let circle: Vec<&str> = [from].into_iter().chain(back).map(String::as_str).collect();
+                // Each circle once, from its first room.
+                if circle.iter().any(|room| *room < from.as_str()) {
+                    continue;
+                }
+                let what = format!("in {}: {}", folder.join("::"), circle.join(" -> "));
                 breaches.insert(Breach { file: place.file.clone(), line: place.line, rule: CIRCLE, what });
             }
         }
@@ -208,22 +231,22 @@ impl Rooms {
     }
 }
 
-/// The rooms on a way along arrows, both ends included.
+/// The rooms on the shortest way along arrows, both ends included.
 fn way<'a, T>(
     arrows: &'a BTreeMap<(String, String), T>,
     from: &'a String,
     to: &String,
 ) -> Option<Vec<&'a String>> {
-    let mut ways = vec![vec![from]];
+    let mut ways = VecDeque::from([vec![from]]);
     let mut seen = BTreeSet::from([from]);
-    while let Some(way) = ways.pop() {
+    while let Some(way) = ways.pop_front() {
         let last = *way.last()?;
         if last == to {
             return Some(way);
         }
         for (start, next) in arrows.keys() {
             if start == last && seen.insert(next) {
-                ways.push(way.iter().copied().chain([next]).collect());
+                ways.push_back(way.iter().copied().chain([next]).collect());
             }
         }
     }

@@ -14,13 +14,13 @@ use super::{Progress, is_current};
 use crate::config::SlotConfig;
 use crate::ledger::path::{CheckpointKey, Path, Step};
 use crate::ledger::transition::{CutNumber, Increment, JobNumber, Millis, TokenizerSource};
-use crate::ledger::tree::{Attempt, Tree, VersionState};
+use crate::ledger::tree::{Attempt, PathState, Tree, VersionState};
 
 /// Steps that an attempt must have done before its speed is believed.
 const ENOUGH_STEPS: u64 = 2;
 
 /// Counters and versions of each paradigm.
-pub(super) fn paradigms(
+pub(crate) fn paradigms(
     tree: &Tree,
     progress: &BTreeMap<JobNumber, Progress>,
 ) -> BTreeMap<Paradigm, ParadigmStatus> {
@@ -64,7 +64,7 @@ fn release(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> Option<Rel
 }
 
 /// Jobs that run.
-pub(super) fn running(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>, now: Millis) -> Vec<RunningJob> {
+pub(crate) fn running(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>, now: Millis) -> Vec<RunningJob> {
     let job = |(job, attempt): (JobNumber, &Attempt)| {
         let start = &attempt.start;
         let live = progress.get(&job).filter(|live| is_current(tree, job, live));
@@ -100,7 +100,7 @@ fn estimated_end(progress: &Progress, to: Step, now: Millis) -> Option<Millis> {
 }
 
 /// Where jobs run.
-pub(super) fn slots(tree: &Tree, slots: &[SlotConfig]) -> Vec<Slot> {
+pub(crate) fn slots(tree: &Tree, slots: &[SlotConfig]) -> Vec<Slot> {
     let taken: BTreeMap<&str, JobNumber> =
         tree.running().map(|(job, attempt)| (attempt.start.slot.as_str(), job)).collect();
     let slot = |slot: &SlotConfig| Slot {
@@ -112,7 +112,7 @@ pub(super) fn slots(tree: &Tree, slots: &[SlotConfig]) -> Vec<Slot> {
 }
 
 /// The request to cut that is to be decided next.
-pub(super) fn waiting_cut(tree: &Tree) -> Option<WaitingCut> {
+pub(crate) fn waiting_cut(tree: &Tree) -> Option<WaitingCut> {
     tree.waiting_cut().map(|(number, cut)| WaitingCut {
         number,
         name: cut.name.clone(),
@@ -122,7 +122,7 @@ pub(super) fn waiting_cut(tree: &Tree) -> Option<WaitingCut> {
 }
 
 /// What the daemon does now, and when it will probably be done with that.
-pub(super) fn doing(
+pub(crate) fn doing(
     tree: &Tree,
     running: &[RunningJob],
     waiting: u64,
@@ -195,11 +195,9 @@ fn reading(tree: &Tree, waiting: u64) -> String {
         return "trains the tokenizer".to_owned();
     }
     let trained = tree.fixed().map(|fixed| &fixed.tokenizer);
-    if let (Some(TokenizerSource::Trained { train_bytes, .. }), None) = (trained, run.tokenizer) {
+    if let (Some(TokenizerSource::Trained { .. }), None) = (trained, run.tokenizer) {
         let bytes: u64 = without_tokens.map(|shard| shard.file.bytes).sum();
-        return format!(
-            "waits for shards: {bytes} of the {train_bytes} bytes that a tokenizer is trained on"
-        );
+        return format!("waits for shards to train a tokenizer on: {bytes} bytes so far");
     }
     match (without_tokens.count(), waiting) {
         (0, 0) => "waits for shards".to_owned(),
@@ -211,25 +209,36 @@ fn reading(tree: &Tree, waiting: u64) -> String {
 }
 
 /// The tree of each paradigm.
-pub(super) fn branches(tree: &Tree) -> Vec<Branches> {
+pub(crate) fn branches(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Vec<Branches> {
     let of = |paradigm: &Paradigm| Branches {
         paradigm: *paradigm,
-        main: (*paradigm == Paradigm::PathSwitching).then(|| trunk(tree)),
-        versions: tree.increments().iter().map(|increment| version(tree, *paradigm, increment)).collect(),
+        main: (*paradigm == Paradigm::PathSwitching).then(|| trunk(tree, progress)),
+        versions: tree
+            .increments()
+            .iter()
+            .map(|increment| version(tree, *paradigm, increment, progress))
+            .collect(),
     };
     tree.paradigms().iter().map(of).collect()
 }
 
-fn trunk(tree: &Tree) -> Trunk {
+fn trunk(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Trunk {
     let path = tree.main_path();
     let state = tree.path(&path);
     Trunk {
         path,
-        reached: state.map_or(0, |state| state.reached),
+        reached: state.map_or(0, |state| reached(tree, state, progress)),
         running: state.and_then(|state| state.running),
         failed: state.and_then(|state| state.failed.clone()),
         checkpoints: checkpoints(tree, path),
     }
+}
+
+/// One past the furthest step that was ever done on a path, by the attempt that runs too.
+fn reached(tree: &Tree, state: &PathState, progress: &BTreeMap<JobNumber, Progress>) -> Step {
+    let running = state.running.and_then(|job| Some((job, progress.get(&job)?)));
+    let live = running.filter(|(job, live)| is_current(tree, *job, live)).map_or(0, |(_, live)| live.step);
+    state.reached.max(live)
 }
 
 fn checkpoints(tree: &Tree, path: Path) -> Vec<CheckpointLine> {
@@ -244,7 +253,12 @@ fn checkpoints(tree: &Tree, path: Path) -> Vec<CheckpointLine> {
         .collect()
 }
 
-fn version(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> VersionDetail {
+fn version(
+    tree: &Tree,
+    paradigm: Paradigm,
+    increment: &Increment,
+    progress: &BTreeMap<JobNumber, Progress>,
+) -> VersionDetail {
     let path = tree.version_path(paradigm, increment.version);
     let state = tree.path(&path);
     let plan = increment.plans.get(&paradigm);
@@ -266,7 +280,7 @@ fn version(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> VersionDet
         decay: plan.map(|plan| plan.decay).unwrap_or_default(),
         peak: plan.map_or(0.0, |plan| plan.peak),
         min: plan.map_or(0.0, |plan| plan.min),
-        reached: state.map(|state| state.reached),
+        reached: state.map(|state| reached(tree, state, progress)),
         running: state.and_then(|state| state.running),
         checkpoints: checkpoints(tree, path),
         evaluations: tree.evaluations().range(at_end).map(|(_, evaluation)| *evaluation).collect(),
@@ -275,12 +289,12 @@ fn version(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> VersionDet
 }
 
 /// Every version of every paradigm.
-pub(super) fn versions(tree: &Tree) -> Vec<VersionDetail> {
-    branches(tree).into_iter().flat_map(|branches| branches.versions).collect()
+pub(crate) fn versions(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Vec<VersionDetail> {
+    branches(tree, progress).into_iter().flat_map(|branches| branches.versions).collect()
 }
 
 /// All files that are known.
-pub(super) fn shards(tree: &Tree, waiting: Vec<WaitingFile>) -> Shards {
+pub(crate) fn shards(tree: &Tree, waiting: Vec<WaitingFile>) -> Shards {
     let accepted = (0..).zip(tree.shards()).map(|(order, shard)| ShardLine {
         order,
         name: shard.name.clone(),
@@ -309,7 +323,7 @@ pub(super) fn shards(tree: &Tree, waiting: Vec<WaitingFile>) -> Shards {
 }
 
 /// All jobs.
-pub(super) fn jobs(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Vec<JobDetail> {
+pub(crate) fn jobs(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Vec<JobDetail> {
     let attempt = |job: JobNumber, attempt: &Attempt| {
         let live = progress.get(&job).filter(|live| live.attempt == attempt.start.attempt);
         let first_step = attempt.start.first_step();
@@ -342,7 +356,7 @@ pub(super) fn jobs(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Vec
 }
 
 /// A request to cut.
-pub(super) fn cut(tree: &Tree, number: CutNumber) -> Option<CutAnswer> {
+pub(crate) fn cut(tree: &Tree, number: CutNumber) -> Option<CutAnswer> {
     tree.cuts().get(&number).map(|cut| CutAnswer {
         cut: number,
         name: cut.name.clone(),

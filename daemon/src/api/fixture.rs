@@ -41,6 +41,11 @@ impl Live for FakeLive {
     fn request_cut(&self, name: Option<String>) -> Result<CutNumber, String> {
         let waits_for = self.waiting.lock().unwrap().iter().map(|file| file.name.clone()).collect();
         let ledger = self.ledger.lock().unwrap().clone().ok_or("the folder is gone")?;
+        if let Some(taken) = name.as_ref().filter(|name| {
+            ledger.read(|tree| tree.cuts().values().any(|cut| cut.name.as_ref() == Some(*name)))
+        }) {
+            return Err(format!("the name {taken} is taken"));
+        }
         let requested = Transition::CutRequested { name, source: CutSource::Command, waits_for };
         ledger.commit(requested).map(|record| record.position).map_err(|error| error.to_string())
     }

@@ -3,12 +3,14 @@
 //! Readers get the version tree as it stands; whoever asks for something has it journalled, or is told in a sentence why
 //! not. What is no fact of the journal, such as how far a running trainer is, comes from the neighbours through [`Live`].
 
-mod answers;
+pub(crate) mod answers;
 pub mod counters;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod refused;
 mod routes;
 mod server;
+mod shared;
 mod stream;
 #[cfg(test)]
 mod tests;

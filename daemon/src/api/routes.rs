@@ -3,8 +3,8 @@
 //! Everything that may block runs on a thread for blocking work, so that a slow disk holds up one request and not the
 //! socket.
 
+use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,15 +18,15 @@ use axum::routing::{get, post};
 use paradigm::Paradigm;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
+use super::refused::Refused;
+use super::shared::{Shared, blocking};
 use super::types::{
-    CutAnswer, CutAsked, Disk, PauseAnswer, Refusal, RetryAnswer, RetryAsked, ShardCounts, Status, TreeView,
+    CutAnswer, CutAsked, Disk, PauseAnswer, RetryAnswer, RetryAsked, ShardCounts, Status, TreeView,
 };
-use super::{Backend, answers, stream};
-use crate::ledger::LedgerError;
+use super::{Backend, Progress, answers, stream};
 use crate::ledger::transition::{CutNumber, JobNumber, Transition};
-use crate::ledger::tree::{Cut, CutOutcome, Tree, VersionState};
+use crate::ledger::tree::{CutOutcome, Tree, VersionState};
 
 /// Longest body of a request, in bytes.
 const LONGEST_BODY: usize = 64 << 10;
@@ -36,15 +36,6 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Records that one answer holds at most.
 const MOST_RECORDS: usize = 1000;
-/// Longest name of a version, in bytes.
-const LONGEST_NAME: usize = 64;
-
-/// What every route has.
-#[derive(Clone)]
-pub(super) struct Shared {
-    pub backend: Arc<Backend>,
-    pub shutdown: watch::Receiver<bool>,
-}
 
 /// All routes.
 pub(super) fn router(shared: Shared) -> Router {
@@ -78,87 +69,7 @@ async fn in_time(request: Request, next: Next) -> Response {
     }
 }
 
-/// A request that is not met.
-#[derive(Debug)]
-pub(super) struct Refused {
-    status: StatusCode,
-    refusal: Refusal,
-}
-
-impl Refused {
-    pub(super) fn new(status: StatusCode, code: &str, error: impl Into<String>) -> Self {
-        let refusal = Refusal { error: error.into(), cause: None, hint: None, code: code.to_owned() };
-        Self { status, refusal }
-    }
-
-    fn because(mut self, cause: impl Into<String>) -> Self {
-        self.refusal.cause = Some(cause.into());
-        self
-    }
-
-    fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.refusal.hint = Some(hint.into());
-        self
-    }
-
-    fn no_route(request: &Request) -> Self {
-        let error = format!("there is nothing at {}", request.uri().path());
-        Self::new(StatusCode::NOT_FOUND, "not-found", error)
-    }
-
-    fn no_method(request: &Request) -> Self {
-        let error = format!("{} is not possible at {}", request.method(), request.uri().path());
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", error)
-    }
-
-    fn bad(error: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad-request", error)
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        (self.status, axum::Json(self.refusal)).into_response()
-    }
-}
-
-impl From<LedgerError> for Refused {
-    fn from(error: LedgerError) -> Self {
-        let (status, code) = match &error {
-            LedgerError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-            error if error.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "disk-full"),
-            _ => (StatusCode::INTERNAL_SERVER_ERROR, "ledger"),
-        };
-        Self::new(status, code, "the journal did not take it").because(error.to_string())
-    }
-}
-
-impl From<QueryRejection> for Refused {
-    fn from(rejection: QueryRejection) -> Self {
-        Self::bad("the query is not understood").because(rejection.body_text())
-    }
-}
-
-impl From<PathRejection> for Refused {
-    fn from(rejection: PathRejection) -> Self {
-        Self::bad("a number was expected in the path").because(rejection.body_text())
-    }
-}
-
 type Answer<T> = Result<axum::Json<T>, Refused>;
-
-/// Runs what may block.
-pub(super) async fn blocking<T: Send + 'static>(
-    backend: &Arc<Backend>,
-    work: impl FnOnce(&Backend) -> T + Send + 'static,
-) -> Result<T, Refused> {
-    let backend = backend.clone();
-    tokio::task::spawn_blocking(move || work(&backend)).await.map_err(|error| {
-        let refused =
-            Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request failed inside");
-        refused.because(error.to_string())
-    })
-}
 
 async fn reading<T: Serialize + Send + 'static>(
     shared: &Shared,
@@ -185,8 +96,7 @@ async fn status(State(shared): State<Shared>) -> Answer<Status> {
 }
 
 fn status_of(backend: &Backend) -> Status {
-    // The progress first: what ends between the two looks is then counted by the tree, and by the tree alone.
-    let progress = backend.live.progress();
+    let progress = progress(backend);
     let waiting = backend.live.waiting().len() as u64;
     let now = backend.clock.now();
     let (mut status, releases) = backend.ledger.read(|tree| {
@@ -241,14 +151,29 @@ fn free_bytes(folder: &FilePath) -> Option<u64> {
 
 async fn tree(State(shared): State<Shared>) -> Answer<TreeView> {
     let view = |backend: &Backend| {
+        let progress = progress(backend);
         let tree = backend.ledger.read(Tree::clone);
-        TreeView { position: tree.position(), digest: tree.digest(), paradigms: answers::branches(&tree) }
+        TreeView {
+            position: tree.position(),
+            digest: tree.digest(),
+            paradigms: answers::branches(&tree, &progress),
+        }
     };
     reading(&shared, view).await
 }
 
+/// How far the running attempts are now. Asked before the tree: what ends between the two looks is then counted by the
+/// tree, and by the tree alone.
+fn progress(backend: &Backend) -> BTreeMap<JobNumber, Progress> {
+    backend.live.progress()
+}
+
 async fn versions(State(shared): State<Shared>) -> Answer<Vec<super::types::VersionDetail>> {
-    reading(&shared, |backend| backend.ledger.read(answers::versions)).await
+    let all = |backend: &Backend| {
+        let progress = progress(backend);
+        backend.ledger.read(|tree| answers::versions(tree, &progress))
+    };
+    reading(&shared, all).await
 }
 
 async fn shards(State(shared): State<Shared>) -> Answer<super::types::Shards> {
@@ -261,7 +186,7 @@ async fn shards(State(shared): State<Shared>) -> Answer<super::types::Shards> {
 
 async fn jobs(State(shared): State<Shared>) -> Answer<Vec<super::types::JobDetail>> {
     let all = |backend: &Backend| {
-        let progress = backend.live.progress();
+        let progress = progress(backend);
         backend.ledger.read(|tree| answers::jobs(tree, &progress))
     };
     reading(&shared, all).await
@@ -356,10 +281,6 @@ async fn cut_outcome(
 
 async fn cut(State(shared): State<Shared>, bytes: Result<Bytes, BytesRejection>) -> Answer<CutAnswer> {
     let asked: CutAsked = body(bytes)?;
-    if let Some(name) = &asked.name {
-        check_name(name)?;
-        shared.backend.ledger.read(|tree| check_is_new(tree, name))?;
-    }
     let request = move |backend: &Backend| {
         let number = backend.live.request_cut(asked.name)?;
         backend
@@ -368,43 +289,7 @@ async fn cut(State(shared): State<Shared>, bytes: Result<Bytes, BytesRejection>)
             .ok_or_else(|| format!("cut {number} is not journalled"))
     };
     let asked = blocking(&shared.backend, request).await?;
-    asked
-        .map(axum::Json)
-        .map_err(|reason| Refused::new(StatusCode::CONFLICT, "refused", "no cut").because(reason))
-}
-
-/// A name is also the name of a marker file.
-fn check_name(name: &str) -> Result<(), Refused> {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if name.len() > LONGEST_NAME || !begins_well || !name.chars().all(is_word) {
-        let hint = format!(
-            "take up to {LONGEST_NAME} letters, digits, `-`, `_` and `.`, beginning with a letter or a digit"
-        );
-        return Err(Refused::bad(format!("`{name}` is no name of a version")).hint(hint));
-    }
-    Ok(())
-}
-
-fn check_is_new(tree: &Tree, name: &str) -> Result<(), Refused> {
-    let taken = |by: String| {
-        Refused::new(StatusCode::CONFLICT, "name-taken", format!("the name {name} belongs to {by}"))
-            .hint("take another")
-    };
-    if let Some(used) = tree.increments().iter().find(|increment| increment.name == name) {
-        return Err(taken(format!("version {}", used.version)));
-    }
-    let is_waiting = |cut: &&Cut| cut.outcome == CutOutcome::Waiting;
-    if tree.cuts().values().filter(is_waiting).any(|cut| cut.name.as_deref() == Some(name)) {
-        return Err(taken("a cut that is not decided yet".to_owned()));
-    }
-    // An unnamed version is called by its number: that name is for no other version.
-    let next = tree.increments().len() + tree.cuts().values().filter(is_waiting).count() + 1;
-    let number = name.strip_prefix('v').filter(|rest| rest.chars().all(|c| c.is_ascii_digit()));
-    match number {
-        Some(number) if number != next.to_string() => Err(taken(format!("version {number}"))),
-        _ => Ok(()),
-    }
+    asked.map(axum::Json).map_err(|reason| Refused::new(StatusCode::CONFLICT, "refused", reason))
 }
 
 async fn pause(State(shared): State<Shared>) -> Answer<PauseAnswer> {

@@ -16,7 +16,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 use super::Backend;
-use super::routes::{Shared, router};
+use super::routes::router;
+use super::shared::Shared;
 
 /// Who may connect: the owner and the group.
 const MODE: u32 = 0o660;

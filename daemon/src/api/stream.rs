@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use http_body_util::channel::{Channel, Sender};
 
-use super::routes::{Shared, blocking};
+use super::shared::{Shared, blocking};
 use crate::ledger::transition::{JobNumber, Record};
 
 /// Pieces that wait for a reader.

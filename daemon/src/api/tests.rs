@@ -200,7 +200,10 @@ async fn what_is_asked_for_is_journalled_once() {
     let (code, cut) = served.ask("POST", "/v1/cut", r#"{"name": "june"}"#).await;
     assert_eq!((code, &cut["outcome"]["kind"]), (200, &json!("waiting")));
     let (code, again) = served.ask("POST", "/v1/cut", r#"{"name": "june"}"#).await;
-    assert_eq!((code, &again["code"]), (409, &json!("name-taken")));
+    assert_eq!(
+        (code, again),
+        (409, json!({"error": "the name june is taken", "cause": null, "hint": null, "code": "refused"}))
+    );
     let number = cut["cut"].as_u64().unwrap();
 
     let asked = format!("/v1/cuts/{number}?wait=30");
@@ -240,8 +243,6 @@ async fn bad_requests_are_refused_in_json() {
         ("GET", "/v1/cut", ""),
         ("POST", "/v1/cut", "{"),
         ("POST", "/v1/cut", r#"{"nam": "x"}"#),
-        ("POST", "/v1/cut", r#"{"name": "../x"}"#),
-        ("POST", "/v1/cut", r#"{"name": "v2"}"#),
         ("GET", "/v1/jobs/7/log", ""),
         ("GET", "/v1/jobs/x/log", ""),
         ("GET", "/v1/events?after=x", ""),

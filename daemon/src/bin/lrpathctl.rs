@@ -1,1 +1,7 @@
-fn main() {}
+//! `lrpathctl`: the command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    daemon::ctl::main(std::env::args_os())
+}

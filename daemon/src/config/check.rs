@@ -10,6 +10,7 @@ use paradigm::{Paradigm, Settings as Rates};
 
 use super::files::Given;
 use super::keys::{Config, EndOfTextConfig};
+use super::objection::Objection;
 use crate::ledger::transition::EndOfText;
 
 /// The special token and a token for each byte.
@@ -20,28 +21,6 @@ pub(super) const LONGEST_SOCKET: usize = 107;
 const LEAST_READER_MEMORY: u64 = 64 << 20;
 /// Longest time that a duration may be: a hundred years, in seconds.
 const LONGEST_SECONDS: f64 = 100.0 * 366.0 * 86_400.0;
-
-/// What is wrong, and in which key.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Objection {
-    /// The key that is shown, then others that have to do with it.
-    pub keys: Vec<String>,
-    /// What is wrong, as it follows `key = value`.
-    pub what: String,
-    /// What to do.
-    pub help: String,
-}
-
-impl Objection {
-    pub(super) fn new(key: &str, what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { keys: vec![key.to_owned()], what: what.into(), help: help.into() }
-    }
-
-    fn and(mut self, key: &str) -> Self {
-        self.keys.push(key.to_owned());
-        self
-    }
-}
 
 /// All that is wrong, as far as the file alone shows.
 pub(super) fn check(config: &Config) -> Vec<Objection> {

@@ -8,8 +8,8 @@ use artifacts::Digest;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::check::Objection;
 use super::keys::{Config, EndOfTextConfig};
+use super::objection::Objection;
 use crate::ledger::transition::EndOfText;
 
 /// Longest `config.json` of a model, in bytes.

@@ -9,7 +9,6 @@ use artifacts::job::Optimizer;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::check::tokens_of_a_step;
 use super::files::Given;
 use super::keys::{Config, EndOfTextConfig};
 use crate::ledger::transition::{Fixed, TokenizerSource};
@@ -50,7 +49,7 @@ impl Config {
             Some(digest) => TokenizerSource::Given { digest },
             None => TokenizerSource::Trained {
                 vocabulary: self.tokenizer.vocabulary.unwrap_or(given.vocabulary),
-                train_bytes: self.train_bytes(),
+                train_bytes: self.tokenizer.train_bytes,
             },
         };
         Fixed {
@@ -79,22 +78,9 @@ impl Config {
             precision: self.model.precision,
         }
     }
-
-    /// Bytes of shards that a tokenizer is trained on: never more than an increment's tokens can stand for, as a token
-    /// is at least one byte. Else a count rule would wait for a tokenizer that waits for later increments.
-    pub fn train_bytes(&self) -> u64 {
-        let increment = self.cut.every_tokens.map(|tokens| {
-            let step = tokens_of_a_step(self).max(1);
-            (tokens / step * step).max(1)
-        });
-        increment.map_or(self.tokenizer.train_bytes, |most| most.min(self.tokenizer.train_bytes))
-    }
 }
 
 /// What a configuration asks to be other than it was fixed.
-///
-/// The bytes that a tokenizer is trained on are no part of it: they hang on the cut rule too, which may change, and the
-/// state's own number stands.
 pub fn differences(fixed: &Fixed, asked: &Fixed) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut compare = |key: &str, fixed: String, asked: String| {
@@ -152,8 +138,8 @@ fn word(value: &impl Serialize) -> String {
 fn tokenizer(source: &TokenizerSource) -> String {
     match source {
         TokenizerSource::Given { digest } => format!("a given one of digest {}", digest.short()),
-        TokenizerSource::Trained { vocabulary, .. } => {
-            format!("one trained on its shards, of {vocabulary} tokens")
+        TokenizerSource::Trained { vocabulary, train_bytes } => {
+            format!("one of {vocabulary} tokens that is trained on {train_bytes} bytes of shards")
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `lrpathd.toml`: what a person settles about a run.
 //!
-//! A file passes through four rooms: [`keys`] says which keys there are, `read` finds each in the text so that an error
+//! A file passes through four rooms: `keys` says which keys there are, `read` finds each in the text so that an error
 //! can point at it, `check` holds the values against each other and against the arithmetic of the plan, and `files`
 //! looks at the model and the tokenizer that the file names. All that is wrong is said at once. What comes out is split
 //! in two: [`Fixed`](crate::ledger::transition::Fixed), which is settled for the life of a state because bits hang on
@@ -11,6 +11,7 @@ mod files;
 mod fixed;
 mod keys;
 mod nearest;
+mod objection;
 mod read;
 mod settings;
 mod template;
@@ -21,6 +22,7 @@ pub use files::Given;
 pub use fixed::{Difference, FORMAT, differences};
 pub use keys::*;
 pub use read::{ConfigError, Fault};
+pub(crate) use settings::SOCKET;
 pub use settings::{Machine, NoTrainer, Settings, TrainerSettings};
 pub use template::{DEFAULT_MODEL, DEFAULT_TOML, point_at};
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::check::Objection;
+use super::objection::Objection;
 use super::{Config, nearest};
 
 /// Longest configuration that is read, in bytes.
@@ -223,7 +223,7 @@ fn generic(name: &str) -> String {
 }
 
 /// All keys, dotted, out of the schema of the types: so that a new one cannot be forgotten here.
-fn known_keys() -> BTreeSet<String> {
+pub(super) fn known_keys() -> BTreeSet<String> {
     let schema = schemars::schema_for!(Config).to_value();
     let mut known = BTreeSet::new();
     collect(&schema, &schema, "", &mut known);

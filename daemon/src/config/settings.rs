@@ -35,6 +35,17 @@ impl Machine {
             path: std::env::var_os("PATH"),
         }
     }
+
+    /// The project's own trainer.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn trainer(&self) -> Result<PathBuf, NoTrainer> {
+        let beside = self.program.as_ref().map(|program| program.with_file_name(TRAINER));
+        let found = beside.filter(|path| path.is_file()).or_else(|| on_path(OsStr::new(TRAINER), self));
+        let places = "beside this program or on the path";
+        found.ok_or_else(|| NoTrainer { program: TRAINER.to_owned(), places })
+    }
 }
 
 /// What may change from the next cut on.
@@ -58,6 +69,9 @@ pub struct Settings {
     pub reader_memory: u64,
     /// Seconds that it may take for a gigabyte, and at least.
     pub reader_seconds: u64,
+    /// Bytes of shards that a tokenizer is trained on: never more than an increment's tokens can stand for, as a token
+    /// is at least one byte. Else a count rule would wait for a tokenizer that waits for later increments.
+    pub train_bytes: u64,
     /// Steps of an increment that is closed by its count.
     pub every_steps: Option<Step>,
     /// Quiet that closes an increment, in milliseconds.
@@ -118,6 +132,9 @@ impl Config {
     /// There is no trainer to start.
     pub fn settings(&self, state: &Path, machine: &Machine) -> Result<Settings, NoTrainer> {
         let trainer = &self.trainer;
+        let step = tokens_of_a_step(self);
+        let every_steps = self.cut.every_tokens.and_then(|tokens| tokens.checked_div(step));
+        let bytes_of_increment = every_steps.map_or(u64::MAX, |steps| steps.saturating_mul(step));
         let slots = u32::try_from(self.slots.len()).unwrap_or(u32::MAX).max(1);
         Ok(Settings {
             data: state.join(&self.data.folder),
@@ -129,7 +146,8 @@ impl Config {
             longest_document: self.data.longest_document,
             reader_memory: self.data.reader_memory,
             reader_seconds: self.data.reader_seconds,
-            every_steps: self.cut.every_tokens.and_then(|tokens| tokens.checked_div(tokens_of_a_step(self))),
+            train_bytes: self.tokenizer.train_bytes.min(bytes_of_increment),
+            every_steps,
             quiet: self.cut.quiet_seconds.map(|quiet| milliseconds(seconds(quiet))),
             alpha: self.schedule.alpha,
             rates: rates(self),

@@ -4,7 +4,6 @@ use artifacts::Digest;
 use paradigm::Paradigm;
 
 use super::*;
-use crate::ledger::transition::TokenizerSource;
 
 fn examples(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(folder);
@@ -91,14 +90,17 @@ fn the_default_file_says_the_defaults() {
 }
 
 #[test]
-fn every_key_stands_in_the_default_file() {
-    let schema = schemars::schema_for!(Config).to_value();
-    for table in schema["$defs"].as_object().unwrap().values() {
-        for key in table["properties"].as_object().into_iter().flatten().map(|(key, _)| key) {
-            let stands = DEFAULT_TOML
-                .lines()
-                .any(|line| line.trim_start_matches('#').starts_with(&format!("{key} = ")));
-            assert!(stands, "{key} is missing in default.toml");
+fn every_key_stands_in_the_default_file_and_in_the_documentation() {
+    let page = include_str!("../../../docs/operating.md");
+    for name in read::known_keys() {
+        let (table, key) = name.rsplit_once('.').unwrap_or(("", &name));
+        if !table.is_empty() || !DEFAULT_TOML.contains(&format!("[{key}]")) {
+            let mut lines = DEFAULT_TOML.lines().map(|line| line.trim_start_matches('#'));
+            assert!(
+                lines.any(|line| line.starts_with(&format!("{key} = "))),
+                "{name} is missing in default.toml"
+            );
+            assert!(page.contains(&format!("`{name}`")), "{name} is missing in docs/operating.md");
         }
     }
 }
@@ -130,7 +132,6 @@ fn what_is_fixed_may_not_change_and_the_rest_may() {
     changed.checkpoints.every = 5;
     changed.main_path = MainPath::Lazy;
     changed.trainer.micro_batch = Some(1);
-    changed.tokenizer.train_bytes = 5;
     assert_eq!(differences(&fixed, &changed.fixed(&given)), []);
 
     changed.schedule.peak = 1e-3;
@@ -145,18 +146,6 @@ fn what_is_fixed_may_not_change_and_the_rest_may() {
 }
 
 #[test]
-fn a_tokenizer_never_waits_for_more_than_an_increment() {
-    let (mut config, given) = load(DEFAULT_TOML).unwrap();
-    config.cut.every_tokens = Some(70_000);
-    let TokenizerSource::Trained { train_bytes, vocabulary } = config.fixed(&given).tokenizer else {
-        panic!()
-    };
-    assert_eq!((train_bytes, vocabulary), (2 * 1024 * 32, 8192));
-    config.cut.every_tokens = None;
-    assert_eq!(config.train_bytes(), 100_000_000);
-}
-
-#[test]
 fn defaults_are_filled_in() {
     let (mut config, _) = load(DEFAULT_TOML).unwrap();
     let machine = Machine { cores: 9, program: None, path: Some("/usr/bin:/bin".into()) };
@@ -168,6 +157,7 @@ fn defaults_are_filled_in() {
     assert_eq!(settings.ahead_steps, Some(1000), "one interval of the grid");
     assert_eq!(settings.micro_batch, 32);
     assert_eq!(settings.every_steps, Some(10));
+    assert_eq!(settings.train_bytes, 10 * 32_768, "a tokenizer never waits for more than an increment");
     assert_eq!(settings.data, Path::new("/state/data"));
     assert_eq!(settings.socket, Path::new("/state/control.sock"));
     assert!(settings.trainer.command[0].to_string_lossy().ends_with("/sh"));

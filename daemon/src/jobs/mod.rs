@@ -16,7 +16,7 @@ mod prepare;
 mod process;
 mod supervise;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,12 +35,11 @@ pub use prepare::Choices;
 pub use supervise::{JobsError, Settings};
 
 use crate::ledger::transition::{JobNumber, Millis};
-use crate::ledger::tree::Tree;
 use crate::ledger::{Clock, Ledger};
 use supervise::{Look, Supervisor};
 
 /// Time between two looks while attempts run.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(20);
 
 /// Longest time that the end of the daemon waits for trainers, whatever they are given.
 const LONGEST_STOP: Duration = Duration::from_secs(24 * 60 * 60);
@@ -190,21 +189,9 @@ impl JobsHandle {
         self.hints.notify_one();
     }
 
-    /// The jobs that were asked to stop and have not ended.
-    pub fn stopping(&self) -> BTreeSet<JobNumber> {
-        self.supervisor.asked_to_stop()
-    }
-
     /// Reads what running jobs have said up to now, and gives it. Blocks for the reading of files.
     pub fn progress(&self) -> BTreeMap<JobNumber, Progress> {
-        self.snapshot(|_, progress| progress.clone())
-    }
-
-    /// A question about the tree together with what running jobs have said up to now, all of one moment: a step that is
-    /// done is in an ended attempt of the tree or in the progress of a running one, never in both or in neither. Blocks
-    /// for the reading of files.
-    pub fn snapshot<T>(&self, question: impl FnOnce(&Tree, &BTreeMap<JobNumber, Progress>) -> T) -> T {
-        self.supervisor.snapshot(question)
+        self.supervisor.snapshot(|_, progress| progress.clone())
     }
 
     /// Takes over checkpoints that lie in the state and that the journal does not know; says how many.

@@ -36,8 +36,6 @@ pub enum Reason {
     Silent,
     /// It broke the contract.
     Breach,
-    /// It has said its last word, and does not go.
-    Lingers,
 }
 
 /// What is known of an attempt that is gone.

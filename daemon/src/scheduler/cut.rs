@@ -101,10 +101,18 @@ fn close(
 ) -> Result<Increment, String> {
     let number = tree.increments().len() as u64 + 1;
     let version = u32::try_from(number).map_err(|_| format!("there can be no version {number}"))?;
-    let name = name.map_or_else(|| format!("v{version}"), str::to_owned);
-    if let Some(used) = tree.increments().iter().find(|increment| increment.name == name) {
-        return Err(format!("the name {name} belongs to version {}: take another", used.version));
-    }
+    let owner = |name: &str| tree.increments().iter().find(|increment| increment.name == name);
+    let name = match name {
+        Some(name) if let Some(used) = owner(name) => {
+            return Err(format!("the name {name} belongs to version {}: take another", used.version));
+        }
+        Some(name) => name.to_owned(),
+        // Somebody may have given an earlier version just this name.
+        None => (1..)
+            .map(|nth| if nth == 1 { format!("v{version}") } else { format!("v{version}.{nth}") })
+            .find(|name| owner(name).is_none())
+            .unwrap_or_default(),
+    };
     if steps == 0 {
         return Err(too_small(tree, rules, version));
     }
@@ -151,9 +159,9 @@ fn too_small(tree: &Tree, rules: &Rules, version: u32) -> String {
         .filter_map(|paradigm| paradigm.smallest_increment(&rules.rates, version, rules.alpha).ok().flatten())
         .max()
         .unwrap_or(1);
-    let unit = if smallest == 1 { "step" } else { "steps" };
-    format!(
-        "there is not one whole step of data since version {}: at least {smallest} {unit} are needed; the data stays",
-        version - 1
-    )
+    let needed =
+        if smallest == 1 { "one step is".to_owned() } else { format!("at least {smallest} steps are") };
+    let since =
+        if version == 1 { "there".to_owned() } else { format!("there since version {}", version - 1) };
+    format!("not one whole step of data is {since}: {needed} needed; the data stays")
 }

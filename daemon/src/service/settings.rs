@@ -7,7 +7,7 @@ use super::READ_SHARD;
 use crate::config::{Settings, TokenWidth};
 use crate::inbox::InboxSettings;
 use crate::inbox::reader::{Limits, Reading};
-use crate::ledger::transition::{Fixed, TokenizerSource};
+use crate::ledger::transition::Fixed;
 use crate::scheduler::SchedulerSettings;
 use crate::scheduler::cut::Rules;
 use crate::scheduler::decide::Slot;
@@ -15,10 +15,6 @@ use crate::tokenizer;
 
 /// What the inbox goes by.
 pub fn inbox(state: &Path, program: &Path, settings: &Settings, fixed: &Fixed) -> InboxSettings {
-    let train_bytes = match fixed.tokenizer {
-        TokenizerSource::Trained { train_bytes, .. } => train_bytes,
-        TokenizerSource::Given { .. } => 0,
-    };
     InboxSettings {
         folder: settings.data.clone(),
         state: state.to_owned(),
@@ -42,7 +38,7 @@ pub fn inbox(state: &Path, program: &Path, settings: &Settings, fixed: &Fixed) -
         still: millis(settings.settle),
         scan_every: settings.scan,
         quiet: settings.quiet,
-        train_bytes,
+        train_bytes: settings.train_bytes,
         tokens_of_a_step: u64::from(fixed.sequence_length) * u64::from(fixed.sequences_per_step) + 1,
     }
 }

@@ -1,5 +1,6 @@
 //! Jobs with real processes: a shell plays the trainer, each attempt by a script of its own.
 
+mod following;
 mod keeping;
 mod preparing;
 mod restarting;
@@ -87,10 +88,9 @@ impl World {
             TRAINER.replace("STATE", folder.path().to_str().unwrap()),
         )
         .unwrap();
+        ledger.commit(Transition::Initialized(Box::new(fixed()))).unwrap();
         let (executor, supervisor) = daemon(&settings, &ledger, &clock);
-        let world = Self { folder, ledger, clock, settings, executor, supervisor };
-        world.commit(Transition::Initialized(Box::new(fixed())));
-        world
+        Self { folder, ledger, clock, settings, executor, supervisor }
     }
 
     /// A world with a shard of so many whole steps.

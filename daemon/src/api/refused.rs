@@ -1,0 +1,76 @@
+//! A request that is not met: a status for programs, a sentence for people.
+
+use axum::extract::Request;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::types::Refusal;
+use crate::ledger::LedgerError;
+
+/// A request that is not met.
+#[derive(Debug)]
+pub(super) struct Refused {
+    status: StatusCode,
+    refusal: Refusal,
+}
+
+impl Refused {
+    pub(super) fn new(status: StatusCode, code: &str, error: impl Into<String>) -> Self {
+        let refusal = Refusal { error: error.into(), cause: None, hint: None, code: code.to_owned() };
+        Self { status, refusal }
+    }
+
+    pub(super) fn because(mut self, cause: impl Into<String>) -> Self {
+        self.refusal.cause = Some(cause.into());
+        self
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.refusal.hint = Some(hint.into());
+        self
+    }
+
+    pub(super) fn no_route(request: &Request) -> Self {
+        let error = format!("there is nothing at {}", request.uri().path());
+        Self::new(StatusCode::NOT_FOUND, "not-found", error)
+    }
+
+    pub(super) fn no_method(request: &Request) -> Self {
+        let error = format!("{} is not possible at {}", request.method(), request.uri().path());
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", error)
+    }
+
+    pub(super) fn bad(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", error)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.status, axum::Json(self.refusal)).into_response()
+    }
+}
+
+impl From<LedgerError> for Refused {
+    fn from(error: LedgerError) -> Self {
+        let (status, code) = match &error {
+            LedgerError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+            error if error.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "disk-full"),
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "ledger"),
+        };
+        Self::new(status, code, "the journal did not take it").because(error.to_string())
+    }
+}
+
+impl From<QueryRejection> for Refused {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad("the query is not understood").because(rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Refused {
+    fn from(rejection: PathRejection) -> Self {
+        Self::bad("a number was expected in the path").because(rejection.body_text())
+    }
+}

@@ -1,0 +1,265 @@
+//! What each command does: asks, and hands the answer to whoever draws it.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command as Process;
+
+use super::client::Client;
+use super::draw::units::count;
+use super::draw::{Look, Paint, events, lists, plan, status, tree};
+use super::failure::{Exit, Failure};
+use super::flags::{Command, ConfigCommand, Cut, Events, Generate, Logs, Place, Retry};
+use super::screen::Screen;
+use super::{configuration, init, offline};
+use crate::api::types::{
+    CutAnswer, CutAsked, JobDetail, PauseAnswer, RetryAnswer, RetryAsked, Shards, Status, TreeView,
+    VersionDetail,
+};
+use crate::config::{Config, FILE, Machine};
+use crate::ledger::transition::Record;
+use crate::ledger::tree::CutOutcome;
+
+/// Seconds that one question about a cut waits.
+const WAIT: u64 = 20;
+/// Records that a follower sees of what was before.
+const LAST: u64 = 10;
+/// Records of one answer.
+const PAGE: u64 = 1000;
+
+/// Runs a command.
+///
+/// # Errors
+/// What went wrong.
+pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let client = || Client::new(&place.socket());
+    match command {
+        Command::Init(asked) => {
+            let made = init::run(&place.state(), &asked)?;
+            screen.answer(asked.output, &made, made_text)
+        }
+        Command::Config(ConfigCommand::Check(asked)) => {
+            let state = asked.file.is_none().then(|| place.state());
+            let file = asked.file.unwrap_or_else(|| place.config());
+            let checked = configuration::check(&file, state.as_deref())?;
+            match asked.output.json {
+                true => screen.json(&checked),
+                false => screen.text(&configuration::draw(&checked, &screen.look)?),
+            }
+        }
+        Command::Status(output) => {
+            screen.answer(output, &client()?.get::<Status>("/v1/status")?, status::draw)
+        }
+        Command::Tree(output) => screen.answer(output, &client()?.get::<TreeView>("/v1/tree")?, tree::draw),
+        Command::Versions(output) => {
+            let versions: Vec<VersionDetail> = client()?.get("/v1/versions")?;
+            screen.answer(output, &versions, |versions, look| lists::versions(versions, look))
+        }
+        Command::Shards(output) => {
+            screen.answer(output, &client()?.get::<Shards>("/v1/shards")?, lists::shards)
+        }
+        Command::Jobs(output) => {
+            let jobs: Vec<JobDetail> = client()?.get("/v1/jobs")?;
+            screen.answer(output, &jobs, |jobs, look| lists::jobs(jobs, look))
+        }
+        Command::Logs(asked) => logs(&client()?, &asked, screen),
+        Command::Events(asked) => journal(&client()?, &asked, screen),
+        Command::Cut(asked) => cut(&client()?, asked, screen),
+        Command::Pause(output) => {
+            let answer: PauseAnswer = client()?.post("/v1/pause", &())?;
+            screen.answer(output, &answer, |answer, _| match answer.changed {
+                true => "paused: nothing new is started, running jobs save and stop\n".to_owned(),
+                false => "it was paused already\n".to_owned(),
+            })
+        }
+        Command::Resume(output) => {
+            let answer: PauseAnswer = client()?.post("/v1/resume", &())?;
+            screen.answer(output, &answer, |answer, _| match answer.changed {
+                true => "resumed\n".to_owned(),
+                false => "it was not paused\n".to_owned(),
+            })
+        }
+        Command::Retry(asked) => retry(&client()?, &asked, screen),
+        Command::Plan(asked) => screen.answer(asked.output, &super::plan::run(&asked)?, plan::draw),
+        Command::Check(asked) => {
+            let findings = offline::check(&place.state(), asked.quick)?;
+            screen.answer(asked.output, &findings, lists::findings)?;
+            match findings.damage.is_empty() {
+                true => Ok(()),
+                false => Err(Failure::new("the state is damaged").exit(Exit::Damaged).hint(
+                    "the daemon repeats what a damaged checkpoint held; a damaged release must be restored from a copy",
+                )),
+            }
+        }
+        Command::Rebuild(output) => {
+            let report = offline::rebuild(&place.state())?;
+            screen.answer(output, &report, |report, _| {
+                format!(
+                    "the tree's copy in sled is made anew, from {} records: {}\n",
+                    count(report.records),
+                    report.tree.short()
+                )
+            })
+        }
+        Command::Generate(asked) => generate(place, &asked),
+        Command::Demo(asked) => super::demo::run(&asked, screen),
+    }
+}
+
+fn made_text(made: &init::Made, look: &Look) -> String {
+    let fixed = &made.fixed;
+    let paradigms: Vec<&str> = fixed.paradigms.iter().map(|paradigm| paradigm.name()).collect();
+    format!(
+        "{} is a state now, for {}\n\
+         \n  configuration  {}\
+         \n  drop shards in {}\
+         \n  start it with  lrpathd --state {}\n",
+        look.paint(Paint::Strong, &made.state.display().to_string()),
+        paradigms.join(", "),
+        made.config.display(),
+        made.data.display(),
+        made.state.display(),
+    )
+}
+
+fn logs(client: &Client, asked: &Logs, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let follow = if asked.follow { "follow=true" } else { "follow=false" };
+    let attempt = asked.attempt.map_or_else(String::new, |attempt| format!("&attempt={attempt}"));
+    client.stream(&format!("/v1/jobs/{}/log?{follow}{attempt}", asked.job), |bytes| {
+        let written = screen.out.write_all(bytes).and_then(|()| screen.out.flush());
+        written.map(|()| true).map_err(|error| Failure::new("the log cannot be printed").because(error))
+    })
+}
+
+fn journal(client: &Client, asked: &Events, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let mut after = match (asked.after, asked.follow) {
+        (Some(after), _) => after,
+        (None, false) => 0,
+        (None, true) => client.get::<Status>("/v1/status")?.position.saturating_sub(LAST),
+    };
+    let mut show = |line: &str| {
+        let record: Record = serde_json::from_str(line).map_err(|error| {
+            Failure::new("a record is not understood")
+                .because(error)
+                .hint("is the daemon of the same version?")
+        })?;
+        let position = record.position;
+        match asked.output.json {
+            true => screen.text(&format!("{line}\n"))?,
+            false => screen.text(&events::line(&record, &screen.look))?,
+        }
+        Ok(position)
+    };
+    if asked.follow {
+        return client
+            .lines(&format!("/v1/events?after={after}&follow=true"), |line| show(line).map(|_| true));
+    }
+    loop {
+        let before = after;
+        client.lines(&format!("/v1/events?after={after}&limit={PAGE}"), |line| {
+            after = show(line)?;
+            Ok(true)
+        })?;
+        if after == before {
+            return Ok(());
+        }
+    }
+}
+
+fn cut(client: &Client, asked: Cut, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let mut answer: CutAnswer = client.post("/v1/cut", &CutAsked { name: asked.name })?;
+    let mut told = false;
+    while answer.outcome == CutOutcome::Waiting && !asked.no_wait {
+        if !told && !answer.waits_for.is_empty() && !asked.output.json {
+            let files = answer.waits_for.join(", ");
+            screen.text(&screen.look.fit(&format!("waits for {files}"), 0))?;
+            screen.text("\n")?;
+            told = true;
+        }
+        answer = client.get(&format!("/v1/cuts/{}?wait={WAIT}", answer.cut))?;
+    }
+    let version = match &answer.outcome {
+        CutOutcome::Made { version } => Some(*version),
+        CutOutcome::Waiting | CutOutcome::Refused { .. } => None,
+    };
+    let versions: Vec<VersionDetail> = match version {
+        Some(number) => {
+            let all: Vec<VersionDetail> = client.get("/v1/versions")?;
+            all.into_iter().filter(|version| version.number == number).collect()
+        }
+        None => Vec::new(),
+    };
+    if let CutOutcome::Refused { reason } = &answer.outcome {
+        if asked.output.json {
+            screen.json(&answer)?;
+        }
+        return Err(Failure::new("no cut").because(reason));
+    }
+    screen.answer(asked.output, &answer, |answer, look| cut_text(answer, &versions, look))
+}
+
+fn cut_text(answer: &CutAnswer, versions: &[VersionDetail], look: &Look) -> String {
+    let Some(first) = versions.first() else {
+        return format!("cut {} is asked for; `lrpathctl status` shows when it is made\n", answer.cut);
+    };
+    let mut text = format!(
+        "version {} ({}): {} steps, up to step {}\n",
+        first.number,
+        look.paint(Paint::Strong, &first.name),
+        count(first.steps),
+        count(first.end)
+    );
+    for version in versions {
+        let alpha = version.alpha.map_or_else(String::new, |alpha| format!(", alpha {alpha}"));
+        text.push_str(&format!(
+            "  {}: trains steps {} to {}{alpha}, {} from {} to {}\n",
+            version.paradigm,
+            count(version.branch_point),
+            count(version.end),
+            version.decay,
+            version.peak,
+            version.min
+        ));
+    }
+    text
+}
+
+fn retry(client: &Client, asked: &Retry, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let number = asked.version.strip_prefix('v').unwrap_or(&asked.version).parse().ok();
+    let version = match (asked.version.as_str(), number) {
+        ("main", _) => None,
+        (_, Some(number)) => Some(number),
+        (name, None) => {
+            let versions: Vec<VersionDetail> = client.get("/v1/versions")?;
+            let found = versions.iter().find(|version| version.name == name).map(|version| version.number);
+            let unknown = || {
+                Failure::new(format!("there is no version {name}")).hint("`lrpathctl versions` lists them")
+            };
+            Some(found.ok_or_else(unknown)?)
+        }
+    };
+    let answer: RetryAnswer = client.post("/v1/retry", &RetryAsked { paradigm: asked.paradigm, version })?;
+    screen.answer(asked.output, &answer, |answer, _| format!("{} is tried again\n", answer.path))
+}
+
+/// Becomes the trainer, on a release's folder. Needs no daemon.
+fn generate(place: &Place, asked: &Generate) -> Result<(), Failure> {
+    let state = place.state();
+    let config = Config::load(&state.join(FILE))?;
+    let first = config.paradigm.list().first().copied().unwrap_or_default();
+    let other = asked.paradigm.filter(|paradigm| *paradigm != first);
+    let version =
+        asked.version.map_or_else(|| artifacts::release::LATEST.to_owned(), |version| format!("v{version}"));
+    let releases =
+        other.map_or_else(|| state.join("releases"), |paradigm| state.join("releases").join(paradigm.name()));
+    let folder = releases.join(version);
+    if !folder.is_dir() {
+        let failure = Failure::new(format!("there is no release at `{}`", folder.display()));
+        return Err(failure.hint("`lrpathctl versions` lists what is released"));
+    }
+    let trainer = Machine::this().trainer()?;
+    let mut process = Process::new(&trainer);
+    process.arg("generate").arg("--model").arg(&folder).arg(format!("--prompt={}", asked.prompt));
+    process.arg(format!("--tokens={}", asked.tokens)).arg(format!("--temperature={}", asked.temperature));
+    process.arg(format!("--seed={}", asked.seed)).args(asked.top_k.map(|k| format!("--top-k={k}")));
+    let error = process.exec();
+    Err(Failure::new(format!("`{}` cannot be started", trainer.display())).because(error))
+}

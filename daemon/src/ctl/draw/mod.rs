@@ -1,0 +1,34 @@
+//! Answers as people read them: pure functions from an answer to text, so that tests see what a terminal shows.
+//!
+//! A terminal gets colours and lines that fit its width; a pipe gets the same words, whole and without either.
+
+pub mod events;
+pub mod lists;
+pub mod plan;
+pub mod status;
+pub mod table;
+pub mod tree;
+pub mod units;
+use crate::api::types::VersionDetail;
+use crate::ledger::tree::VersionState;
+
+pub use super::look::{Look, Paint};
+
+/// `v3 march`; `v3` alone where that is its name.
+fn title(version: &VersionDetail) -> String {
+    let number = format!("v{}", version.number);
+    if version.name == number { number } else { format!("{number} {}", version.name) }
+}
+
+/// The colour of a version's state.
+pub fn paint_of(state: VersionState) -> Paint {
+    match state {
+        VersionState::Released => Paint::Good,
+        VersionState::Training | VersionState::Evaluating | VersionState::Publishing => Paint::Busy,
+        VersionState::Open | VersionState::Cut | VersionState::Waiting => Paint::Calm,
+        VersionState::Failed => Paint::Bad,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+use std::collections::BTreeMap;
+
+use paradigm::Paradigm::{Continual, FromScratch, PathSwitching};
+
+use super::*;
+use crate::api::fixture::World;
+use crate::api::types::{Disk, ShardCounts, Status, TreeView, WaitingFile};
+use crate::api::{Progress, answers};
+use crate::ctl::failure::{Exit, Failure};
+use crate::ledger::path::CheckpointKey;
+use crate::ledger::transition::{Outcome, Transition};
+use crate::ledger::{Clock, tree::Tree};
+
+const PIPE: Look = Look { terminal: false, colour: false, width: 80 };
+const TERMINAL: Look = Look { terminal: true, colour: false, width: 80 };
+
+fn tree_of(world: &World, look: &Look) -> String {
+    let progress = world.live.progress.lock().unwrap().clone();
+    let view = world.ledger.read(|tree| TreeView {
+        position: tree.position(),
+        digest: tree.digest(),
+        paradigms: answers::branches(tree, &progress),
+    });
+    super::tree::draw(&view, look)
+}
+
+fn status_of(world: &World) -> Status {
+    let progress = world.live.progress.lock().unwrap().clone();
+    let now = world.clock.now();
+    world.ledger.read(|tree: &Tree| {
+        let jobs = answers::running(tree, &progress, now);
+        let (doing, until) = answers::doing(tree, &jobs, 1, now);
+        Status {
+            program: "0.1.0".to_owned(),
+            state: "/var/lib/lrpath".to_owned(),
+            position: tree.position(),
+            at: now,
+            doing,
+            until,
+            paused: tree.run().paused,
+            paradigms: answers::paradigms(tree, &progress),
+            jobs,
+            shards: ShardCounts { waiting: 1, accepted: 12, rejected: 2 },
+            slots: answers::slots(tree, &world.backend().slots),
+            disk: Disk { free: Some(79_400_000_000), checkpoints: 480_000_000, releases: 96_000_000 },
+            waiting_cut: answers::waiting_cut(tree),
+        }
+    })
+}
+
+/// Two released versions, one whose branch trains, one that has failed, and a main path that is ahead.
+fn busy() -> World {
+    let mut world = World::new(&[PathSwitching, Continual]);
+    let main = world.main();
+    for (number, name) in [(1, "january"), (2, "february-with-a-long-name"), (3, "march"), (4, "v4")] {
+        world.cut(10_000, name);
+        if number <= 2 {
+            world.make(PathSwitching, number);
+        }
+    }
+    world.make(Continual, 1);
+    world.train(main, None, 36_000, None, 2000);
+    let damaged = CheckpointKey { path: main, step: 22_000 };
+    world.commit(Transition::CheckpointSetAside {
+        checkpoint: damaged,
+        reason: "`model.safetensors` has digest 1f2e3d; 4c5b6a was expected, which is a very long reason"
+            .into(),
+    });
+    world.save(main, 24_000);
+    let second = world.path(Continual, 2);
+    let begins = CheckpointKey { path: world.path(Continual, 1), step: 10_000 };
+    let job = world.start(second, Some(2), 20_000, Some(begins));
+    world.end(
+        job,
+        1,
+        Outcome::Failed { failure: "data".into(), message: "token 9000 is too large".into() },
+        10_400,
+    );
+    world.commit(Transition::PathFailed { path: second, reason: "data: token 9000 is too large".into() });
+
+    let third = world.path(PathSwitching, 3);
+    let point = CheckpointKey { path: main, step: 24_000 };
+    let job = world.start(third, Some(3), 30_000, Some(point));
+    let now = world.clock.now();
+    let progress = Progress {
+        attempt: 1,
+        step: 26_600,
+        steps_done: 2600,
+        loss: Some(2.91342),
+        learning_rate: Some(2e-4),
+        tokens_per_second: Some(12_345.0),
+        first_event_at: Some(now - 1_300_000),
+        last_event_at: Some(now),
+    };
+    *world.live.progress.lock().unwrap() = BTreeMap::from([(job, progress)]);
+    world
+}
+
+fn assert_fits(text: &str) {
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
+    }
+}
+
+#[test]
+fn a_tree_fits_eighty_columns() {
+    let world = busy();
+    let text = tree_of(&world, &TERMINAL);
+    assert_fits(&text);
+    insta::assert_snapshot!(text);
+    let plain = tree_of(&world, &PIPE);
+    assert!(plain.contains("which is a very long reason"), "a pipe gets every word");
+}
+
+#[test]
+fn a_tree_begins_with_nothing() {
+    let mut world = World::new(&[PathSwitching, FromScratch, Continual]);
+    let mut text = tree_of(&world, &TERMINAL);
+    world.cut(10, "v1");
+    for paradigm in [PathSwitching, FromScratch, Continual] {
+        world.make(paradigm, 1);
+    }
+    world.cut(1, "v2");
+    text.push_str(&tree_of(&world, &TERMINAL));
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn colours_are_for_terminals_that_want_them() {
+    let world = busy();
+    let colourful = tree_of(&world, &Look { colour: true, ..TERMINAL });
+    assert!(colourful.contains("\u{1b}[32mreleased\u{1b}[0m"));
+    for look in [PIPE, TERMINAL] {
+        assert!(!tree_of(&world, &look).contains('\u{1b}'));
+        assert!(!super::status::draw(&status_of(&world), &look).contains('\u{1b}'));
+    }
+}
+
+#[test]
+fn the_status_says_what_is_done_and_what_goes_on() {
+    let world = busy();
+    let text = super::status::draw(&status_of(&world), &TERMINAL);
+    assert_fits(&text);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_status_tells_what_a_cut_waits_for() {
+    let world = World::new(&[PathSwitching]);
+    let waits_for = (0..9).map(|number| format!("part-{number}.jsonl")).collect();
+    let source = crate::ledger::transition::CutSource::Command;
+    world.commit(Transition::CutRequested { name: Some("june".into()), source, waits_for });
+    insta::assert_snapshot!(super::status::draw(&status_of(&world), &TERMINAL));
+}
+
+#[test]
+fn lists_wrap_on_a_terminal_and_not_in_a_pipe() {
+    let world = busy();
+    world.accept("speeches/1790_Washington.txt", 40_000);
+    world.accept("b.txt", 1_234_567);
+    world.commit(Transition::ShardRejected {
+        digest: None,
+        name: "broken.txt".into(),
+        bytes: 17,
+        reason: "broken.txt:3: byte 12 (0xff) is no UTF-8: save the file as UTF-8".into(),
+    });
+    let waiting = vec![WaitingFile {
+        name: "growing.txt".into(),
+        bytes: 99_000,
+        since: 0,
+        why: "it must stand still for 5 s".into(),
+        changes: 3,
+    }];
+    let (versions, shards, jobs) = world.ledger.read(|tree| {
+        (
+            answers::versions(tree, &BTreeMap::new()),
+            answers::shards(tree, waiting),
+            answers::jobs(tree, &BTreeMap::new()),
+        )
+    });
+    for (name, look) in [("terminal", TERMINAL), ("pipe", PIPE)] {
+        let all =
+            [lists::versions(&versions, &look), lists::shards(&shards, &look), lists::jobs(&jobs, &look)];
+        insta::assert_snapshot!(format!("lists_in_a_{name}"), all.join("\n----\n"));
+    }
+}
+
+#[test]
+fn every_record_is_a_sentence() {
+    let world = busy();
+    world.accept("b.txt", 1_234_567);
+    let records = world.ledger.records(0, 1000).unwrap();
+    let mut lines: Vec<String> = records.iter().map(|record| events::line(record, &PIPE)).collect();
+    lines.dedup_by_key(|line| line.split_whitespace().skip(3).take(1).collect::<String>());
+    insta::assert_snapshot!(lines.concat());
+}
+
+#[test]
+fn a_plan_is_two_tables() {
+    let report = paradigm::Report::new(&[10_000, 10_000, 10_000, 10_000], 0.6).unwrap();
+    let text = plan::draw(&report, &TERMINAL);
+    assert_fits(&text);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn errors_say_what_why_and_what_to_do() {
+    let failure = Failure::new("no daemon answers on `/var/lib/lrpath/control.sock`")
+        .because("No such file or directory (os error 2)")
+        .hint("start it with `lrpathd --state <folder>`, or name another with --state or --socket")
+        .exit(Exit::NoDaemon);
+    insta::assert_snapshot!(format!("{}\n{}", failure.render(&TERMINAL), failure.render(&PIPE)));
+}

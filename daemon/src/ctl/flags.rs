@@ -1,0 +1,255 @@
+//! Every command and flag: what help, and later the manual and completions, are made of.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use paradigm::{Decay, Paradigm};
+
+use super::failure::EXIT_CODES;
+
+/// Watches and steers a state of lrpath: shards in, versions out.
+#[derive(Debug, Parser)]
+#[command(name = "lrpathctl", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    /// Where the state is.
+    #[command(flatten)]
+    pub place: Place,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where the state is.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Place {
+    /// The state folder; this folder if it has a lrpathd.toml, else /var/lib/lrpath
+    #[arg(long, global = true, env = "LRPATH_STATE", hide_env_values = true, value_name = "FOLDER")]
+    pub state: Option<PathBuf>,
+    /// The daemon's control socket; the one that the state's configuration names
+    #[arg(long, global = true, env = "LRPATH_SOCKET", hide_env_values = true, value_name = "FILE")]
+    pub socket: Option<PathBuf>,
+}
+
+/// What to print.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Output {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a state folder
+    Init(Init),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// What is done, and what the daemon does now
+    Status(Output),
+    /// The version tree, drawn
+    Tree(Output),
+    /// All versions, with their held-out losses
+    Versions(Output),
+    /// The files: waiting, accepted, rejected
+    Shards(Output),
+    /// All jobs and their attempts
+    Jobs(Output),
+    /// What a job's trainer wrote on standard error
+    Logs(Logs),
+    /// What was journalled
+    Events(Events),
+    /// Close the increment, so that its version is made
+    Cut(Cut),
+    /// Start nothing new; running jobs save and stop
+    Pause(Output),
+    /// Go on after a pause
+    Resume(Output),
+    /// Try again what has failed
+    Retry(Retry),
+    /// What versions will cost, before a step is trained; needs no daemon
+    Plan(Plan),
+    /// Verify the journal, the version tree, checkpoints and releases
+    Check(Check),
+    /// Make the version tree's copy in sled anew out of the journal
+    Rebuild(Output),
+    /// Write text with a released version
+    Generate(Generate),
+    /// A first look: four eras of real text, four versions, in minutes on a CPU
+    Demo(Demo),
+}
+
+/// Make a state folder.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// A configuration to begin with; it is copied. Without it, one with all defaults is written
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The model's config.json, where no configuration is given; a small LLaMA without it
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub model: Option<PathBuf>,
+    /// A tokenizer.json, where no configuration is given; one is trained on the first shards without it
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub tokenizer: Option<PathBuf>,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Look at the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check a configuration, and print every value that it stands for
+    Check(ConfigCheck),
+}
+
+/// Check a configuration.
+#[derive(Debug, Args)]
+pub struct ConfigCheck {
+    /// The configuration; the state's lrpathd.toml without it
+    pub file: Option<PathBuf>,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// What a job's trainer wrote.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The job's number
+    pub job: u64,
+    /// Go on while it runs
+    #[arg(short, long)]
+    pub follow: bool,
+    /// An attempt; the last one without it
+    #[arg(long, value_name = "NUMBER")]
+    pub attempt: Option<u32>,
+}
+
+/// What was journalled.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Go on as they come, from the last ten
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only what came after this place in the journal
+    #[arg(long, value_name = "POSITION")]
+    pub after: Option<u64>,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Close the increment.
+#[derive(Debug, Args)]
+pub struct Cut {
+    /// Name of the version; its number without it
+    pub name: Option<String>,
+    /// Do not wait until it is decided
+    #[arg(long)]
+    pub no_wait: bool,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Try again what has failed.
+#[derive(Debug, Args)]
+pub struct Retry {
+    /// A version, by its number or name; `main` for the main path
+    #[arg(default_value = "main")]
+    pub version: String,
+    /// Whose; the run's first paradigm without it
+    #[arg(long)]
+    pub paradigm: Option<Paradigm>,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// What versions will cost.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The increments' sizes in steps, separated by commas
+    #[arg(long, required = true, value_delimiter = ',', value_name = "STEPS")]
+    pub increments: Vec<u64>,
+    /// Share of an increment that its branch covers
+    #[arg(long, default_value_t = paradigm::increments::DEFAULT_ALPHA)]
+    pub alpha: f64,
+    /// Steps of warm-up; 2,000 for a CSV file without it
+    #[arg(long, value_name = "STEPS")]
+    pub warmup_steps: Option<u64>,
+    /// Steps of re-warm-up of later continual versions
+    #[arg(long, value_name = "STEPS", default_value_t = 0)]
+    pub rewarmup_steps: u64,
+    /// Shape of the decay: cosine, linear, one-minus-sqrt, exponential, knee or multi-step
+    #[arg(long, default_value_t = Decay::default())]
+    pub decay: Decay,
+    /// Share of a whole schedule that stays at peak; the shape's own without it
+    #[arg(long, value_name = "SHARE")]
+    pub hold: Option<f64>,
+    /// Learning rate of the main path
+    #[arg(long, value_name = "RATE", default_value_t = paradigm::Settings::default().peak)]
+    pub peak: f64,
+    /// Learning rate at the end of a branch
+    #[arg(long, value_name = "RATE", default_value_t = paradigm::Settings::default().min)]
+    pub min: f64,
+    /// Write the learning rate of every step of every segment
+    #[arg(long, value_name = "FILE")]
+    pub schedule_csv: Option<PathBuf>,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Verify a state.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Only whether every file is there with its size; without it, every byte is read
+    #[arg(long)]
+    pub quick: bool,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Write text with a released version.
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// The version's number; the latest without it
+    #[arg(long, value_name = "NUMBER")]
+    pub version: Option<u32>,
+    /// Whose; the run's first paradigm without it
+    #[arg(long)]
+    pub paradigm: Option<Paradigm>,
+    /// Text to go on from
+    #[arg(long, default_value = "")]
+    pub prompt: String,
+    /// Most tokens to write
+    #[arg(long, default_value_t = 100)]
+    pub tokens: usize,
+    /// 0 takes the likeliest token, 1 draws as the model says
+    #[arg(long, default_value_t = 0.8)]
+    pub temperature: f64,
+    /// Draw only from so many of the likeliest tokens
+    #[arg(long)]
+    pub top_k: Option<u32>,
+    /// Seed of the draw
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// A first look.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Folder of the speeches; `make demo` fetches them
+    #[arg(long, value_name = "FOLDER")]
+    pub corpus: PathBuf,
+    /// Where the state is made; a new temporary folder without it
+    #[arg(long, value_name = "FOLDER")]
+    pub keep: Option<PathBuf>,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}

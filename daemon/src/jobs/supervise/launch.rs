@@ -1,0 +1,64 @@
+//! Before an attempt runs: its beginning is verified, its folder written, its process started.
+
+use std::sync::PoisonError;
+
+use super::super::adopt::Verdict;
+use super::super::executor::{Launch, StartError};
+use super::super::outcome;
+use super::super::prepare::{self, Known, PrepareError};
+use super::{Settings, Supervisor};
+use crate::ledger::path::CheckpointKey;
+use crate::ledger::transition::JobStart;
+
+/// Why an attempt is not launched.
+pub(super) enum Refusal {
+    /// The checkpoint that it starts from does not verify.
+    Damaged { key: CheckpointKey, reason: String },
+    /// Something else, with a word for it.
+    Failed { failure: &'static str, message: String },
+}
+
+impl From<PrepareError> for Refusal {
+    fn from(error: PrepareError) -> Self {
+        Self::Failed { failure: outcome::PREPARE, message: format!("the job cannot be prepared: {error}") }
+    }
+}
+
+impl Supervisor {
+    /// Makes an attempt run. Whatever an earlier daemon has done of this is not done again.
+    pub(super) fn try_launch(&self, start: &JobStart) -> Result<(), Refusal> {
+        self.verify(start)?;
+        let folder = self.folder_of(start);
+        if self.settings.storage.kind(&folder).map_err(PrepareError::from)?.is_none() {
+            let known = self.ledger.read(|tree| Known::of(tree, start))?;
+            let mut data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+            self.ledger.read(|tree| data.grow(tree)).map_err(PrepareError::from)?;
+            let Settings { state, storage, choices, .. } = &self.settings;
+            prepare::write(&**storage, state, &folder, start, &known, &mut data, choices)?;
+        }
+        let threads = self.settings.choices.threads;
+        let launch = Launch { folder: &folder, job: start.job, attempt: start.attempt, threads };
+        match self.executor.start(&launch) {
+            // It was started before after all: it is followed like any other.
+            Ok(()) | Err(StartError::Taken { .. }) => Ok(()),
+            Err(error) => Err(Refusal::Failed { failure: outcome::START, message: error.to_string() }),
+        }
+    }
+
+    /// Nothing is trained on top of damage: the checkpoint to start from is read to the last byte.
+    fn verify(&self, start: &JobStart) -> Result<(), Refusal> {
+        let Some(key) = start.start else { return Ok(()) };
+        let known = self.ledger.read(|tree| tree.checkpoint(&key).map(|known| known.digest));
+        let Some(expected) = known else {
+            return Err(Refusal::Damaged { key, reason: "it was set aside".to_owned() });
+        };
+        match self.checkpoints().verify(key, expected) {
+            Verdict::Sound => Ok(()),
+            Verdict::Damaged(reason) => Err(Refusal::Damaged { key, reason }),
+            Verdict::Unknown(damage) => Err(Refusal::Failed {
+                failure: outcome::PREPARE,
+                message: format!("checkpoint {key} cannot be looked at: {damage}"),
+            }),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What becomes of an attempt's words and of its end: transitions.
+//!
+//! An attempt may be read more than once, by daemons after each other, and be ended by one of several that saw its end.
+//! So each commit leaves out what the journal has already.
+
+use super::super::adopt::Verdict;
+use super::super::follow::{Finding, Follower};
+use super::super::outcome::{self, Next};
+use super::{JobsError, Supervisor};
+use crate::checkpoints::set_aside;
+use crate::ledger::path::{CheckpointKey, Step};
+use crate::ledger::transition::{JobStart, Outcome, Transition};
+use crate::ledger::tree::Tree;
+
+impl Supervisor {
+    /// Commits what an attempt reported, except what is in the journal already. A checkpoint is looked at first.
+    pub(super) fn commit_findings(&self, follower: &mut Follower) -> Result<(), JobsError> {
+        let mut transitions = Vec::new();
+        let mut breach = None;
+        for finding in follower.findings() {
+            match self.transition(follower.start(), finding) {
+                Ok(transition) => transitions.extend(transition),
+                Err(what) => breach = breach.or(Some(what)),
+            }
+        }
+        if !transitions.is_empty() {
+            self.ledger.commit_all(transitions)?;
+        }
+        follower.settle_findings();
+        if let Some(what) = breach {
+            follower.break_contract(what);
+        }
+        Ok(())
+    }
+
+    fn transition(&self, start: &JobStart, finding: &Finding) -> Result<Option<Transition>, String> {
+        match *finding {
+            Finding::Checkpoint { key, digest, bytes } => {
+                let known = self
+                    .ledger
+                    .read(|tree| tree.checkpoint(&key).is_some_and(|known| known.digest == digest));
+                if known {
+                    return Ok(None);
+                }
+                match self.checkpoints().look_at(key, digest) {
+                    Verdict::Sound => Ok(Some(Transition::CheckpointSaved {
+                        checkpoint: key,
+                        digest,
+                        bytes,
+                        job: Some(start.job),
+                    })),
+                    Verdict::Damaged(what) => {
+                        Err(format!("it says that checkpoint {key} is saved, but {what}"))
+                    }
+                    Verdict::Unknown(damage) => {
+                        tracing::warn!(%key, %damage, "a checkpoint cannot be looked at, and is not recorded");
+                        Ok(None)
+                    }
+                }
+            }
+            Finding::Evaluation { step, evaluation } => {
+                let (path, increment) = (start.path, evaluation.increment);
+                self.ledger.read(|tree| {
+                    if tree.increment(increment).is_none() {
+                        return Err(format!("it evaluates increment {increment}, which there is not"));
+                    }
+                    let is_known = tree.evaluations().get(&(path, step, increment)) == Some(&evaluation);
+                    Ok((!is_known).then_some(Transition::Evaluated { path, step, evaluation }))
+                })
+            }
+        }
+    }
+
+    /// The checkpoint goes out of the way, and the path is repeated from the nearest sound one.
+    pub(super) fn end_damaged(
+        &self,
+        start: &JobStart,
+        key: CheckpointKey,
+        reason: &str,
+    ) -> Result<(), JobsError> {
+        tracing::error!(job = start.job, %key, reason, "a checkpoint is damaged and is set aside");
+        // Another attempt that started there may have set it aside, and its path may have been repeated since.
+        if self.ledger.read(|tree| tree.checkpoint(&key).is_some()) {
+            set_aside(&self.settings.state, &self.ledger, key, reason)?;
+        }
+        let now = self.clock.now();
+        let message = format!("checkpoint {key}, where the job starts, is damaged: {reason}");
+        let ended = Transition::JobEnded {
+            job: start.job,
+            attempt: start.attempt,
+            outcome: Outcome::Failed { failure: outcome::DAMAGED.to_owned(), message },
+            reached: start.first_step(),
+            retry_at: Some(now),
+        };
+        self.ledger.commit_with(|tree| (is_open(tree, start).then_some(ended).into_iter().collect(), ()))?;
+        Ok(())
+    }
+
+    /// Commits an attempt's end, and its path's where it has used up its attempts.
+    pub(super) fn end(
+        &self,
+        start: &JobStart,
+        outcome: Outcome,
+        reached: Step,
+        is_asked: bool,
+    ) -> Result<(), JobsError> {
+        let now = self.clock.now();
+        self.ledger.commit_with(|tree| {
+            if !is_open(tree, start) {
+                return (Vec::new(), ());
+            }
+            let failures = tree.path(&start.path).map_or(0, |path| path.failures);
+            let next = self.settings.retries.next(&outcome, failures, is_asked, now);
+            let retry_at = match next {
+                Next::At(at) => at,
+                Next::GiveUp => None,
+            };
+            let mut transitions = vec![Transition::JobEnded {
+                job: start.job,
+                attempt: start.attempt,
+                outcome: outcome.clone(),
+                reached,
+                retry_at,
+            }];
+            if let (Next::GiveUp, Outcome::Failed { message, .. } | Outcome::Crashed { message }) =
+                (next, &outcome)
+            {
+                transitions.push(Transition::PathFailed { path: start.path, reason: message.clone() });
+            }
+            (transitions, ())
+        })?;
+        tracing::info!(job = start.job, attempt = start.attempt, path = %start.path, reached, ?outcome, "a job has ended");
+        Ok(())
+    }
+}
+
+fn is_open(tree: &Tree, start: &JobStart) -> bool {
+    tree.attempt(start.job).is_some_and(|last| last.start.attempt == start.attempt && last.end.is_none())
+}
