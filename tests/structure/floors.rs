@@ -79,7 +79,18 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ),
     ("daemon::ledger::view", &[&["entries", "folder"]]),
     ("daemon::ledger::journal", &[&["line"], &["walk"]]),
-    ("daemon::inbox", &[&["reader", "settle", "watch"], &["accept"]]),
+    (
+        "daemon::inbox",
+        &[
+            &["reader", "scan", "settle", "tokenising", "watch"],
+            &["cuts", "rejected", "sources"],
+            &["workers"],
+            &["accept"],
+            &["work"],
+        ],
+    ),
+    ("daemon::inbox::reader", &[&["body", "session"]]),
+    ("daemon::inbox::work", &[&["looking", "training"], &["taking"]]),
     ("daemon::scheduler", &[&["cut", "decide"]]),
     (
         "daemon::jobs",

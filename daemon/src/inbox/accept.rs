@@ -9,7 +9,9 @@ use std::collections::{BTreeSet, VecDeque};
 
 use artifacts::Digest;
 
-use super::workers::{Obstacle, Outcome, Subject};
+use super::scan::Found;
+use super::sources::Obstacle;
+use super::workers::Outcome;
 use crate::ledger::transition::{ShardTokens, Transition};
 use crate::ledger::tree::Tree;
 
@@ -21,13 +23,13 @@ const DAEMON_DEATHS: u32 = 5;
 /// Complete files on their way.
 #[derive(Debug, Default)]
 pub struct Window {
-    queue: VecDeque<Subject>,
+    queue: VecDeque<Found>,
     items: VecDeque<Item>,
 }
 
 #[derive(Debug)]
 struct Item {
-    subject: Subject,
+    subject: Found,
     stage: Stage,
 }
 
@@ -57,11 +59,11 @@ enum Stage {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Left {
     /// It was accepted, or is a duplicate: it lies where it lay.
-    Known(Subject),
+    Known(Found),
     /// It was rejected.
-    Rejected(Subject),
+    Rejected(Found),
     /// It waits again.
-    Back(Subject, Obstacle),
+    Back(Found, Obstacle),
 }
 
 /// What is to be committed together, and what follows once it is.
@@ -84,7 +86,7 @@ impl Step {
 
 impl Window {
     /// Puts complete files into the queue.
-    pub fn enqueue(&mut self, files: impl IntoIterator<Item = Subject>) {
+    pub fn enqueue(&mut self, files: impl IntoIterator<Item = Found>) {
         self.queue.extend(files);
     }
 
@@ -104,28 +106,28 @@ impl Window {
     }
 
     /// The next file of the queue.
-    pub fn dequeue(&mut self) -> Option<Subject> {
+    pub fn dequeue(&mut self) -> Option<Found> {
         self.queue.pop_front()
     }
 
     /// Takes a file into the window.
-    pub fn admit(&mut self, subject: Subject) {
+    pub fn admit(&mut self, subject: Found) {
         self.items.push_back(Item { subject, stage: Stage::New });
     }
 
     /// The first file that is to be hashed, which is then being hashed.
-    pub fn next_to_hash(&mut self) -> Option<Subject> {
+    pub fn next_to_hash(&mut self) -> Option<Found> {
         let item = self.items.iter_mut().find(|item| item.stage == Stage::New)?;
         item.stage = Stage::Hashing;
         Some(item.subject.clone())
     }
 
-    fn item(&mut self, subject: &Subject) -> Option<&mut Item> {
+    fn item(&mut self, subject: &Found) -> Option<&mut Item> {
         self.items.iter_mut().find(|item| item.subject == *subject)
     }
 
     /// A file was hashed.
-    pub fn hashed(&mut self, subject: &Subject, digest: Result<Digest, Obstacle>) {
+    pub fn hashed(&mut self, subject: &Found, digest: Result<Digest, Obstacle>) {
         if let Some(item) = self.item(subject) {
             item.stage = match digest {
                 Ok(digest) => Stage::Hashed(digest),
@@ -135,7 +137,7 @@ impl Window {
     }
 
     /// A file was read.
-    pub fn read(&mut self, subject: &Subject, outcome: Outcome) {
+    pub fn read(&mut self, subject: &Found, outcome: Outcome) {
         let Some(item) = self.item(subject) else { return };
         let Stage::Reading(digest) = item.stage else { return };
         item.stage = match outcome {
@@ -147,10 +149,7 @@ impl Window {
     }
 
     /// The refused files at the front that are still to be moved; `move_away` may find that one cannot be.
-    pub fn move_refused(
-        &mut self,
-        mut move_away: impl FnMut(&Subject, Digest, &str) -> Result<(), Obstacle>,
-    ) {
+    pub fn move_refused(&mut self, mut move_away: impl FnMut(&Found, Digest, &str) -> Result<(), Obstacle>) {
         for item in &mut self.items {
             match &mut item.stage {
                 Stage::Refused { digest, reason, is_moved } if !*is_moved => {
@@ -250,7 +249,7 @@ impl Window {
     }
 
     /// The step is committed: gives the files to be read now, and those that have left the window.
-    pub fn committed(&mut self, step: &Step) -> (Vec<(Subject, Digest)>, Vec<Left>) {
+    pub fn committed(&mut self, step: &Step) -> (Vec<(Found, Digest)>, Vec<Left>) {
         let mut starts = Vec::new();
         for index in step.starts.iter().chain(&step.died) {
             let Some(item) = self.items.get_mut(*index) else { continue };
@@ -314,8 +313,8 @@ mod tests {
     use super::*;
     use crate::ledger::transition::FileFacts;
 
-    fn subject(name: &str) -> Subject {
-        Subject { name: name.to_owned(), facts: FileFacts { bytes: 1, inode: 1, mtime: 1 } }
+    fn subject(name: &str) -> Found {
+        Found { name: name.to_owned(), facts: FileFacts { bytes: 1, inode: 1, mtime: 1 } }
     }
 
     /// A window with files that are being hashed.

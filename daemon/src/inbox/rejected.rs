@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 use artifacts::Digest;
 use artifacts::storage::{self, Disk, Storage};
 
-use super::scan::{self, Seen};
-use super::workers::Subject;
+use super::scan::{self, Found, Seen};
 
 /// End of the name of the file that says why.
 const REASON: &str = ".reason";
@@ -40,7 +39,7 @@ pub enum Stays {
 pub fn reject(
     root: &Path,
     rejected: &Path,
-    subject: &Subject,
+    subject: &Found,
     digest: Digest,
     reason: &str,
 ) -> Result<PathBuf, Stays> {
@@ -144,9 +143,9 @@ mod tests {
         (folder, data, rejected)
     }
 
-    fn drop_file(data: &Path, name: &str, text: &str) -> Subject {
+    fn drop_file(data: &Path, name: &str, text: &str) -> Found {
         fs::write(data.join(name), text).unwrap();
-        Subject { name: name.to_owned(), facts: scan::facts(&fs::metadata(data.join(name)).unwrap()) }
+        Found { name: name.to_owned(), facts: scan::facts(&fs::metadata(data.join(name)).unwrap()) }
     }
 
     #[test]

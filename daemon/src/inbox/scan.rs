@@ -47,7 +47,7 @@ pub fn named(name: &str) -> Named<'_> {
     file.strip_suffix(CUT).map_or(Named::Shard, Named::Cut)
 }
 
-/// A file that may be a shard.
+/// A file that may be a shard, as it was when it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// Path below the watched folder.

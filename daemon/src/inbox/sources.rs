@@ -14,11 +14,23 @@ use artifacts::digest::Hasher;
 use artifacts::storage::{self, Disk, Kind, Storage};
 
 use super::scan;
-use super::workers::Obstacle;
 use crate::ledger::transition::FileFacts;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 20;
+
+/// Why a file was not read to its end, without a fault of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It is another file than before, or gone.
+    Changed,
+    /// The system is in the way.
+    Trouble(String),
+    /// There is no child to read it.
+    NoReader(String),
+    /// The daemon stops.
+    Stopped,
+}
 
 /// Where the copy of a text lies: its extension is that of the shard's name.
 pub fn path_of(sources: &Path, digest: &Digest, name: &str) -> PathBuf {

@@ -558,7 +558,7 @@ fn a_rejection_that_was_not_journalled_any_more_is_found() {
     let facts = super::scan::facts(&fs::metadata(state.data().join("a.txt")).unwrap());
     let rejected = state.path().join("rejected");
     fs::create_dir(&rejected).unwrap();
-    let subject = super::workers::Subject { name, facts };
+    let subject = super::scan::Found { name, facts };
     let root = state.data().canonicalize().unwrap();
     super::rejected::reject(&root, &rejected, &subject, digest, "a.txt:1: broken").unwrap();
     let inbox = state.start();

@@ -5,8 +5,8 @@
 //! hangs on the journal alone, never on how fast the files were read.
 
 use artifacts::Digest;
+use artifacts::shard::Format;
 
-use super::workers::comes_as_tokens;
 use crate::ledger::transition::{Fixed, TokenizerSource, Transition};
 use crate::ledger::tree::{Shard, Tree};
 
@@ -112,8 +112,13 @@ impl Tokenising {
     }
 }
 
+/// Whether a shard of this name comes as tokens, and needs no tokenizer.
+pub fn is_tokens(name: &str) -> bool {
+    Format::of(name).is_ok_and(Format::is_tokens)
+}
+
 fn is_text(shard: &Shard) -> bool {
-    !comes_as_tokens(&shard.name)
+    !is_tokens(&shard.name)
 }
 
 /// The texts among the first so many shards.

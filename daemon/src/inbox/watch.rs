@@ -142,7 +142,7 @@ impl Watch {
 /// The kind of a file system on which other machines may write unseen.
 fn remote_file_system(root: &Path) -> Option<&'static str> {
     let kind = rustix::fs::statfs(root).ok()?.f_type;
-    Some(match i64::from(kind) & 0xFFFF_FFFF {
+    Some(match kind & 0xFFFF_FFFF {
         0x6969 => "NFS",
         0xFF53_4D42 | 0xFE53_4D42 | 0x517B => "SMB",
         0x0102_1997 => "9P",

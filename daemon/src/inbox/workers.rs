@@ -12,13 +12,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use artifacts::Digest;
-use artifacts::shard::Format;
 use artifacts::storage::Disk;
 
 use super::reader::{Answer, Child, Failure, Request, Session, ShardFile};
-use super::scan::{self, Seen};
-use super::sources;
-use crate::ledger::transition::{FileFacts, ShardTokens};
+use super::scan::{self, Found, Seen};
+use super::sources::{self, Obstacle};
+use crate::ledger::transition::ShardTokens;
 
 /// A child that was not needed for so long is let go.
 const IDLE: Duration = Duration::from_secs(600);
@@ -29,11 +28,11 @@ pub enum Job {
     /// Start a child, so that the first shard need not wait for it.
     Warm,
     /// Hash a file.
-    Hash(Subject),
+    Hash(Found),
     /// Read a file whose digest is known: tokenise it, or, without a tokenizer, validate it and keep a copy.
     Read {
         /// The file.
-        subject: Subject,
+        subject: Found,
         /// Its digest.
         digest: Digest,
         /// Whether its tokens are to be written.
@@ -52,41 +51,19 @@ pub enum Job {
     },
 }
 
-/// A file of the watched folder as it was when it was found to be complete.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
-    /// Path below the watched folder.
-    pub name: String,
-    /// The file then.
-    pub facts: FileFacts,
-}
-
 /// What came of a job.
 #[derive(Debug)]
 pub enum Done {
     /// The child is warm, or could not be started.
     Warmed(Result<(), Failure>),
     /// The file's digest.
-    Hashed(Subject, Result<Digest, Obstacle>),
+    Hashed(Found, Result<Digest, Obstacle>),
     /// The file was read.
-    Read(Subject, Outcome),
+    Read(Found, Outcome),
     /// A copy was tokenised.
     Tokenised(Digest, Result<ShardTokens, Failure>),
     /// The tokenizer was trained: its digest, and its end-of-text token.
     Trained(Result<(Digest, Option<u32>), Failure>),
-}
-
-/// Why a file was not read to its end, without a fault of its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Obstacle {
-    /// It is another file than before, or gone.
-    Changed,
-    /// The system is in the way.
-    Trouble(String),
-    /// There is no child to read it.
-    NoReader(String),
-    /// The daemon stops.
-    Stopped,
 }
 
 /// What reading a file gave.
@@ -274,7 +251,7 @@ impl Bench {
         answer
     }
 
-    fn hash(&self, subject: &Subject) -> Result<Digest, Obstacle> {
+    fn hash(&self, subject: &Found) -> Result<Digest, Obstacle> {
         let path = self.shared.root.join(&subject.name);
         self.is_same(subject, &path)?;
         let digest = sources::digest_of(&path, &subject.facts, &self.stop)?;
@@ -282,7 +259,7 @@ impl Bench {
         Ok(digest)
     }
 
-    fn is_same(&self, subject: &Subject, path: &Path) -> Result<(), Obstacle> {
+    fn is_same(&self, subject: &Found, path: &Path) -> Result<(), Obstacle> {
         match scan::look(&self.shared.root, path) {
             Seen::File(facts) if facts == subject.facts => Ok(()),
             Seen::Unseen(why) => Err(Obstacle::Trouble(why)),
@@ -290,7 +267,7 @@ impl Bench {
         }
     }
 
-    fn read(&mut self, subject: &Subject, digest: Digest, tokenise: bool, session: &Arc<Session>) -> Outcome {
+    fn read(&mut self, subject: &Found, digest: Digest, tokenise: bool, session: &Arc<Session>) -> Outcome {
         let path = self.shared.root.join(&subject.name);
         let seconds = self.shared.seconds_for(subject.facts.bytes);
         let file = ShardFile { digest, name: subject.name.clone(), path: path.clone(), seconds };
@@ -314,7 +291,7 @@ impl Bench {
         }
     }
 
-    fn keep_copy(&self, subject: &Subject, path: &Path, digest: Digest) -> Outcome {
+    fn keep_copy(&self, subject: &Found, path: &Path, digest: Digest) -> Outcome {
         match sources::keep(&self.shared.sources, &subject.name, path, digest) {
             Ok(()) => Outcome::Taken(None),
             Err(obstacle) => Outcome::Abandoned(obstacle),
@@ -340,9 +317,4 @@ fn words(answer: Answer) -> String {
         Answer::Changed => "its bytes have changed".to_owned(),
         other => format!("it said {other:?}"),
     }
-}
-
-/// Whether a shard of this name is tokens already.
-pub fn comes_as_tokens(name: &str) -> bool {
-    Format::of(name).is_ok_and(Format::is_tokens)
 }

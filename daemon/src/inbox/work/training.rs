@@ -1,0 +1,135 @@
+//! The tokenizer of a run that was given none, and the texts that wait for it.
+
+use std::fs;
+
+use artifacts::Digest;
+
+use super::{FULL, RETRY, Work, session};
+use crate::inbox::reader::{Failure, ShardFile};
+use crate::inbox::sources;
+use crate::inbox::tokenising::{self, Circumstances, Next};
+use crate::inbox::workers::Job;
+use crate::ledger::LedgerError;
+use crate::ledger::transition::{Millis, ShardTokens, Transition};
+use crate::ledger::tree::Shard;
+
+impl Work<'_> {
+    pub(super) fn trained(&mut self, trained: Result<(Digest, Option<u32>), Failure>) {
+        let committed = trained.map(|(digest, end_of_text)| {
+            let committed = self.ledger().commit(Transition::TokenizerTrained { digest, end_of_text });
+            committed.map(|_| digest)
+        });
+        self.is_training = false;
+        match committed {
+            Ok(Ok(digest)) => {
+                tracing::info!(%digest, "the tokenizer is trained");
+                self.session = session(self.inbox);
+            }
+            // Trained again, it will be the same.
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the trained tokenizer cannot be journalled; it is tried again");
+                self.tokenizer_not_before = self.now() + FULL;
+            }
+            Err(Failure::Stopped) => {}
+            Err(error) => {
+                tracing::error!(%error, "the tokenizer cannot be trained; it is tried again");
+                self.tokenizer_not_before = self.now() + RETRY;
+            }
+        }
+    }
+
+    /// Plans and trains the tokenizer, and tokenises what was accepted before there was one.
+    pub(super) fn prepare_tokenizer(&mut self) -> Result<(), LedgerError> {
+        self.commit_copies()?;
+        self.wants_worker = self.is_training || !self.copies.is_empty();
+        if self.is_training || self.now() < self.tokenizer_not_before {
+            return Ok(());
+        }
+        let circumstances = self.circumstances();
+        let tokenising = &mut self.tokenising;
+        let mut next = self.inbox.ledger.read(|tree| tokenising.next(tree, &circumstances));
+        if let Next::Plan(plan) = next {
+            self.inbox.ledger.commit(plan)?;
+            next = self.inbox.ledger.read(|tree| tokenising.next(tree, &circumstances));
+        }
+        self.wants_worker |= matches!(next, Next::Train(_) | Next::Tokenise(_));
+        match next {
+            Next::Train(shards) => self.train(shards),
+            Next::Tokenise(shards) => self.tokenise_copies(&shards),
+            Next::Nothing | Next::Plan(_) => {}
+        }
+        Ok(())
+    }
+
+    fn circumstances(&self) -> Circumstances {
+        let settings = &self.inbox.settings;
+        Circumstances {
+            train_bytes: settings.train_bytes,
+            tokens_of_a_step: settings.tokens_of_a_step,
+            is_quiet: self.quiet_ends().is_some_and(|end| self.inbox.clock.now() >= end) && self.is_quiet(),
+            most: self.workers.count() * 2,
+        }
+    }
+
+    /// When nothing will have come for so long that an increment is cut.
+    pub(super) fn quiet_ends(&self) -> Option<Millis> {
+        let quiet = self.inbox.settings.quiet?;
+        self.ledger().read(|tree| Some(tree.shards().last()?.at.saturating_add(quiet)))
+    }
+
+    fn train(&mut self, shards: u32) {
+        let (texts, vocabulary) = self
+            .ledger()
+            .read(|tree| (tokenising::texts(tree, shards), tree.fixed().map_or(0, tokenising::vocabulary)));
+        let bytes = texts.iter().map(|shard| shard.file.bytes).sum();
+        let seconds = self.shared.seconds_for(bytes);
+        let shards = texts.iter().map(|shard| self.copy(shard, seconds)).collect();
+        self.is_training = self.workers.give(Job::Train { shards, vocabulary, seconds }, &self.session);
+    }
+
+    /// Our copy of an accepted text.
+    fn copy(&self, shard: &Shard, seconds: u64) -> ShardFile {
+        let path = sources::path_of(&self.shared.sources, &shard.digest, &shard.name);
+        ShardFile { digest: shard.digest, name: shard.name.clone(), path, seconds }
+    }
+
+    fn tokenise_copies(&mut self, shards: &[Shard]) {
+        for shard in shards {
+            if self.copies.contains_key(&shard.digest) {
+                continue;
+            }
+            let file = self.copy(shard, self.shared.seconds_for(shard.file.bytes));
+            if !self.workers.give(Job::Tokenise(file), &self.session) {
+                break;
+            }
+            self.copies.insert(shard.digest, None);
+        }
+    }
+
+    /// Commits tokens in the order of acceptance, and removes copies that have served.
+    fn commit_copies(&mut self) -> Result<(), LedgerError> {
+        if self.copies.values().all(Option::is_none) {
+            return Ok(());
+        }
+        let circumstances = Circumstances { most: self.copies.len(), ..self.circumstances() };
+        let tokenising = &mut self.tokenising;
+        let Next::Tokenise(waiting) = self.inbox.ledger.read(|tree| tokenising.next(tree, &circumstances))
+        else {
+            return Ok(());
+        };
+        let ready = |shard: &Shard| Some((shard.clone(), self.copies.get(&shard.digest).copied().flatten()?));
+        let ready: Vec<(Shard, ShardTokens)> = waiting.iter().map_while(ready).collect();
+        let transitions = ready
+            .iter()
+            .map(|(shard, tokens)| Transition::ShardTokenised { digest: shard.digest, tokens: *tokens });
+        self.ledger().commit_all(transitions.collect())?;
+        for (shard, _) in ready {
+            self.copies.remove(&shard.digest);
+            let path = sources::path_of(&self.shared.sources, &shard.digest, &shard.name);
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "a copy that has served stays until the next start");
+            }
+        }
+        Ok(())
+    }
+}
