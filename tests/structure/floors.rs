@@ -90,6 +90,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("daemon::inbox::reader", &[&["body", "session"]]),
+    ("daemon::tokenizer", &[&["training"]]),
     ("daemon::inbox::work", &[&["looking", "training"], &["taking"]]),
     ("daemon::scheduler", &[&["cut", "decide"]]),
     (
