@@ -230,7 +230,12 @@ impl Campaign {
             *self.hits.entry(moment).or_default() += 1;
             *self.wanted.entry(moment).or_default() -= 1;
         }
-        println!("{moment:?}, {target:?}: {}", if is_hit { "hit" } else { "not interrupted" });
+        let what = match (is_hit, is_struck) {
+            (true, _) => "interrupted",
+            (false, true) => "too late",
+            (false, false) => "the trainer works on alone",
+        };
+        println!("{moment:?}, {target:?}: {what}");
         self.draw_skip(moment);
         if self.daemon.is_none() {
             self.daemon = Some(Daemon::start(&self.state));
@@ -250,17 +255,25 @@ fn recorded(state: &State) -> (u64, u64, u64) {
     let output = state.ctl(&["events", "--json"]);
     assert!(output.status.success(), "events: {}", String::from_utf8_lossy(&output.stderr));
     let (mut starts, mut readings, mut crashes) = (0, 0, 0);
-    let mut open = BTreeSet::new();
+    let (mut open, mut untokenised) = (BTreeSet::new(), BTreeSet::new());
     for line in String::from_utf8(output.stdout).unwrap().lines() {
         let event: Value = serde_json::from_str(line).unwrap();
         let transition = &event["transition"];
+        let digest = transition["digest"].to_string();
         match transition["kind"].as_str().unwrap() {
             "daemon-started" => {
                 starts += 1;
-                readings += std::mem::take(&mut open).len() as u64;
+                readings += std::mem::take(&mut open).len() as u64 + untokenised.len() as u64;
             }
-            "reading-started" => drop(open.insert(transition["digest"].as_str().unwrap().to_owned())),
-            "shard-accepted" => drop(open.remove(transition["digest"].as_str().unwrap())),
+            "reading-started" => drop(open.insert(digest)),
+            "shard-accepted" => {
+                open.remove(&digest);
+                // Before there is a tokenizer.
+                if transition["tokens"].is_null() {
+                    untokenised.insert(digest);
+                }
+            }
+            "shard-tokenised" => drop(untokenised.remove(&digest)),
             "job-ended" if transition["outcome"]["kind"] == "crashed" => crashes += 1,
             _ => {}
         }

@@ -64,11 +64,11 @@ impl Process {
     pub fn lives(self) -> bool {
         let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)) else { return false };
         let mut fields = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace();
-        let is_dead = matches!(fields.next(), Some("Z" | "X"));
+        let is_undead = !matches!(fields.next(), Some("Z" | "X"));
         // Field 22 of the line, field 20 after the name.
-        let is_another = fields.nth(18).and_then(|ticks| ticks.parse().ok()) != Some(self.start_time);
+        let is_this = fields.nth(18).and_then(|ticks| ticks.parse().ok()) == Some(self.start_time);
         let threads = || std::fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(0, Iterator::count);
-        !is_another && !(is_dead && threads() <= 1)
+        is_this && (is_undead || threads() > 1)
     }
 
     /// SIGKILL.
