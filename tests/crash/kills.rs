@@ -201,13 +201,21 @@ impl Campaign {
         None
     }
 
+    /// Mostly both; but each is killed alone too, before the last hit that it could be killed for.
+    fn draw_target(&mut self, moment: Moment) -> Target {
+        let alone = if moment.is_the_trainers() { Target::Trainer } else { Target::Daemon };
+        let is_due = self.wanted[&moment] == 1 && !self.kills.contains_key(&alone);
+        match self.chance.below(6) {
+            _ if is_due => alone,
+            0 => Target::Daemon,
+            1 => alone,
+            _ => Target::Both,
+        }
+    }
+
     /// Kills whom chance says, and finds out what that interrupted.
     fn strike(&mut self, moment: Moment, sign: &Path) {
-        let target = match self.chance.below(6) {
-            0 => Target::Daemon,
-            1 if moment.is_the_trainers() => Target::Trainer,
-            _ => Target::Both,
-        };
+        let target = self.draw_target(moment);
         let trainers = if target == Target::Daemon { Vec::new() } else { self.watch.trainers() };
         if moment.is_the_trainers() {
             trainers.iter().for_each(|trainer| trainer.kill());

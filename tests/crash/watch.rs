@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use artifacts::event::{Event, Line};
@@ -101,9 +101,7 @@ impl Watch {
                 continue;
             }
             let folder = self.state.join("jobs").join(&name);
-            let job = std::fs::read(folder.join("job.json")).unwrap();
-            let job: artifacts::job::Job = serde_json::from_slice(&job).unwrap();
-            let is_branch = !job.path.contains(".main.");
+            let is_branch = !path(&folder.join("job.json")).contains(".main.");
             self.open.insert(name, Attempt { folder, is_branch, process: None });
         }
         for attempt in self.open.values_mut().filter(|attempt| attempt.process.is_none()) {
@@ -153,6 +151,13 @@ impl Watch {
 fn names(folder: &Path) -> impl Iterator<Item = String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+/// The path that a job trains, which stands at the top of a file that may be long.
+fn path(job: &Path) -> String {
+    let lines = BufReader::new(File::open(job).unwrap()).lines().map(Result::unwrap);
+    let mut paths = lines.filter(|line| line.trim_start().starts_with("\"path\": "));
+    paths.next().expect("a job names its path")
 }
 
 /// The step that a trainer spoke of last, if its last complete line is about one.
