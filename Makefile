@@ -3,12 +3,11 @@
 #   make build   the three programs, in target/release
 #   make demo    four eras of real text in, four versions out, in minutes on a CPU
 #   make test    installs what it needs and checks everything
-#   make bench   measurements, on this machine
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build demo test lint deny unit wasm end-to-end peers bench clean
+.PHONY: build demo test lint deny unit wasm end-to-end peers clean
 
 CARGO ?= cargo
 # What is downloaded is kept here, outside the build, so that a fresh checkout does not fetch it again.

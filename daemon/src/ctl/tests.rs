@@ -170,7 +170,8 @@ fn a_plan_needs_no_daemon() {
     let text = run(&["plan", "--increments", sizes, "--alpha", "0.6", "--json"], nowhere).unwrap();
     let begins = r#"{"increments":[10000,10000,10000,10000],"alpha":0.6,"paradigms":{"path-switching":{"steps":58000,"ratio":0.58,"segments":[{"kind":"main","version":1,"from":0,"to":4000},"#;
     assert!(text.starts_with(begins), "{text}");
-    let refused = run(&["plan", "--increments", "10,10"], nowhere).unwrap_err();
+    assert!(run(&["plan", "--increments", "10,10"], nowhere).is_ok(), "counts alone need no warm-up");
+    let refused = run(&["plan", "--increments", "10,10", "--warmup-steps", "2000"], nowhere).unwrap_err();
     let cause = refused.cause.unwrap().to_string();
     assert!(cause.contains("the first increment needs at least 4999 steps"), "{cause}");
     assert!(run(&["plan", "--increments", "10,10", "--warmup-steps", "4"], nowhere).is_ok());
