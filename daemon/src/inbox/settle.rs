@@ -61,6 +61,8 @@ struct File {
     grew: bool,
     moved_in: bool,
     changes: u32,
+    /// What was last in the way of taking it.
+    obstacle: Option<String>,
     state: State,
 }
 
@@ -93,6 +95,7 @@ impl Settle {
             grew: false,
             moved_in: false,
             changes: 0,
+            obstacle: None,
             state: State::Watched(now),
         });
         if file.state == State::Taken {
@@ -159,9 +162,13 @@ impl Settle {
         }
     }
 
-    /// A file that was taken could not be dealt with, for a reason that is not its own; it is tried again later.
-    pub fn hold(&mut self, name: &str, until: Duration, why: String) {
+    /// A file that was taken could not be dealt with, for a reason that is not its own; it is tried again later. Says
+    /// whether the reason is another than the last time.
+    pub fn hold(&mut self, name: &str, until: Duration, why: String) -> bool {
+        let Some(file) = self.files.get_mut(name) else { return false };
+        let is_news = file.obstacle.replace(why.clone()).is_none_or(|last| last != why);
         self.set(name, State::Held { until, why });
+        is_news
     }
 
     /// A file that was taken has changed meanwhile: it waits as if it were new. Says how often that has happened.
@@ -380,7 +387,7 @@ mod tests {
         let mut settle = Settle::new(SETTLE);
         settle.look(at(0), "a", Look { moved_in: true, ..file(10, 1) });
         assert_eq!(names(&mut settle), ["a"]);
-        settle.hold("a", at(60), "no permission".to_owned());
+        assert!(settle.hold("a", at(60), "no permission".to_owned()), "worth a word in the log");
         assert!(settle.is_quiet());
         settle.look(at(30), "a", file(10, 1));
         assert!(names(&mut settle).is_empty());
@@ -388,6 +395,7 @@ mod tests {
         assert_eq!(settle.due(at(60)), ["a"]);
         settle.look(at(60), "a", file(10, 1));
         assert_eq!(names(&mut settle), ["a"]);
+        assert!(!settle.hold("a", at(90), "no permission".to_owned()), "said before");
     }
 
     #[test]

@@ -202,7 +202,9 @@ impl Work<'_> {
                 drop(settle);
                 self.gone(&[name.to_owned()])?;
             }
-            Seen::Unseen(why) => settle.hold(name, now + RETRY, why),
+            Seen::Unseen(why) => {
+                settle.hold(name, now + RETRY, why);
+            }
             Seen::Folder | Seen::Refused(_) => {
                 settle.forget(name);
                 self.scans.is_asked = true;

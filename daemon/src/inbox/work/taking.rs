@@ -132,12 +132,14 @@ impl Work<'_> {
                 return self.look_at(&name, false);
             }
             Left::Back(Found { name, .. }, Obstacle::Trouble(why)) => {
-                tracing::warn!(name, why, "a shard cannot be taken now; it is tried again");
-                settle.hold(&name, now + RETRY, why);
+                if settle.hold(&name, now + RETRY, why.clone()) {
+                    tracing::warn!(name, why, "a shard cannot be taken now; it is tried again");
+                }
             }
             Left::Back(Found { name, .. }, Obstacle::NoReader(why)) => {
-                tracing::error!(name, why, "no shard can be read; it is tried again");
-                settle.hold(&name, now + RETRY, why);
+                if settle.hold(&name, now + RETRY, why.clone()) {
+                    tracing::error!(name, why, "no shard can be read; it is tried again");
+                }
                 self.not_before = now + RETRY;
             }
             Left::Back(Found { name, .. }, Obstacle::Stopped) => settle.put_back(&name),
