@@ -106,7 +106,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Removes what an interrupted publication left under temporary names.
+    /// Removes what a publication that came to nothing left under temporary names: nobody else writes there.
     fn sweep(&self) {
         let releases = self.publishing.state.join("releases");
         let own = self.ledger.read(|tree| tree.paradigms().to_vec());
@@ -122,7 +122,12 @@ impl Publisher {
     fn publish_all(&self) -> Result<bool, LedgerError> {
         let mut is_settled = true;
         for (paradigm, version) in self.ledger.read(ready) {
-            match self.publish(paradigm, version) {
+            let published = self.publish(paradigm, version);
+            if published.is_err() {
+                // What was half made takes room that the next try may need.
+                self.sweep();
+            }
+            match published {
                 Ok(()) => {}
                 Err(PublishError::Ledger(error)) => return Err(error),
                 Err(PublishError::Damaged { checkpoint, reason }) => {
