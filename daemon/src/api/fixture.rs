@@ -16,6 +16,7 @@ use crate::ledger::transition::{
     CutNumber, CutReason, CutSource, Evaluation, FileFacts, Increment, IncrementPlan, JobNumber, JobStart,
     Millis, Outcome, Release, ShardTokens, Transition,
 };
+use crate::ledger::tree::Tree;
 use crate::ledger::{Clock, Ledger};
 
 /// A clock that goes on by a second whenever it is asked to.
@@ -54,8 +55,11 @@ impl Live for FakeLive {
         self.waiting.lock().unwrap().clone()
     }
 
-    fn progress(&self) -> BTreeMap<JobNumber, Progress> {
-        self.progress.lock().unwrap().clone()
+    fn moment(&self, look: &mut dyn FnMut(&Tree, &BTreeMap<JobNumber, Progress>)) {
+        let progress = self.progress.lock().unwrap().clone();
+        if let Some(ledger) = self.ledger.lock().unwrap().clone() {
+            ledger.read(|tree| look(tree, &progress));
+        }
     }
 }
 

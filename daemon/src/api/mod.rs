@@ -59,8 +59,9 @@ pub trait Live: Send + Sync {
     fn request_cut(&self, name: Option<String>) -> Result<CutNumber, String>;
     /// Files that are not taken yet.
     fn waiting(&self) -> Vec<WaitingFile>;
-    /// How far the running attempts are, by all that they have said up to now.
-    fn progress(&self) -> BTreeMap<JobNumber, Progress>;
+    /// Shows the tree, and how far the running attempts are by all that they have said, both as they are at one moment:
+    /// no step is in both, and none in neither.
+    fn moment(&self, look: &mut dyn FnMut(&Tree, &BTreeMap<JobNumber, Progress>));
 }
 
 /// What the API answers from.
@@ -75,6 +76,16 @@ pub struct Backend {
     pub state: PathBuf,
     /// Where jobs run.
     pub slots: Vec<SlotConfig>,
+}
+
+impl Backend {
+    /// Asks the tree and the running attempts as they are at one moment.
+    fn at_one_moment<T>(&self, question: impl Fn(&Tree, &BTreeMap<JobNumber, Progress>) -> T) -> T {
+        let mut answer = None;
+        self.live.moment(&mut |tree, progress| answer = Some(question(tree, progress)));
+        // Whoever shows no attempts still has a tree to show.
+        answer.unwrap_or_else(|| self.ledger.read(|tree| question(tree, &BTreeMap::new())))
+    }
 }
 
 /// Whether this is the progress of the attempt that runs: between two looks it may have ended, and another begun.

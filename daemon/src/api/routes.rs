@@ -3,7 +3,6 @@
 //! Everything that may block runs on a thread for blocking work, so that a slow disk holds up one request and not the
 //! socket.
 
-use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use super::shared::{Shared, blocking};
 use super::types::{
     CutAnswer, CutAsked, Disk, PauseAnswer, RetryAnswer, RetryAsked, ShardCounts, Status, TreeView,
 };
-use super::{Backend, Progress, answers, stream};
+use super::{Backend, answers, stream};
 use crate::ledger::transition::{CutNumber, JobNumber, Transition};
 use crate::ledger::tree::{CutOutcome, Tree, VersionState};
 
@@ -96,11 +95,10 @@ async fn status(State(shared): State<Shared>) -> Answer<Status> {
 }
 
 fn status_of(backend: &Backend) -> Status {
-    let progress = progress(backend);
     let waiting = backend.live.waiting().len() as u64;
     let now = backend.clock.now();
-    let (mut status, releases) = backend.ledger.read(|tree| {
-        let jobs = answers::running(tree, &progress, now);
+    let (mut status, releases) = backend.at_one_moment(|tree, progress| {
+        let jobs = answers::running(tree, progress, now);
         let (doing, until) = answers::doing(tree, &jobs, waiting, now);
         let status = Status {
             program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -110,7 +108,7 @@ fn status_of(backend: &Backend) -> Status {
             doing,
             until,
             paused: tree.run().paused,
-            paradigms: answers::paradigms(tree, &progress),
+            paradigms: answers::paradigms(tree, progress),
             jobs,
             shards: ShardCounts {
                 waiting,
@@ -151,8 +149,7 @@ fn free_bytes(folder: &FilePath) -> Option<u64> {
 
 async fn tree(State(shared): State<Shared>) -> Answer<TreeView> {
     let view = |backend: &Backend| {
-        let progress = progress(backend);
-        let tree = backend.ledger.read(Tree::clone);
+        let (tree, progress) = backend.at_one_moment(|tree, progress| (tree.clone(), progress.clone()));
         TreeView {
             position: tree.position(),
             digest: tree.digest(),
@@ -162,18 +159,8 @@ async fn tree(State(shared): State<Shared>) -> Answer<TreeView> {
     reading(&shared, view).await
 }
 
-/// How far the running attempts are now. Asked before the tree: what ends between the two looks is then counted by the
-/// tree, and by the tree alone.
-fn progress(backend: &Backend) -> BTreeMap<JobNumber, Progress> {
-    backend.live.progress()
-}
-
 async fn versions(State(shared): State<Shared>) -> Answer<Vec<super::types::VersionDetail>> {
-    let all = |backend: &Backend| {
-        let progress = progress(backend);
-        backend.ledger.read(|tree| answers::versions(tree, &progress))
-    };
-    reading(&shared, all).await
+    reading(&shared, |backend| backend.at_one_moment(answers::versions)).await
 }
 
 async fn shards(State(shared): State<Shared>) -> Answer<super::types::Shards> {
@@ -185,11 +172,7 @@ async fn shards(State(shared): State<Shared>) -> Answer<super::types::Shards> {
 }
 
 async fn jobs(State(shared): State<Shared>) -> Answer<Vec<super::types::JobDetail>> {
-    let all = |backend: &Backend| {
-        let progress = progress(backend);
-        backend.ledger.read(|tree| answers::jobs(tree, &progress))
-    };
-    reading(&shared, all).await
+    reading(&shared, |backend| backend.at_one_moment(answers::jobs)).await
 }
 
 /// `?follow`, `?follow=true`, `?follow=1`.

@@ -15,8 +15,7 @@ use crate::ledger::path::CheckpointKey;
 use crate::ledger::transition::{Outcome, Transition};
 
 fn steps(world: &World, paradigm: paradigm::Paradigm) -> Steps {
-    let progress = world.live.progress();
-    world.ledger.read(|tree| counters::steps(tree, paradigm, &progress))
+    world.backend().at_one_moment(|tree, progress| counters::steps(tree, paradigm, progress))
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub use prepare::Choices;
 pub use supervise::{JobsError, Settings};
 
 use crate::ledger::transition::{JobNumber, Millis};
+use crate::ledger::tree::Tree;
 use crate::ledger::{Clock, Ledger};
 use supervise::{Look, Supervisor};
 
@@ -189,9 +190,10 @@ impl JobsHandle {
         self.hints.notify_one();
     }
 
-    /// Reads what running jobs have said up to now, and gives it. Blocks for the reading of files.
-    pub fn progress(&self) -> BTreeMap<JobNumber, Progress> {
-        self.supervisor.snapshot(|_, progress| progress.clone())
+    /// Reads what every running job has said up to now, and answers a question about the tree and that, in one moment.
+    /// Blocks for the reading of files.
+    pub fn snapshot<T>(&self, question: impl FnOnce(&Tree, &BTreeMap<JobNumber, Progress>) -> T) -> T {
+        self.supervisor.snapshot(question)
     }
 
     /// Takes over checkpoints that lie in the state and that the journal does not know; says how many.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use crate::api::types::WaitingFile;
 use crate::api::{Live, Progress};
 use crate::inbox::InboxHandle;
-use crate::jobs::JobsHandle;
+use crate::jobs::{self, JobsHandle};
 use crate::ledger::transition::{CutNumber, JobNumber};
+use crate::ledger::tree::Tree;
 use crate::scheduler::Surroundings;
 
 /// The handles of the actors.
@@ -46,22 +47,24 @@ impl Live for Neighbours {
             .collect()
     }
 
-    fn progress(&self) -> BTreeMap<JobNumber, Progress> {
-        let progress = self.jobs.progress().into_iter();
-        progress
-            .map(|(job, progress)| {
-                let progress = Progress {
-                    attempt: progress.attempt,
-                    step: progress.step,
-                    steps_done: progress.steps_done,
-                    loss: progress.loss,
-                    learning_rate: progress.learning_rate,
-                    tokens_per_second: progress.tokens_per_second,
-                    first_event_at: progress.first_event_at,
-                    last_event_at: progress.last_event_at,
-                };
-                (job, progress)
-            })
-            .collect()
+    fn moment(&self, look: &mut dyn FnMut(&Tree, &BTreeMap<JobNumber, Progress>)) {
+        self.jobs.snapshot(|tree, running| {
+            let progress = running.iter().map(|(job, progress)| (*job, told(progress))).collect();
+            look(tree, &progress);
+        });
+    }
+}
+
+/// Progress as the API tells it.
+fn told(progress: &jobs::Progress) -> Progress {
+    Progress {
+        attempt: progress.attempt,
+        step: progress.step,
+        steps_done: progress.steps_done,
+        loss: progress.loss,
+        learning_rate: progress.learning_rate,
+        tokens_per_second: progress.tokens_per_second,
+        first_event_at: progress.first_event_at,
+        last_event_at: progress.last_event_at,
     }
 }

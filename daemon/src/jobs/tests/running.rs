@@ -320,7 +320,7 @@ async fn the_actor_runs_jobs_and_at_its_end_asks_trainers_to_stop() {
     assert_eq!(world.ended(&first).unwrap().outcome, Outcome::Finished);
     world.commit(Transition::JobStarted(Box::new(second.clone())));
     wait_for(|| world.state().join("ran").exists()).await;
-    assert_eq!(handle.progress()[&2].step, 6);
+    assert_eq!(handle.snapshot(|_, progress| progress[&2].step), 6);
     send.send(true).unwrap();
     actor.await.unwrap().unwrap();
     assert_eq!(world.ended(&second).unwrap().outcome, Outcome::Stopped);
