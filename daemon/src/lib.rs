@@ -8,6 +8,7 @@ pub mod api;
 pub mod checkpoints;
 pub mod config;
 pub mod ctl;
+pub mod edge;
 pub mod inbox;
 pub mod jobs;
 pub mod ledger;

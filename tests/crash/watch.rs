@@ -9,8 +9,7 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use artifacts::event::{Event, Line};
-use rustix::process::{Pid, Signal, kill_process};
-use serde::Deserialize;
+use harness::trainers::Process;
 
 /// What a kill interrupts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,32 +51,6 @@ struct Attempt {
     process: Option<Process>,
 }
 
-/// As the daemon writes it down; a pid is a process only together with its start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct Process {
-    pid: i32,
-    start_time: u64,
-}
-
-impl Process {
-    /// Whether any of its threads is left; one that is dead and not yet reaped is no more.
-    pub fn lives(self) -> bool {
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)) else { return false };
-        let mut fields = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace();
-        let is_undead = !matches!(fields.next(), Some("Z" | "X"));
-        // Field 22 of the line, field 20 after the name.
-        let is_this = fields.nth(18).and_then(|ticks| ticks.parse().ok()) == Some(self.start_time);
-        let threads = || std::fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(0, Iterator::count);
-        is_this && (is_undead || threads() > 1)
-    }
-
-    /// SIGKILL.
-    pub fn kill(self) {
-        // It may have ended by itself in this moment.
-        let _ = Pid::from_raw(self.pid).map(|pid| kill_process(pid, Signal::KILL));
-    }
-}
-
 /// Watches a state.
 pub struct Watch {
     state: PathBuf,
@@ -105,8 +78,7 @@ impl Watch {
             self.open.insert(name, Attempt { folder, is_branch, process: None });
         }
         for attempt in self.open.values_mut().filter(|attempt| attempt.process.is_none()) {
-            let process = std::fs::read(attempt.folder.join("process.json"));
-            attempt.process = process.ok().and_then(|process| serde_json::from_slice(&process).ok());
+            attempt.process = Process::of(&attempt.folder);
         }
         self.open.retain(|_, attempt| attempt.process.is_none_or(Process::lives));
     }

@@ -1,36 +1,67 @@
 //! The counters of `status` at any moment equal a recount from what the trainers said.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::daemon::{Daemon, feed_until_cut, wait_for_releases};
-use harness::recount::recount;
+use harness::recount::{Counters, PathSteps, recount};
 use harness::state::{State, config};
 use harness::text::Chance;
+use harness::trainers::Stopped;
 use serde_json::Value;
 
 const PARADIGMS: [&str; 3] = ["path-switching", "from-scratch", "continual"];
 const MOMENTS: usize = 10;
 
-/// All steps of each paradigm that trainers have said they did.
-fn said(state: &State) -> BTreeMap<&'static str, u64> {
-    let paths = recount(&state.path());
-    let of = |paradigm: &str| {
-        paths.iter().filter(|(path, _)| path.starts_with(paradigm)).map(|(_, steps)| steps.ran).sum()
-    };
-    PARADIGMS.into_iter().map(|paradigm| (paradigm, of(paradigm))).collect()
+/// A status and what the trainers had said when it was given: they stand still, and nobody said anything meanwhile.
+fn moment(state: &State) -> (Value, BTreeMap<String, PathSteps>, Stopped) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let stopped = Stopped::all(&state.path());
+        let before = recount(&state.path());
+        let status = state.ask(&["status"]);
+        if recount(&state.path()) == before {
+            return (status, before, stopped);
+        }
+        // A trainer that was just being started was not among those that stand still.
+        assert!(Instant::now() < deadline, "trainers that stand still go on: {stopped:?}");
+    }
 }
 
-fn counted(status: &Value, paradigm: &str) -> u64 {
+/// What `status` says of a paradigm.
+fn told(status: &Value, paradigm: &str) -> Counters {
     let steps = &status["paradigms"][paradigm]["steps"];
-    let kinds: u64 =
-        ["main", "branch", "scratch", "continual"].iter().map(|kind| steps[kind].as_u64().unwrap()).sum();
-    assert_eq!(Some(kinds), steps["executed"].as_u64(), "{paradigm}: {steps}");
-    ["executed", "repeated", "ahead"].iter().map(|count| steps[count].as_u64().unwrap()).sum()
+    let count = |key: &str| steps[key].as_u64().unwrap();
+    Counters {
+        main: count("main"),
+        branch: count("branch"),
+        scratch: count("scratch"),
+        continual: count("continual"),
+        executed: count("executed"),
+        repeated: count("repeated"),
+        ahead: count("ahead"),
+    }
+}
+
+/// The step at which the last branch leaves the main path, as far as increments are cut.
+fn last_branch_point(status: &Value) -> u64 {
+    let versions = status["paradigms"]["path-switching"]["versions"].as_array().unwrap();
+    versions.iter().filter_map(|version| version["branch_point"].as_u64()).max().unwrap_or(0)
+}
+
+fn check(status: &Value, paths: &BTreeMap<String, PathSteps>, moment: &str) -> BTreeMap<String, Counters> {
+    let point = last_branch_point(status);
+    let mut all = BTreeMap::new();
+    for paradigm in PARADIGMS {
+        let recounted = Counters::of(paths, paradigm, point);
+        assert_eq!(told(status, paradigm), recounted, "{paradigm}, {moment}: {status:#}");
+        all.insert(paradigm.to_owned(), recounted);
+    }
+    all
 }
 
 #[test]
-fn at_ten_moments_the_counters_lie_between_two_recounts() {
+fn at_ten_random_moments_the_counters_equal_a_recount() {
     let state = State::new(&config(
         "paradigm = [\"path-switching\", \"from-scratch\", \"continual\"]\nseed = 4",
         "[schedule]\nwarmup_steps = 4\npeak = 1e-3\nmin = 1e-4\n[cut]\nevery_tokens = 6400\n[eager]\nmin_steps = 5\n\
@@ -38,26 +69,27 @@ fn at_ten_moments_the_counters_lie_between_two_recounts() {
     ));
     let daemon = Daemon::start(&state);
     let mut chance = Chance(4);
+    let mut seen = Vec::new();
     std::thread::scope(|scope| {
         scope.spawn(|| feed_until_cut(&state, 3));
-        for moment in 0..MOMENTS {
-            std::thread::sleep(Duration::from_millis(chance.below(400)));
-            let before = said(&state);
-            let status = state.ask(&["status"]);
-            let after = said(&state);
-            for paradigm in PARADIGMS {
-                let counted = counted(&status, paradigm);
-                assert!(
-                    before[paradigm] <= counted && counted <= after[paradigm],
-                    "moment {moment}, {paradigm}: {} <= {counted} <= {}",
-                    before[paradigm],
-                    after[paradigm]
-                );
+        for number in 0..MOMENTS {
+            std::thread::sleep(Duration::from_millis(chance.below(600)));
+            let (status, paths, stopped) = moment(&state);
+            seen.push(check(&status, &paths, &format!("moment {number}")));
+            if number % 3 == 2 {
+                // What it had not saved is done again.
+                stopped.processes().iter().for_each(|trainer| trainer.kill());
             }
         }
     });
     for paradigm in PARADIGMS {
         wait_for_releases(&state, paradigm, 3, 120);
     }
+    let (status, paths, _) = moment(&state);
+    let last = check(&status, &paths, "at the end");
+    assert_eq!(last["from-scratch"].scratch, 200 + 400 + 600);
+    assert_eq!((last["continual"].scratch, last["continual"].continual), (200, 400));
+    assert_eq!((last["path-switching"].main, last["path-switching"].branch), (480, 360));
+    assert!(seen.windows(2).any(|pair| pair[0] != pair[1]), "it moved meanwhile: {seen:?}");
     daemon.stop();
 }

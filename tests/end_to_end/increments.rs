@@ -1,69 +1,168 @@
-//! Increments of every size: very different ones, one step, many in one shard, and shards smaller than a sequence.
+//! Increments of every size, out of every kind of shard: very different ones, one step, many in one shard, shards
+//! smaller than a sequence. What each step was fed is counted out again from the shards' own bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use harness::daemon::{Daemon, wait_for, wait_for_releases};
-use harness::recount::recount;
-use harness::state::{State, config};
-use harness::text::sentences;
+use harness::definition::{Rules, Shard};
+use harness::recount::{PathSteps, recount};
+use harness::state::{END_OF_TEXT, State, byte_config};
+use harness::text::{Chance, sentences};
 use serde_json::Value;
+
+/// What `config` says of the stream.
+const RULES: Rules = Rules {
+    seed: 9,
+    sequence_length: 16,
+    sequences_per_step: 2,
+    held_out_share: 0.05,
+    held_out_block: 32,
+    end_of_text: Some(END_OF_TEXT),
+};
 
 const TABLES: &str = "[schedule]\nwarmup_steps = 2\npeak = 1e-3\nmin = 1e-4\n[checkpoints]\nevery = 50";
 
-fn started(tables: &str) -> (State, Daemon) {
-    let state = State::new(&config("main_path = \"lazy\"\nseed = 9", &format!("{TABLES}\n{tables}")));
+fn started(width: usize, more: &str, tables: &str) -> (State, Daemon) {
+    let config = byte_config(&format!("main_path = \"lazy\"\nseed = {}\n{more}", RULES.seed), tables);
+    let width = format!("[data]\ntoken_width = \"uint{}\"\n", 8 * width);
+    let state = State::new(&config.replace("[data]\n", &width));
     let daemon = Daemon::start(&state);
     (state, daemon)
 }
 
-fn versions(status: &Value) -> Vec<Value> {
-    let all = status["paradigms"]["path-switching"]["versions"].as_array().unwrap();
+/// Random tokens with ends of text between them, each of so many bytes.
+fn token_file(seed: u64, tokens: usize, width: usize) -> Vec<u8> {
+    let mut chance = Chance(seed);
+    let token = |_| match chance.below(60) {
+        0 => END_OF_TEXT,
+        _ => chance.below(256) as u32,
+    };
+    (0..tokens).map(token).flat_map(|token| token.to_le_bytes()[..width].to_vec()).collect()
+}
+
+fn versions(status: &Value, paradigm: &str) -> Vec<Value> {
+    let all = status["paradigms"][paradigm]["versions"].as_array().unwrap();
     all.iter().filter(|version| version["state"] != "open").cloned().collect()
 }
 
+/// The shards in the order in which they were accepted.
+fn accepted(state: &State, shards: &BTreeMap<String, Shard>) -> Vec<Shard> {
+    let listed = state.ask(&["shards"]);
+    let names = listed["accepted"].as_array().unwrap().iter().map(|shard| shard["name"].as_str().unwrap());
+    names.map(|name| shards[name].clone()).collect()
+}
+
+/// Every step of every path was fed what the shards' bytes say; all steps up to `end` were trained somewhere.
+fn check(state: &State, shards: &[Shard], end: u64) -> BTreeMap<String, PathSteps> {
+    let trained = recount(&state.path());
+    RULES.check(shards, &trained);
+    let steps: BTreeSet<u64> = trained.values().flat_map(|path| path.distinct.iter().copied()).collect();
+    assert_eq!(steps, (0..end).collect(), "every step up to {end} was trained, and none beyond");
+    trained
+}
+
 #[test]
-fn very_different_increments_are_made_by_commands() {
-    let (state, daemon) = started("");
-    for (number, bytes) in [4000usize, 40_000, 400, 12_000].into_iter().enumerate() {
-        state.drop_file(&format!("part{number}.txt"), sentences(number as u64, bytes).as_bytes());
+fn very_different_increments_are_fed_what_their_token_shards_say() {
+    let paradigms = ["path-switching", "from-scratch", "continual"];
+    let (state, daemon) = started(2, &format!("paradigm = {paradigms:?}"), TABLES);
+    let (mut shards, mut ends) = (Vec::new(), Vec::new());
+    for (number, tokens) in [380usize, 3400, 40, 970].into_iter().enumerate() {
+        let file = token_file(number as u64, tokens, 2);
+        shards.push(Shard::of_tokens(&file, 2));
+        state.drop_file(&format!("part{number}.bin"), &file);
         wait_for(&state, "acceptance", 30, |s| s["shards"]["accepted"].as_u64() == Some(number as u64 + 1));
         let cut = state.ctl(&["cut", &format!("part-{number}")]);
         assert!(cut.status.success(), "{}", String::from_utf8_lossy(&cut.stderr));
+        ends.push(RULES.batches(&shards).len() as u64);
     }
-    let status = wait_for_releases(&state, "path-switching", 4, 120);
-    let names: Vec<String> =
-        versions(&status).iter().map(|v| v["name"].as_str().unwrap().to_owned()).collect();
+    let sizes: Vec<u64> =
+        ends.iter().scan(0, |last, end| Some(end - std::mem::replace(last, *end))).collect();
+    assert_eq!(sizes, [10, 100, 1, 30], "1 : 10 : 0.1 : 3");
+    for paradigm in paradigms {
+        wait_for_releases(&state, paradigm, 4, 120);
+    }
+    let status = state.ask(&["status"]);
+    let names: Vec<String> = versions(&status, "path-switching")
+        .iter()
+        .map(|version| version["name"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(names, ["part-0", "part-1", "part-2", "part-3"]);
+
+    let trained = check(&state, &shards, ends[3]);
+    let expected = |path: &str, range: std::ops::Range<u64>| {
+        assert_eq!(trained[path].distinct, range.collect(), "{path}");
+    };
+    let details = state.ask(&["versions"]);
+    for detail in details.as_array().unwrap() {
+        let (paradigm, number) = (detail["paradigm"].as_str().unwrap(), detail["number"].as_u64().unwrap());
+        let end = detail["end"].as_u64().unwrap();
+        assert_eq!(end, ends[number as usize - 1], "version {number} of {paradigm}");
+        let from = detail["branch_point"].as_u64().unwrap();
+        expected(&format!("{paradigm}.v{number}.g1"), from..end);
+    }
+    let last_branch_point = ends[3] - sizes[3] * 6 / 10;
+    expected("path-switching.main.g1", 0..last_branch_point);
     daemon.stop();
 }
 
 #[test]
-fn one_shard_can_hold_three_increments_and_an_increment_one_step() {
-    let (state, daemon) = started("[cut]\nevery_tokens = 640");
-    state.drop_file("big.txt", sentences(1, 9000).as_bytes());
-    wait_for_releases(&state, "path-switching", 3, 120);
+fn one_text_shard_can_hold_three_increments() {
+    let (state, daemon) = started(2, "", &format!("{TABLES}\n[cut]\nevery_tokens = 640"));
+    let text: Vec<String> = (0..7).map(|part| sentences(part, 300)).collect();
+    let text = text.join("<|endoftext|>");
+    state.drop_file("big.md", text.as_bytes());
+    let status = wait_for_releases(&state, "path-switching", 3, 120);
+    assert_eq!(versions(&status, "path-switching").len(), 3);
+    check(&state, &[Shard::of_text(&text)], 60);
     daemon.stop();
+}
 
-    let state =
-        State::new(&config("main_path = \"lazy\"", "[schedule]\nwarmup_steps = 0\n[cut]\nevery_tokens = 32"));
-    let daemon = Daemon::start(&state);
-    state.drop_file("small.txt", sentences(2, 400).as_bytes());
+#[test]
+fn an_increment_can_be_one_step() {
+    let (state, daemon) = started(4, "", "[schedule]\nwarmup_steps = 0\n[cut]\nevery_tokens = 32");
+    let file = token_file(2, 110, 4);
+    state.drop_file("small.bin", &file);
+    let shard = Shard::of_tokens(&file, 4);
+    let steps = RULES.batches(std::slice::from_ref(&shard)).len() as u64;
+    assert_eq!(steps, 3);
     let status = wait_for_releases(&state, "path-switching", 3, 60);
-    let first = &versions(&status)[0];
+    let first = &versions(&status, "path-switching")[0];
     assert_eq!(first["branch_point"].as_u64(), Some(0));
     assert_eq!(first["decay_steps"].as_u64(), Some(1));
+    check(&state, &[shard], steps);
     daemon.stop();
 }
 
 #[test]
 fn five_hundred_shards_smaller_than_a_sequence_are_one_increment() {
-    let (state, daemon) = started("");
-    for number in 0..500 {
-        state.drop_file(&format!("crumb{number:03}.txt"), format!("crumb {number}").as_bytes());
+    let (state, daemon) = started(4, "", TABLES);
+    let mut shards = BTreeMap::new();
+    for number in 0..500u64 {
+        let (name, file, shard) = match number % 3 {
+            0 => {
+                let text = format!("crumb {number}");
+                (format!("crumb{number:03}.txt"), text.clone().into_bytes(), Shard::of_text(&text))
+            }
+            1 => {
+                let lines = format!("{{\"text\": \"{number}\"}}\n{{\"text\": \"bread\"}}\n");
+                (format!("crumb{number:03}.jsonl"), lines.clone().into_bytes(), Shard::of_json_lines(&lines))
+            }
+            _ => {
+                let file = token_file(number, 5 + number as usize % 10, 4);
+                (format!("crumb{number:03}.bin"), file.clone(), Shard::of_tokens(&file, 4))
+            }
+        };
+        state.drop_file(&name, &file);
+        shards.insert(name, shard);
     }
     wait_for(&state, "acceptance", 60, |s| s["shards"]["accepted"].as_u64() == Some(500));
     let cut = state.ctl(&["cut"]);
     assert!(cut.status.success(), "{}", String::from_utf8_lossy(&cut.stderr));
     let status = wait_for_releases(&state, "path-switching", 1, 60);
-    let distinct: usize = recount(&state.path()).values().map(|steps| steps.distinct.len()).sum();
+    let shards = accepted(&state, &shards);
+    let steps = RULES.batches(&shards).len() as u64;
+    let trained = check(&state, &shards, steps);
+    let distinct: usize = trained.values().map(|steps| steps.distinct.len()).sum();
     assert_eq!(Some(distinct as u64), status["paradigms"]["path-switching"]["steps"]["executed"].as_u64());
     daemon.stop();
 }

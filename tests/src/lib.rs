@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails by panicking")]
 
 pub mod daemon;
+pub mod definition;
 pub mod recount;
 pub mod state;
 pub mod text;
+pub mod trainers;
 
 use std::path::PathBuf;
 

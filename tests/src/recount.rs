@@ -42,3 +42,49 @@ pub fn events(attempt: &Path) -> Vec<Event> {
     let complete = text.rfind('\n').map_or("", |end| &text[..end]);
     complete.lines().map(|line| serde_json::from_str::<Line>(line).expect(line).event).collect()
 }
+
+/// How many steps of a paradigm were done, by what they were done for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Distinct steps of the main path up to the last branch point.
+    pub main: u64,
+    /// Distinct steps of branches.
+    pub branch: u64,
+    /// Distinct steps of runs from new weights.
+    pub scratch: u64,
+    /// Distinct steps of runs that go on from the version before.
+    pub continual: u64,
+    /// The sum of these.
+    pub executed: u64,
+    /// Steps that were done again.
+    pub repeated: u64,
+    /// Distinct steps of the main path beyond the last branch point.
+    pub ahead: u64,
+}
+
+impl Counters {
+    /// Counts the paths of one paradigm; the last branch leaves the main path at `branch_point`.
+    pub fn of(paths: &BTreeMap<String, PathSteps>, paradigm: &str, branch_point: u64) -> Self {
+        let mut counters = Self::default();
+        for (path, steps) in paths {
+            let mut parts = path.split('.');
+            if parts.next() != Some(paradigm) {
+                continue;
+            }
+            let distinct = steps.distinct.len() as u64;
+            counters.repeated += steps.ran - distinct;
+            match (paradigm, parts.next().unwrap()) {
+                (_, "main") => {
+                    let ahead = steps.distinct.range(branch_point..).count() as u64;
+                    counters.ahead += ahead;
+                    counters.main += distinct - ahead;
+                }
+                ("path-switching", _) => counters.branch += distinct,
+                ("continual", version) if version != "v1" => counters.continual += distinct,
+                _ => counters.scratch += distinct,
+            }
+        }
+        counters.executed = counters.main + counters.branch + counters.scratch + counters.continual;
+        counters
+    }
+}

@@ -25,6 +25,44 @@ pub fn config(more: &str, tables: &str) -> String {
     )
 }
 
+/// As [`config`], with a given tokenizer whose tokens are the bytes of a text: see [`tokenizer`].
+pub fn byte_config(more: &str, tables: &str) -> String {
+    let trained = "vocabulary = 300\ntrain_bytes = 2000";
+    config(more, tables).replace(trained, "file = \"tokenizer.json\"")
+}
+
+/// The token of `<|endoftext|>` in [`tokenizer`].
+pub const END_OF_TEXT: u32 = 256;
+
+/// A `tokenizer.json` in which token `b` is the byte `b`, and 256 is the end of a text.
+pub fn tokenizer() -> String {
+    // The letters that byte-level tokenizers write bytes as: printable ones as themselves, the others from 256 on.
+    let is_printable = |byte: u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let mut others = 256..;
+    let letter = |byte: u32| {
+        let code = if is_printable(byte) { byte } else { others.next().unwrap() };
+        (char::from_u32(code).unwrap().to_string(), byte)
+    };
+    let vocabulary: BTreeMap<String, u32> = (0..256).map(letter).collect();
+    serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "added_tokens": [{
+            "id": END_OF_TEXT, "content": "<|endoftext|>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true
+        }],
+        "pre_tokenizer": {
+            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
+        },
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocabulary, "merges": []
+        }
+    })
+    .to_string()
+}
+
 /// A state folder of a test.
 pub struct State {
     folder: TempDir,
@@ -43,6 +81,7 @@ impl State {
         let given = state.folder.path().join("given");
         std::fs::create_dir(&given).unwrap();
         std::fs::write(given.join("model.json"), model).unwrap();
+        std::fs::write(given.join("tokenizer.json"), tokenizer()).unwrap();
         std::fs::write(given.join("lrpathd.toml"), config).unwrap();
         let made = state.ctl(&["init", "--config", given.join("lrpathd.toml").to_str().unwrap()]);
         assert!(made.status.success(), "init: {}", String::from_utf8_lossy(&made.stderr));

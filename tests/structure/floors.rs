@@ -59,6 +59,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["checkpoints"],
             &["inbox", "scheduler", "jobs", "publish"],
             &["api"],
+            &["edge"],
             &["service", "ctl"],
             &["bin"],
         ],
@@ -104,7 +105,8 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ),
     ("daemon::jobs::supervise", &[&["desk", "launch", "record"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
-    ("daemon::service", &[&["neighbours", "settings"]]),
+    ("daemon::edge", &[&["look"], &["failure"]]),
+    ("daemon::service", &[&["error", "neighbours", "settings"]]),
     (
         "daemon::config",
         &[
@@ -128,8 +130,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "daemon::ctl",
         &[
-            &["look", "layout"],
-            &["failure"],
+            &["layout"],
             &["flags", "client"],
             &["screen", "place", "plan", "offline", "init"],
             &["draw"],

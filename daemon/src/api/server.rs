@@ -42,18 +42,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Somebody answers on it.
-    #[error(
-        "the socket `{}` is in use: another daemon answers on it. Stop that one, or set `control.socket` to another path",
-        .0.display()
-    )]
+    #[error("the socket `{}` is in use: another daemon answers on it", .0.display())]
     InUse(PathBuf),
     /// Something else has its name.
-    #[error("`{}` is in the way of the control socket and is no socket: remove it, or set `control.socket`", .0.display())]
+    #[error("`{}` is in the way of the control socket, and is no socket", .0.display())]
     InTheWay(PathBuf),
     /// The path is too long for a socket.
     #[error(
-        "the control socket's path `{}` has more than {LONGEST_PATH} bytes, which the system does not allow: set \
-         `control.socket` to a shorter one",
+        "the control socket's path `{}` has more than {LONGEST_PATH} bytes, which the system does not allow",
         .0.display()
     )]
     TooLong(PathBuf),

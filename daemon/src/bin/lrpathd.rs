@@ -1,15 +1,18 @@
 //! `lrpathd`: the daemon.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use daemon::edge::failure::{EXIT_CODES, Failure};
+use daemon::edge::look::Look;
 use daemon::{inbox, ledger, service};
 use tracing_subscriber::EnvFilter;
 
 /// Watches a folder for data, trains the main path and its branches, publishes versions.
 #[derive(Parser)]
-#[command(name = "lrpathd", version)]
+#[command(name = "lrpathd", version, after_help = EXIT_CODES)]
 struct Cli {
     /// The state's folder, made by `lrpathctl init`.
     #[arg(long, env = "LRPATH_STATE", default_value = "/var/lib/lrpath")]
@@ -39,8 +42,10 @@ fn main() -> ExitCode {
     match service::run(&cli.state) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
+            let failure = Failure::from(error);
+            // What cannot be printed cannot be helped; the number says it too.
+            let _ = io::stderr().write_all(failure.render(&Look::of_stderr()).as_bytes());
+            failure.exit.into()
         }
     }
 }

@@ -33,7 +33,7 @@ impl fmt::Display for Difference {
         write!(
             f,
             "`{key}` is fixed for the life of a state: this one was made with {fixed}, and the configuration says \
-             {asked}. Change it back, or make a new state with `lrpathctl init`"
+             {asked}"
         )
     }
 }

@@ -31,9 +31,7 @@ pub fn check(file: &Path, state: Option<&Path>) -> Result<Checked, Failure> {
         let tree = offline::tree(state)?;
         let found = tree.fixed().map(|fixed| differences(fixed, &config.fixed(&given))).unwrap_or_default();
         if !found.is_empty() {
-            let told: Vec<String> =
-                found.iter().map(|difference| format!("{}: {difference}", file.display())).collect();
-            return Err(Failure::new(told.join("\n")));
+            return Err(Failure::changed(file, &found));
         }
     }
     let notes = notes(&config, file);

@@ -8,15 +8,15 @@ mod commands;
 mod configuration;
 mod demo;
 pub mod draw;
-pub mod failure;
 pub mod flags;
 pub mod init;
 mod layout;
-mod look;
 mod offline;
 mod place;
 mod plan;
 mod screen;
+
+pub(crate) use crate::edge::{failure, look};
 
 use std::ffi::OsString;
 use std::io::{self, Write};

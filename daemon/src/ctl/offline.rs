@@ -12,7 +12,7 @@ use artifacts::storage::Disk;
 use artifacts::{Digest, storage};
 use serde::Serialize;
 
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
 use super::layout::{JOURNAL, is_unfinished};
 use crate::config::FORMAT;
 use crate::ledger::LedgerError;
@@ -54,7 +54,7 @@ pub fn check(state: &Path, quick: bool) -> Result<Findings, Failure> {
     let ledger = match offline::check(state, &Probe::None) {
         Ok(report) => Some(report),
         Err(LedgerError::Lock(LockError::Held { .. })) => None,
-        Err(error) => return Err(damaged(error)),
+        Err(error) => return Err(error.into()),
     };
     let tree = tree(state)?;
     let mut findings = Findings {
@@ -65,28 +65,18 @@ pub fn check(state: &Path, quick: bool) -> Result<Findings, Failure> {
         damage: Vec::new(),
         mended: Vec::new(),
     };
-    format_is_known(&tree)?;
+    format_is_known(state, &tree)?;
     findings.look_at_ledger();
     findings.look_at_checkpoints(state, &tree, quick);
     findings.look_at_releases(state, &tree, quick);
     Ok(findings)
 }
 
-fn damaged(error: LedgerError) -> Failure {
-    let is_damage = matches!(error, LedgerError::Journal(_) | LedgerError::Replay(_));
-    let failure = Failure::new(error);
-    if is_damage { failure.exit(Exit::Damaged) } else { failure }
-}
-
-fn format_is_known(tree: &Tree) -> Result<(), Failure> {
+fn format_is_known(state: &Path, tree: &Tree) -> Result<(), Failure> {
     match tree.fixed() {
         None => Err(Failure::new("the journal has no first record: the state was never finished")
             .hint("run `lrpathctl init` again")),
-        Some(fixed) if fixed.format > FORMAT => Err(Failure::new(format!(
-            "the state has format {}, and this program knows formats up to {FORMAT}",
-            fixed.format
-        ))
-        .hint("it was made by a newer version: use that one")),
+        Some(fixed) if fixed.format > FORMAT => Err(Failure::newer(state, fixed.format)),
         Some(_) => Ok(()),
     }
 }
@@ -103,7 +93,7 @@ pub(super) fn tree(state: &Path) -> Result<Tree, Failure> {
         }
         Ok::<(), LedgerError>(())
     });
-    visited.map_err(damaged)?;
+    visited?;
     Ok(tree)
 }
 
@@ -202,14 +192,14 @@ fn verify_file(file: &Path, digest: Digest, quick: bool) -> Result<(), String> {
 /// A daemon has the state; there is none; its journal is damaged.
 pub fn rebuild(state: &Path) -> Result<Report, Failure> {
     offline::rebuild(state).map_err(|error| match error {
-        LedgerError::Lock(LockError::Held { .. }) => Failure::new(error)
+        LedgerError::Lock(LockError::Held { .. }) => Failure::from(error)
             .hint("a running daemon needs no rebuild: it makes a damaged copy anew when it starts"),
-        error => damaged(error),
+        error => error.into(),
     })
 }
 
 impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Self {
-        damaged(error.into())
+        LedgerError::from(error).into()
     }
 }

@@ -21,10 +21,7 @@ const LONGEST_PID: u64 = 20;
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Somebody has it.
-    #[error(
-        "the state `{}` is in use by {}. Two programs on one state would destroy it: stop that one first",
-        state.display(), holder(pid)
-    )]
+    #[error("the state `{}` is in use by {}", state.display(), holder(pid))]
     Held {
         /// The state folder.
         state: PathBuf,

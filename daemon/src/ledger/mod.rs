@@ -94,6 +94,12 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// Whether what lies on the disk is at fault: it is damaged, or another version of the program made it.
+    pub fn blames_the_state(&self) -> bool {
+        use JournalError::{Damaged, Format, Stranger};
+        matches!(self, Self::Replay(_) | Self::Journal(Damaged { .. } | Stranger { .. } | Format { .. }))
+    }
+
     /// Whether there is no room on the disk: the ledger goes on by itself when there is.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Journal(error) if error.is_full())

@@ -3,6 +3,7 @@
 //! The state is locked first and let go last. Between the two the actors run until a signal comes or one of them cannot
 //! go on; then all are told to stop, trainers are asked to save, and the journal says that it ended in order.
 
+mod error;
 mod neighbours;
 mod settings;
 
@@ -16,78 +17,23 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::api::{self, Backend, Socket, SocketError};
-use crate::config::{self, Config, ConfigError, Difference, Machine, NoTrainer, Settings};
+use crate::api::{self, Backend, Socket};
+use crate::config::{self, Config, Machine, Settings};
 use crate::inbox::Inbox;
-use crate::jobs::{self, Jobs, JobsError, Local};
-use crate::ledger::lock::{LockError, StateLock};
+use crate::jobs::{self, Jobs, Local};
+use crate::ledger::lock::StateLock;
 use crate::ledger::probe::Probe;
 use crate::ledger::transition::{Fixed, Transition};
-use crate::ledger::{Clock, Ledger, LedgerError, Options, SystemClock};
+use crate::ledger::{Clock, Ledger, Options, SystemClock};
 use crate::publish::{Publisher, Publishing};
-use crate::scheduler::{Scheduler, SchedulerError};
+use crate::scheduler::Scheduler;
+pub use error::ServiceError;
 use neighbours::Neighbours;
 
 /// Hidden subcommand of the daemon's own program: the child that reads shards.
 pub const READ_SHARD: &str = "read-shard";
 /// Hidden subcommand of the daemon's own program: the child that tries the view before it is opened.
 pub const PROBE: &str = "probe-tree";
-
-/// Why the daemon does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum ServiceError {
-    /// The configuration cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Something that is fixed was changed.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Fixed(Vec<Difference>),
-    /// The state was made by a newer version of the program.
-    #[error(
-        "the state `{}` has format {found}, and this program knows formats up to {known}: use the version that made it",
-        state.display()
-    )]
-    Newer {
-        /// The state.
-        state: PathBuf,
-        /// Its format.
-        found: u32,
-        /// The newest that is known.
-        known: u32,
-    },
-    /// There is no state.
-    #[error("`{}` holds no state: `lrpathctl init` makes one", .0.display())]
-    NoState(PathBuf),
-    /// The state is in use.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// There is no trainer.
-    #[error(transparent)]
-    NoTrainer(#[from] NoTrainer),
-    /// The journal cannot be used.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The scheduler cannot go on.
-    #[error(transparent)]
-    Scheduler(#[from] SchedulerError),
-    /// The jobs cannot be supervised.
-    #[error(transparent)]
-    Jobs(#[from] JobsError),
-    /// The control socket cannot be used.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// A part of the daemon panicked.
-    #[error("a part of the daemon ended without a word: {0}")]
-    Task(String),
-    /// The system refuses something that a daemon cannot do without.
-    #[error("{what}: {cause}")]
-    System {
-        /// What was asked of it.
-        what: &'static str,
-        /// What it said.
-        cause: std::io::Error,
-    },
-}
 
 /// Runs the daemon on a state until a signal ends it.
 ///
@@ -100,32 +46,13 @@ pub fn run(state: &Path) -> Result<(), ServiceError> {
         return Err(ServiceError::NoState(state));
     }
     let lock = Arc::new(StateLock::take(&state)?);
-    let (config, given) = Config::load_with_files(&state.join(config::FILE))?;
-    let settings = config.settings(&state, &Machine::this())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let program = std::env::current_exe().map_err(system("the daemon's own program cannot be found"))?;
     let probe =
         Probe::by_this_program(&[PROBE], lock.clone()).map_err(system("the view cannot be probed"))?;
     let options = Options { probe, ..Options::default() };
     let ledger = Ledger::open_with(&state, Arc::new(Disk), clock.clone(), &options)?;
-    let fixed =
-        ledger.read(|tree| tree.fixed().cloned()).ok_or_else(|| ServiceError::NoState(state.clone()))?;
-    if fixed.format > config::FORMAT {
-        return Err(ServiceError::Newer { state, found: fixed.format, known: config::FORMAT });
-    }
-    let differences = config::differences(&fixed, &config.fixed(&given));
-    if !differences.is_empty() {
-        return Err(ServiceError::Fixed(differences));
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(system("the runtime cannot be started"))?;
-    let weights = config.model.weights.clone();
-    let daemon = Daemon { state, weights, settings, fixed, program, clock, ledger: ledger.clone() };
-    let ended = runtime.block_on(daemon.live());
-    // Only threads that wait for something outside are left.
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    let ended = Daemon::new(state, program, clock, &ledger).and_then(Daemon::run);
     ledger.close();
     drop(lock);
     ended
@@ -142,6 +69,41 @@ struct Daemon {
 }
 
 impl Daemon {
+    /// A daemon for an open ledger. The state's own format is looked at before the configuration: what a newer version
+    /// writes into either is not to be taken for a mistake in the other.
+    fn new(
+        state: PathBuf,
+        program: PathBuf,
+        clock: Arc<dyn Clock>,
+        ledger: &Ledger,
+    ) -> Result<Self, ServiceError> {
+        let fixed =
+            ledger.read(|tree| tree.fixed().cloned()).ok_or_else(|| ServiceError::NoState(state.clone()))?;
+        if fixed.format > config::FORMAT {
+            return Err(ServiceError::Newer { state, found: fixed.format });
+        }
+        let file = state.join(config::FILE);
+        let (config, given) = Config::load_with_files(&file)?;
+        let differences = config::differences(&fixed, &config.fixed(&given));
+        if !differences.is_empty() {
+            return Err(ServiceError::Fixed { file, differences });
+        }
+        let settings = config.settings(&state, &Machine::this())?;
+        let weights = config.model.weights;
+        Ok(Self { state, weights, settings, fixed, program, clock, ledger: ledger.clone() })
+    }
+
+    fn run(self) -> Result<(), ServiceError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|cause| ServiceError::System { what: "the runtime cannot be started", cause })?;
+        let ended = runtime.block_on(self.live());
+        // Only threads that wait for something outside are left.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        ended
+    }
+
     async fn live(&self) -> Result<(), ServiceError> {
         let system = |what| move |cause| ServiceError::System { what, cause };
         let mut terminate =

@@ -1,0 +1,194 @@
+//! What went wrong, told to a person, and the number that a script sees.
+
+use std::fmt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use miette::{GraphicalReportHandler, GraphicalTheme};
+
+use super::look::Look;
+use crate::config::{self, ConfigError, Difference, NoTrainer};
+use crate::ledger::LedgerError;
+use crate::ledger::lock::LockError;
+
+/// Why a program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It was refused, or failed.
+    Refused = 1,
+    /// It was not understood.
+    Usage = 2,
+    /// No daemon answers.
+    NoDaemon = 3,
+    /// The state is damaged, or a newer version of the program made it.
+    Damaged = 4,
+    /// The configuration, or what it names, cannot be used: to try again changes nothing.
+    Configuration = 5,
+    /// Another program has the state or the socket.
+    InUse = 6,
+}
+
+/// The exit codes, for help and docs.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused, or failed: the message says why
+  2  the command line was not understood
+  3  no daemon answers on the control socket
+  4  the state is damaged, or a newer version of the program made it
+  5  the configuration, or what it names, cannot be used
+  6  another program has the state or the socket";
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What failed: a sentence, what is behind it, what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The number that a script sees.
+    pub exit: Exit,
+    /// What went wrong.
+    pub message: String,
+    /// Why.
+    pub cause: Option<Cause>,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// What is behind a failure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Cause(pub String);
+
+impl Failure {
+    /// A refusal.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self { exit: Exit::Refused, message: message.to_string(), cause: None, hint: None }
+    }
+
+    /// With another exit code.
+    pub fn exit(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
+    /// With what is behind it.
+    pub fn because(self, cause: impl fmt::Display) -> Self {
+        Self { cause: Some(Cause(cause.to_string())), ..self }
+    }
+
+    /// With what to do.
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// A configuration that says something else than what its state was made with.
+    pub fn changed(file: &Path, differences: &[Difference]) -> Self {
+        let told = differences.iter().map(|difference| format!("{}: {difference}", file.display()));
+        Self::new(told.collect::<Vec<_>>().join("\n"))
+            .exit(Exit::Configuration)
+            .hint("change it back, or make a new state with `lrpathctl init`")
+    }
+
+    /// A folder that is no state.
+    pub fn no_state(folder: &Path) -> Self {
+        Self::new(format!("`{}` holds no state", folder.display()))
+            .exit(Exit::Configuration)
+            .hint("name the folder with --state, or make one there with `lrpathctl init`")
+    }
+
+    /// A state of a format that only a newer version of the program knows.
+    pub fn newer(state: &Path, found: u32) -> Self {
+        Self::new(format!(
+            "the state `{}` has format {found}, and this program knows formats up to {}",
+            state.display(),
+            config::FORMAT
+        ))
+        .exit(Exit::Damaged)
+        .hint("it was made by a newer version: use that one")
+    }
+
+    /// As a person reads it on a terminal; as plain lines elsewhere.
+    pub fn render(&self, look: &Look) -> String {
+        if !look.terminal {
+            let cause = self.cause.as_ref().map_or(String::new(), |cause| format!("\n  because: {cause}"));
+            let hint = self.hint.as_ref().map_or(String::new(), |hint| format!("\n  hint: {hint}"));
+            return format!("error: {}{cause}{hint}\n", self.message);
+        }
+        let theme = if look.colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(look.width).with_links(false);
+        let mut text = String::new();
+        match handler.render_report(&mut text, self) {
+            Ok(()) => text,
+            Err(_) => format!("error: {}\n", self.message),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_ref().map(|cause| cause as _)
+    }
+}
+
+impl miette::Diagnostic for Failure {
+    fn help(&self) -> Option<Box<dyn fmt::Display + '_>> {
+        self.hint.as_ref().map(|hint| Box::new(hint) as _)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(error).exit(Exit::Configuration)
+    }
+}
+
+impl From<NoTrainer> for Failure {
+    fn from(error: NoTrainer) -> Self {
+        Self::new(error).exit(Exit::Configuration)
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        let is_held = matches!(error, LockError::Held { .. });
+        let failure = Self::new(error);
+        match is_held {
+            true => failure
+                .exit(Exit::InUse)
+                .hint("two programs on one state would destroy it: stop that one first"),
+            false => failure,
+        }
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Lock(error) => error.into(),
+            LedgerError::NoState(state) => Self::no_state(&state),
+            error if error.blames_the_state() => Self::new(error).exit(Exit::Damaged),
+            error => Self::new(error),
+        }
+    }
+}
+
+impl From<artifacts::storage::Error> for Failure {
+    fn from(error: artifacts::storage::Error) -> Self {
+        Self::new(error)
+    }
+}
+
+impl From<paradigm::report::ReportError> for Failure {
+    fn from(error: paradigm::report::ReportError) -> Self {
+        Self::new(error)
+    }
+}

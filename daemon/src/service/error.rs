@@ -1,0 +1,146 @@
+//! Why the daemon does not run, and how that is told.
+
+use std::path::PathBuf;
+
+use crate::api::SocketError;
+use crate::config::{ConfigError, Difference, NoTrainer};
+use crate::edge::failure::{Exit, Failure};
+use crate::jobs::JobsError;
+use crate::ledger::LedgerError;
+use crate::ledger::lock::LockError;
+use crate::scheduler::SchedulerError;
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Something that is fixed was changed.
+    #[error("`{}` changes what is fixed for the life of a state", file.display())]
+    Fixed {
+        /// The configuration.
+        file: PathBuf,
+        /// What was changed.
+        differences: Vec<Difference>,
+    },
+    /// The state was made by a newer version of the program.
+    #[error("the state `{}` has format {found}, which only a newer version of this program knows", state.display())]
+    Newer {
+        /// The state.
+        state: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// There is no state.
+    #[error("`{}` holds no state", .0.display())]
+    NoState(PathBuf),
+    /// The state is in use.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// There is no trainer.
+    #[error(transparent)]
+    NoTrainer(#[from] NoTrainer),
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The scheduler cannot go on.
+    #[error(transparent)]
+    Scheduler(#[from] SchedulerError),
+    /// The jobs cannot be supervised.
+    #[error(transparent)]
+    Jobs(#[from] JobsError),
+    /// The control socket cannot be used.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A part of the daemon panicked.
+    #[error("a part of the daemon ended without a word: {0}")]
+    Task(String),
+    /// The system refuses something that a daemon cannot do without.
+    #[error("{what}: {cause}")]
+    System {
+        /// What was asked of it.
+        what: &'static str,
+        /// What it said.
+        cause: std::io::Error,
+    },
+}
+
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Config(error) => {
+                Self::from(error).hint("`lrpathctl config check` looks at it again, and starts nothing")
+            }
+            ServiceError::Fixed { file, differences } => Self::changed(&file, &differences),
+            ServiceError::Newer { state, found } => Self::newer(&state, found),
+            ServiceError::NoState(state) => Self::no_state(&state),
+            ServiceError::Lock(error) => error.into(),
+            ServiceError::NoTrainer(error) => error.into(),
+            ServiceError::Ledger(error) => error.into(),
+            ServiceError::Socket(error) => of_socket(error),
+            ServiceError::System { what, cause } => Self::new(what).because(cause),
+            ServiceError::Task(how) => Self::new("a part of the daemon ended without a word")
+                .because(how)
+                .hint("start it again: nothing that was acknowledged is lost"),
+            ServiceError::Scheduler(error) => Self::new(error),
+            ServiceError::Jobs(error) => Self::new(error),
+        }
+    }
+}
+
+fn of_socket(error: SocketError) -> Failure {
+    let exit = match &error {
+        SocketError::InUse(_) => Exit::InUse,
+        SocketError::InTheWay(_) | SocketError::TooLong(_) => Exit::Configuration,
+        SocketError::Io { .. } => Exit::Refused,
+    };
+    let hint = match &error {
+        SocketError::InUse(_) => "stop that one, or set `control.socket` to another path",
+        SocketError::InTheWay(_) => "remove it, or set `control.socket` to another path",
+        SocketError::TooLong(_) => "set `control.socket` to a shorter path",
+        SocketError::Io { .. } => "set `control.socket` to a path in a folder where this user may write",
+    };
+    match error {
+        SocketError::Io { path, cause } => {
+            Failure::new(format!("cannot listen on `{}`", path.display())).because(cause)
+        }
+        other => Failure::new(other),
+    }
+    .exit(exit)
+    .hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_can_tell_what_to_try_again() {
+        let io = || std::io::Error::from_raw_os_error(13);
+        let path = || PathBuf::from("/srv/state");
+        let table: [(ServiceError, Exit); 7] = [
+            (ServiceError::NoState(path()), Exit::Configuration),
+            (ServiceError::Fixed { file: path(), differences: Vec::new() }, Exit::Configuration),
+            (ServiceError::Newer { state: path(), found: 9 }, Exit::Damaged),
+            (LockError::Held { state: path(), pid: Some(7) }.into(), Exit::InUse),
+            (LockError::Io { path: path(), cause: io() }.into(), Exit::Refused),
+            (SocketError::InUse(path()).into(), Exit::InUse),
+            (ServiceError::System { what: "the runtime cannot be started", cause: io() }, Exit::Refused),
+        ];
+        for (error, exit) in table {
+            let told = error.to_string();
+            assert_eq!(Failure::from(error).exit, exit, "{told}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_used_is_told_with_what_to_do() {
+        let cause = std::io::Error::from_raw_os_error(13);
+        let failure =
+            Failure::from(ServiceError::from(SocketError::Io { path: "/run/x.sock".into(), cause }));
+        assert_eq!(failure.message, "cannot listen on `/run/x.sock`");
+        assert_eq!(failure.cause.unwrap().0, "Permission denied (os error 13)");
+        assert!(failure.hint.unwrap().contains("`control.socket`"));
+    }
+}
