@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use harness::daemon::{Daemon, feed_until_cut, wait_for_releases};
+use harness::processes::{Standing, trainers};
 use harness::recount::{Counters, PathSteps, recount};
 use harness::state::{State, config};
 use harness::text::Chance;
-use harness::trainers::Stopped;
 use serde_json::Value;
 
 const PARADIGMS: [&str; 3] = ["path-switching", "from-scratch", "continual"];
 const MOMENTS: usize = 10;
 
 /// A status and what the trainers had said when it was given: they stand still, and nobody said anything meanwhile.
-fn moment(state: &State) -> (Value, BTreeMap<String, PathSteps>, Stopped) {
+fn moment(state: &State) -> (Value, BTreeMap<String, PathSteps>, Standing) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        let stopped = Stopped::all(&state.path());
+        let stopped = Standing::still(trainers(&state.path()));
         let before = recount(&state.path());
         let status = state.ask(&["status"]);
         if recount(&state.path()) == before {

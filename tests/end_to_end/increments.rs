@@ -66,7 +66,7 @@ fn very_different_increments_are_fed_what_their_token_shards_say() {
     let paradigms = ["path-switching", "from-scratch", "continual"];
     let (state, daemon) = started(2, &format!("paradigm = {paradigms:?}"), TABLES);
     let (mut shards, mut ends) = (Vec::new(), Vec::new());
-    for (number, tokens) in [380usize, 3400, 40, 970].into_iter().enumerate() {
+    for (number, tokens) in [380usize, 3420, 40, 940].into_iter().enumerate() {
         let file = token_file(number as u64, tokens, 2);
         shards.push(Shard::of_tokens(&file, 2));
         state.drop_file(&format!("part{number}.bin"), &file);

@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod counters;
+mod failing_trainers;
 mod increments;
 mod paradigms;
+mod refused_cuts;
+mod refused_shards;
+mod refused_starts;
 mod replay;
 mod same_bits;

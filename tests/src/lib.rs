@@ -7,10 +7,10 @@
 
 pub mod daemon;
 pub mod definition;
+pub mod processes;
 pub mod recount;
 pub mod state;
 pub mod text;
-pub mod trainers;
 
 use std::path::PathBuf;
 

@@ -7,14 +7,14 @@ use paradigm::{Paradigm, SegmentKind};
 use super::counters;
 use super::types::{
     AttemptDetail, Branches, CheckpointLine, CutAnswer, DuplicateFile, JobDetail, ParadigmStatus,
-    RejectedFile, ReleaseLine, RunningJob, ShardLine, Shards, Slot, Trunk, VersionDetail, VersionLine,
-    WaitingCut, WaitingFile,
+    RefusedMarker, RejectedFile, ReleaseLine, RunningJob, ShardLine, Shards, Slot, Trunk, VersionDetail,
+    VersionLine, WaitingCut, WaitingFile,
 };
 use super::{Progress, is_current};
 use crate::config::SlotConfig;
 use crate::ledger::path::{CheckpointKey, Path, Step};
-use crate::ledger::transition::{CutNumber, Increment, JobNumber, Millis, TokenizerSource};
-use crate::ledger::tree::{Attempt, PathState, Tree, VersionState};
+use crate::ledger::transition::{CutNumber, CutSource, Increment, JobNumber, Millis, TokenizerSource};
+use crate::ledger::tree::{Attempt, CutOutcome, PathState, Tree, VersionState};
 
 /// Steps that an attempt must have done before its speed is believed.
 const ENOUGH_STEPS: u64 = 2;
@@ -119,6 +119,23 @@ pub(crate) fn waiting_cut(tree: &Tree) -> Option<WaitingCut> {
         at: cut.at,
         waits_for: tree.cut_files(number).map(str::to_owned).collect(),
     })
+}
+
+/// The last marker that was refused, unless a request was met since.
+pub(crate) fn refused_marker(tree: &Tree) -> Option<RefusedMarker> {
+    let decided = tree.cuts().values().rev().filter(|cut| cut.outcome != CutOutcome::Waiting);
+    let refused = decided.map_while(|cut| match &cut.outcome {
+        CutOutcome::Refused { reason } => Some((cut, reason)),
+        _ => None,
+    });
+    refused
+        .filter_map(|(cut, reason)| match &cut.source {
+            CutSource::Command => None,
+            CutSource::Marker { file, .. } => {
+                Some(RefusedMarker { file: file.clone(), at: cut.at, reason: reason.clone() })
+            }
+        })
+        .next()
 }
 
 /// What the daemon does now, and when it will probably be done with that.

@@ -122,6 +122,11 @@ impl World {
 
     /// Closes an increment.
     pub fn cut(&self, steps: Step, name: &str) {
+        self.cut_for(steps, name, CutReason::Tokens);
+    }
+
+    /// Closes an increment for a reason.
+    pub fn cut_for(&self, steps: Step, name: &str, reason: CutReason) {
         let (end, number, paradigms) = self
             .ledger
             .read(|tree| (tree.end(), tree.increments().len() as u32 + 1, tree.paradigms().to_vec()));
@@ -147,7 +152,7 @@ impl World {
         self.commit(Transition::IncrementCut(Box::new(Increment {
             version: number,
             name: name.to_owned(),
-            reason: CutReason::Tokens,
+            reason,
             steps,
             end: cut.end,
             shards: 1,

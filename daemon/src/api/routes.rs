@@ -118,6 +118,7 @@ fn status_of(backend: &Backend) -> Status {
             slots: answers::slots(tree, &backend.slots),
             disk: Disk { free: None, checkpoints: checkpoint_bytes(tree), releases: 0 },
             waiting_cut: answers::waiting_cut(tree),
+            refused_marker: answers::refused_marker(tree),
         };
         (status, release_files(tree))
     });

@@ -12,7 +12,7 @@ use super::fixture::World;
 use super::types::Steps;
 use super::*;
 use crate::ledger::path::CheckpointKey;
-use crate::ledger::transition::{Outcome, Transition};
+use crate::ledger::transition::{CutReason, CutSource, Outcome, Transition};
 
 fn steps(world: &World, paradigm: paradigm::Paradigm) -> Steps {
     world.backend().at_one_moment(|tree, progress| counters::steps(tree, paradigm, progress))
@@ -89,6 +89,32 @@ fn a_version_that_is_left_out_costs_nothing_on_the_way_to_the_others() {
     let counted = steps(&world, PathSwitching);
     assert_eq!((counted.main, counted.branch), (240, 60));
     assert_eq!((counted.from_scratch, counted.ratio), (Some(300), Some(1.0)));
+}
+
+#[test]
+fn a_refused_marker_is_told_until_a_request_is_met() {
+    let world = World::new(&[PathSwitching]);
+    let request = |file: Option<&str>| {
+        let source = match file {
+            Some(file) => CutSource::Marker { file: file.to_owned(), inode: 7, mtime: 1 },
+            None => CutSource::Command,
+        };
+        world.commit(Transition::CutRequested { name: None, source, waits_for: Vec::new() });
+        world.ledger.read(crate::ledger::tree::Tree::position)
+    };
+    let refuse = |cut, reason: &str| world.commit(Transition::CutRefused { cut, reason: reason.to_owned() });
+    let told = || world.ledger.read(answers::refused_marker).map(|marker| (marker.file, marker.reason));
+    let command = request(None);
+    refuse(command, "too small");
+    assert_eq!(told(), None, "whoever gave a command has read the answer");
+    let marker = request(Some("spring.cut"));
+    assert_eq!(told(), None, "it is not decided");
+    refuse(marker, "a used name");
+    refuse(request(None), "too small");
+    assert_eq!(told(), Some(("spring.cut".to_owned(), "a used name".to_owned())));
+    let cut = request(None);
+    world.cut_for(100, "v1", CutReason::Request { cut });
+    assert_eq!(told(), None);
 }
 
 /// A daemon's API on a socket of its own.

@@ -42,6 +42,9 @@ pub struct Status {
     pub disk: Disk,
     /// The request to cut that is to be decided next.
     pub waiting_cut: Option<WaitingCut>,
+    /// The last marker that was refused, unless a request was met since: whoever put it there waits for no answer.
+    #[serde(default)]
+    pub refused_marker: Option<RefusedMarker>,
 }
 
 /// One paradigm of the run.
@@ -159,6 +162,17 @@ pub struct Disk {
     pub checkpoints: u64,
     /// Taken by releases.
     pub releases: u64,
+}
+
+/// A marker that closed no increment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedMarker {
+    /// Path below the watched folder.
+    pub file: String,
+    /// When it was seen.
+    pub at: Millis,
+    /// Why it was refused.
+    pub reason: String,
 }
 
 /// A request to cut that is not decided.

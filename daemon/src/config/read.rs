@@ -213,8 +213,8 @@ fn help_for(name: &str, known: &BTreeSet<String>) -> String {
     if let Some(elsewhere) = known.iter().find(|key| split(key).1 == leaf) {
         return format!("`{elsewhere}` was probably meant");
     }
-    let place = if table.is_empty() { "at the top" } else { table };
-    format!("remove it; known {place} are {}", siblings.join(", "))
+    let place = if table.is_empty() { "at the top".to_owned() } else { format!("in [{table}]") };
+    format!("remove it; the keys {place} are {}", siblings.join(", "))
 }
 
 /// `slots[3].name` as `slots.name`.

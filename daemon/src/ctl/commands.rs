@@ -191,7 +191,11 @@ fn cut(client: &Client, asked: Cut, screen: &mut Screen<'_>) -> Result<(), Failu
         if asked.output.json {
             screen.json(&answer)?;
         }
-        return Err(Failure::new("no cut").because(reason));
+        let what = answer
+            .name
+            .as_ref()
+            .map_or_else(|| "no version".to_owned(), |name| format!("no version `{name}`"));
+        return Err(Failure::new(format!("{what} was cut, and the increment stays open")).because(reason));
     }
     screen.answer(asked.output, &answer, |answer, look| cut_text(answer, &versions, look))
 }

@@ -2,7 +2,7 @@
 
 use super::units::{bytes, count, counted, duration, percent, rate};
 use super::{Look, Paint, paint_of};
-use crate::api::types::{ParadigmStatus, RunningJob, Status, Steps, VersionLine};
+use crate::api::types::{ParadigmStatus, RefusedMarker, RunningJob, Status, Steps, VersionLine};
 use crate::ledger::transition::Millis;
 
 /// Cells of a progress bar.
@@ -31,6 +31,7 @@ pub fn draw(status: &Status, look: &Look) -> String {
         };
         lines.push(look.fit(&format!("  {shown}{more}"), 0));
     }
+    lines.extend(status.refused_marker.iter().map(|marker| refused(marker, look)));
     for (paradigm, of_paradigm) in &status.paradigms {
         lines.push(String::new());
         lines.push(look.paint(Paint::Strong, paradigm.name()));
@@ -62,6 +63,11 @@ pub fn draw(status: &Status, look: &Look) -> String {
 
 fn left(until: Option<Millis>, now: Millis) -> String {
     until.map_or_else(String::new, |until| format!(", {} left", duration(until.saturating_sub(now))))
+}
+
+/// Nothing is shortened here: a marker has no other place to say what is wrong with it.
+fn refused(marker: &RefusedMarker, look: &Look) -> String {
+    look.paint(Paint::Bad, &format!("the marker {} was refused: {}", marker.file, marker.reason))
 }
 
 /// `job 7 branch v3 ███░░░ 43 %  2,600 of 6,000  29 min left`, and more where there is room.
