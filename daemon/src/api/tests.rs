@@ -92,6 +92,19 @@ fn a_version_that_is_left_out_costs_nothing_on_the_way_to_the_others() {
 }
 
 #[test]
+fn the_tree_is_the_one_that_the_progress_belongs_to() {
+    let mut world = World::new(&[PathSwitching]);
+    let job = world.start(world.main(), None, 1000, None);
+    let live = Progress { attempt: 1, step: 300, steps_done: 300, ..Progress::default() };
+    world.live.progress.lock().unwrap().insert(job, live);
+    let mut backend = world.backend();
+    // Another look at the ledger would find another tree: here, one in which no job was ever started.
+    backend.ledger = World::new(&[PathSwitching]).ledger;
+    let counted = backend.at_one_moment(|tree, progress| counters::steps(tree, PathSwitching, progress));
+    assert_eq!(counted.ahead, 300);
+}
+
+#[test]
 fn a_refused_marker_is_told_until_a_request_is_met() {
     let world = World::new(&[PathSwitching]);
     let request = |file: Option<&str>| {
