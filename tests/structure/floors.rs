@@ -77,6 +77,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["offline"],
         ],
     ),
+    ("daemon::ledger::tree", &[&["questions", "versions", "parts"], &["rules"], &["changes"]]),
     ("daemon::ledger::view", &[&["entries", "folder"]]),
     ("daemon::ledger::journal", &[&["line"], &["walk"]]),
     (
