@@ -42,6 +42,9 @@ pub struct Status {
     pub disk: Disk,
     /// The request to cut that is to be decided next.
     pub waiting_cut: Option<WaitingCut>,
+    /// Files that are complete and cannot be taken.
+    #[serde(default)]
+    pub held: HeldFiles,
 }
 
 /// One paradigm of the run.
@@ -137,6 +140,15 @@ pub struct ShardCounts {
     pub accepted: u64,
     /// Rejected.
     pub rejected: u64,
+}
+
+/// Files that are complete, and that something keeps from being taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldFiles {
+    /// How many.
+    pub count: u64,
+    /// The first of them, and why.
+    pub first: Vec<WaitingFile>,
 }
 
 /// Where jobs run.
@@ -300,6 +312,9 @@ pub struct WaitingFile {
     pub why: String,
     /// How often it changed while it was read.
     pub changes: u32,
+    /// It is complete, and something is in the way of taking it.
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// An accepted shard.

@@ -1,5 +1,7 @@
 //! The whole inbox, with real files, real children and a ledger in memory.
 
+mod refusals;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -138,11 +140,17 @@ impl State {
     }
 
     fn start(&self) -> Running<'_> {
+        self.start_with(|_| {})
+    }
+
+    /// Starts an inbox after something was done to it, on its own thread.
+    fn start_with(&self, prepare: impl FnOnce(&mut Inbox) + Send + 'static) -> Running<'_> {
         self.ledger.commit(Transition::DaemonStarted { program: "test".to_owned() }).unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (inbox, handle) = Inbox::new(self.settings(), self.ledger.clone(), clock);
+        let (mut inbox, handle) = Inbox::new(self.settings(), self.ledger.clone(), clock);
         let (stop, shutdown) = tokio::sync::watch::channel(false);
         let thread = std::thread::spawn(move || {
+            prepare(&mut inbox);
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(inbox.run(shutdown))
         });
