@@ -121,7 +121,7 @@ pub fn run(state: &Path) -> Result<(), ServiceError> {
         .enable_all()
         .build()
         .map_err(system("the runtime cannot be started"))?;
-    let weights = config.model.weights.clone();
+    let weights = config.weights_folder(&state.join(config::FILE));
     let daemon = Daemon { state, weights, settings, fixed, program, clock, ledger: ledger.clone() };
     let ended = runtime.block_on(daemon.live());
     // Only threads that wait for something outside are left.
