@@ -68,7 +68,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "daemon::ledger",
         &[
-            &["path", "lock"],
+            &["path", "lock", "nesting"],
             &["transition"],
             &["node"],
             &["tree"],
@@ -78,6 +78,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["offline"],
         ],
     ),
+    ("daemon::ledger::tree", &[&["questions", "versions", "parts"], &["rules"], &["changes"]]),
     ("daemon::ledger::view", &[&["entries", "folder"]]),
     ("daemon::ledger::journal", &[&["line"], &["walk"]]),
     (

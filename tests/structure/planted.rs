@@ -98,7 +98,7 @@ fn leads_up(planted: &str) {
     assert!(found.iter().all(|breach| [rules::FLOOR, rules::CIRCLE].contains(&breach.rule)), "{found:#?}");
 }
 
-const TREE: &str = "daemon/src/ledger/tree.rs";
+const TREE: &str = "daemon/src/ledger/tree/mod.rs";
 
 #[test]
 fn an_import_that_leads_up_is_named() {

@@ -203,6 +203,29 @@ async fn the_status_has_the_fields_that_scripts_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_status_names_the_first_of_the_files_that_cannot_be_taken() {
+    let world = World::new(&[PathSwitching]);
+    let file = |number: u64| crate::api::types::WaitingFile {
+        name: format!("{number:02}.txt"),
+        bytes: number,
+        since: 7,
+        why: "it may not be read".to_owned(),
+        changes: 0,
+        held: number > 0,
+    };
+    *world.live.waiting.lock().unwrap() = (0..30).map(file).collect();
+    let served = Served::new(&world);
+    let (_, status) = served.ask("GET", "/v1/status", "").await;
+    assert_eq!((&status["shards"]["waiting"], &status["held"]["count"]), (&json!(30), &json!(29)));
+    let first = status["held"]["first"].as_array().unwrap();
+    assert_eq!(first.len(), 16);
+    assert_eq!(
+        first[0],
+        json!({"name": "01.txt", "bytes": 1, "since": 7, "why": "it may not be read", "changes": 0, "held": true})
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_running_job_tells_how_far_it_is_and_until_when() {
     let mut world = World::new(&[PathSwitching]);
     let job = world.start(world.main(), None, 1000, None);

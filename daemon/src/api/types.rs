@@ -45,6 +45,9 @@ pub struct Status {
     /// The last marker that was refused, unless a request was met since: whoever put it there waits for no answer.
     #[serde(default)]
     pub refused_marker: Option<RefusedMarker>,
+    /// Files that are complete and cannot be taken.
+    #[serde(default)]
+    pub held: HeldFiles,
 }
 
 /// One paradigm of the run.
@@ -140,6 +143,15 @@ pub struct ShardCounts {
     pub accepted: u64,
     /// Rejected.
     pub rejected: u64,
+}
+
+/// Files that are complete, and that something keeps from being taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldFiles {
+    /// How many.
+    pub count: u64,
+    /// The first of them, and why.
+    pub first: Vec<WaitingFile>,
 }
 
 /// Where jobs run.
@@ -314,6 +326,9 @@ pub struct WaitingFile {
     pub why: String,
     /// How often it changed while it was read.
     pub changes: u32,
+    /// It is complete, and something is in the way of taking it.
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// An accepted shard.

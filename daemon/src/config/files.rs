@@ -115,7 +115,10 @@ fn tokenizer(config: &Config, path: &Path) -> Result<Found, Objection> {
 }
 
 /// The digest of a folder of weights: of a line `<digest>  <name>` for each of its weights' files, by name.
-fn weights_digest(folder: &Path) -> io::Result<Digest> {
+///
+/// # Errors
+/// The folder or a file in it cannot be read; it holds no weights.
+pub fn weights_digest(folder: &Path) -> io::Result<Digest> {
     let mut names: Vec<String> = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();

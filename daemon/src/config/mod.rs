@@ -18,7 +18,7 @@ mod template;
 
 use std::path::Path;
 
-pub use files::Given;
+pub use files::{Given, weights_digest};
 pub use fixed::{Difference, FORMAT, differences};
 pub use keys::*;
 pub use read::{ConfigError, Fault};

@@ -30,7 +30,7 @@ use tokio::sync::{oneshot, watch as position};
 
 use reader::{Limits, Reading};
 use settle::Settle;
-use watch::Hint;
+use watch::{Hint, MakeWatcher};
 use work::Work;
 use workers::Done;
 
@@ -75,6 +75,8 @@ pub struct Waiting {
     pub why: String,
     /// How often it changed while it was read.
     pub changes: u32,
+    /// It is complete, and something is in the way of taking it.
+    pub held: bool,
 }
 
 /// What wakes the inbox.
@@ -151,7 +153,14 @@ impl InboxHandle {
                 _ => file.why,
             };
             let since = now.saturating_sub(millis(file.waited));
-            Waiting { name: file.name, bytes: file.bytes, since, why, changes: file.changes }
+            Waiting {
+                name: file.name,
+                bytes: file.bytes,
+                since,
+                why,
+                changes: file.changes,
+                held: file.is_held,
+            }
         };
         unsettled.into_iter().map(describe).collect()
     }
@@ -174,6 +183,7 @@ pub struct Inbox {
     sender: Sender<Message>,
     messages: Receiver<Message>,
     shown: Arc<Shown>,
+    make_watcher: MakeWatcher,
 }
 
 impl Inbox {
@@ -191,7 +201,7 @@ impl Inbox {
             ledger: ledger.clone(),
             clock: clock.clone(),
         };
-        (Self { settings, ledger, clock, sender, messages, shown }, handle)
+        (Self { settings, ledger, clock, sender, messages, shown, make_watcher: watch::kernel() }, handle)
     }
 
     /// Takes what comes until shutdown.

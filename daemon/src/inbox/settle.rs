@@ -11,6 +11,21 @@ use crate::ledger::transition::FileFacts;
 
 /// So many changes under the reader's eyes are worth a word.
 pub const WORTH_A_WORD: u32 = 3;
+/// Shortest time until a file that could not be taken is tried again.
+pub const RETRY: Duration = Duration::from_secs(10);
+/// Longest time until then: each failure doubles it.
+const LONGEST_RETRY: Duration = Duration::from_secs(320);
+
+/// What keeps a complete file from being taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// The system does not let it be read, or moved.
+    Trouble,
+    /// The system does not even let it be looked at.
+    Unseen,
+    /// Nothing can be read at all.
+    NoReader,
+}
 
 /// A file that is not settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +38,8 @@ pub struct Unsettled {
     pub waited: Duration,
     /// It is complete, and only waits for its turn.
     pub is_complete: bool,
+    /// It is complete, and cannot be taken.
+    pub is_held: bool,
     /// What it waits for.
     pub why: String,
     /// How often it changed while it was read.
@@ -63,6 +80,8 @@ struct File {
     changes: u32,
     /// What was last in the way of taking it.
     obstacle: Option<String>,
+    /// How often, one after the other, it could not be taken for a reason that may be its own.
+    failures: u32,
     state: State,
 }
 
@@ -75,7 +94,7 @@ enum State {
     /// Somebody reads it.
     Taken,
     /// It is complete, but could not be taken; tried again at this moment.
-    Held { until: Duration, why: String },
+    Held { since: Duration, until: Duration, hold: Hold, why: String },
 }
 
 impl Settle {
@@ -96,6 +115,7 @@ impl Settle {
             moved_in: false,
             changes: 0,
             obstacle: None,
+            failures: 0,
             state: State::Watched(now),
         });
         if file.state == State::Taken {
@@ -108,10 +128,14 @@ impl Settle {
             file.looks = 0;
             file.grew = true;
             file.moved_in = false;
+            file.failures = 0;
         }
         file.looks = file.looks.saturating_add(1);
         file.moved_in |= look.moved_in;
-        if matches!(&file.state, State::Held { until, .. } if *until > now) && file.looks > 1 {
+        // Where it could not be looked at, this look says that it can be now.
+        let is_held =
+            matches!(&file.state, State::Held { until, hold, .. } if *until > now && *hold != Hold::Unseen);
+        if is_held && file.looks > 1 {
             return;
         }
         let stood_still = file.looks >= 2 && now.saturating_sub(file.still) >= self.settle;
@@ -162,13 +186,30 @@ impl Settle {
         }
     }
 
-    /// A file that was taken could not be dealt with, for a reason that is not its own; it is tried again later. Says
-    /// whether the reason is another than the last time.
-    pub fn hold(&mut self, name: &str, until: Duration, why: String) -> bool {
+    /// A file could not be dealt with, for a reason that is none to reject it; it is tried again later, and later each
+    /// time where the reason may be its own. Says whether the reason is another than the last time.
+    pub fn hold(&mut self, now: Duration, name: &str, hold: Hold, why: String) -> bool {
         let Some(file) = self.files.get_mut(name) else { return false };
         let is_news = file.obstacle.replace(why.clone()).is_none_or(|last| last != why);
-        self.set(name, State::Held { until, why });
+        let pause = match hold {
+            Hold::NoReader => RETRY,
+            Hold::Trouble | Hold::Unseen => {
+                file.failures = file.failures.saturating_add(1);
+                pause(file.failures)
+            }
+        };
+        self.set(name, State::Held { since: now, until: now.saturating_add(pause), hold, why });
         is_news
+    }
+
+    /// Somebody has done something to a file, to its permissions perhaps: if it is held back, it is tried again as soon
+    /// as after its first failure.
+    pub fn hurry(&mut self, name: &str) {
+        if let Some(State::Held { since, until, hold, why }) = self.files.get(name).map(|file| &file.state) {
+            let until = since.saturating_add(RETRY).min(*until);
+            let hurried = State::Held { since: *since, until, hold: *hold, why: why.clone() };
+            self.set(name, hurried);
+        }
     }
 
     /// A file that was taken has changed meanwhile: it waits as if it were new. Says how often that has happened.
@@ -216,13 +257,14 @@ impl Settle {
             bytes: file.facts.bytes,
             waited: now.saturating_sub(file.first),
             is_complete: file.state == State::Complete,
-            why: self.why(file),
+            is_held: matches!(file.state, State::Held { .. }),
+            why: self.why(now, file),
             changes: file.changes,
         };
         self.files.iter().map(describe).collect()
     }
 
-    fn why(&self, file: &File) -> String {
+    fn why(&self, now: Duration, file: &File) -> String {
         match &file.state {
             State::Watched(_) if file.changes >= WORTH_A_WORD => {
                 format!(
@@ -235,7 +277,10 @@ impl Settle {
             }
             State::Complete => "it is complete and waits for its turn".to_owned(),
             State::Taken => "it is being read".to_owned(),
-            State::Held { why, .. } => why.clone(),
+            State::Held { until, why, .. } => {
+                let rest = until.saturating_sub(now).as_millis().div_ceil(1000);
+                format!("{why}; it is tried again in {rest} s")
+            }
         }
     }
 
@@ -259,6 +304,12 @@ impl Settle {
             Some(State::Taken) | None => {}
         }
     }
+}
+
+/// Time from the last of so many failures in a row to the next attempt.
+fn pause(failures: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
+    RETRY.saturating_mul(doubled).min(LONGEST_RETRY)
 }
 
 #[cfg(test)]
@@ -387,15 +438,85 @@ mod tests {
         let mut settle = Settle::new(SETTLE);
         settle.look(at(0), "a", Look { moved_in: true, ..file(10, 1) });
         assert_eq!(names(&mut settle), ["a"]);
-        assert!(settle.hold("a", at(60), "no permission".to_owned()), "worth a word in the log");
+        let no_permission = || "no permission".to_owned();
+        assert!(settle.hold(at(50), "a", Hold::Trouble, no_permission()), "worth a word in the log");
         assert!(settle.is_quiet());
-        settle.look(at(30), "a", file(10, 1));
+        settle.look(at(55), "a", file(10, 1));
         assert!(names(&mut settle).is_empty());
-        assert_eq!(settle.waiting(at(30))[0].why, "no permission");
+        let waiting = settle.waiting(at(55)).remove(0);
+        assert_eq!(waiting.why, "no permission; it is tried again in 5 s");
+        assert!(waiting.is_held && !waiting.is_complete);
         assert_eq!(settle.due(at(60)), ["a"]);
         settle.look(at(60), "a", file(10, 1));
         assert_eq!(names(&mut settle), ["a"]);
-        assert!(!settle.hold("a", at(90), "no permission".to_owned()), "said before");
+        assert!(!settle.hold(at(60), "a", Hold::Trouble, no_permission()), "said before");
+    }
+
+    /// A file that was taken and could not be dealt with at these moments, one after the other.
+    fn failed(settle: &mut Settle, hold: Hold, times: u32) -> Vec<u64> {
+        settle.look(at(0), "a", Look { moved_in: true, ..file(10, 1) });
+        let mut now = at(0);
+        let mut pauses = Vec::new();
+        for _ in 0..times {
+            assert_eq!(names(settle), ["a"]);
+            settle.hold(now, "a", hold, "no permission".to_owned());
+            let due = settle.next_due().unwrap();
+            pauses.push((due - now).as_secs());
+            now = due;
+            settle.look(now, "a", file(10, 1));
+        }
+        pauses
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_tried_less_and_less_often_but_never_given_up() {
+        let mut settle = Settle::new(SETTLE);
+        let pauses = failed(&mut settle, Hold::Trouble, 9);
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 320, 320, 320]);
+        assert_eq!(pause(u32::MAX), LONGEST_RETRY);
+        let mut settle = Settle::new(SETTLE);
+        assert_eq!(failed(&mut settle, Hold::NoReader, 3), [10, 10, 10], "that is not the file's doing");
+    }
+
+    #[test]
+    fn other_bytes_under_the_name_are_tried_as_if_nothing_had_been() {
+        let mut settle = Settle::new(SETTLE);
+        failed(&mut settle, Hold::Trouble, 6);
+        assert_eq!(names(&mut settle), ["a"]);
+        settle.hold(at(1000), "a", Hold::Trouble, "no permission".to_owned());
+        settle.look(at(1330), "a", Look { moved_in: true, ..file(11, 2) });
+        assert_eq!(names(&mut settle), ["a"]);
+        settle.hold(at(1330), "a", Hold::Trouble, "no permission".to_owned());
+        assert_eq!(settle.next_due(), Some(at(1340)));
+    }
+
+    #[test]
+    fn a_word_about_a_held_file_brings_its_turn_forward_and_no_flood_of_them_keeps_it_busy() {
+        let mut settle = Settle::new(SETTLE);
+        failed(&mut settle, Hold::Trouble, 6);
+        assert_eq!(names(&mut settle), ["a"]);
+        settle.hold(at(1000), "a", Hold::Trouble, "no permission".to_owned());
+        assert_eq!(settle.next_due(), Some(at(1320)));
+        for _ in 0..100 {
+            settle.hurry("a");
+            settle.look(at(1002), "a", file(10, 1));
+        }
+        assert!(names(&mut settle).is_empty());
+        assert_eq!(settle.next_due(), Some(at(1010)));
+        settle.look(at(1010), "a", file(10, 1));
+        assert_eq!(names(&mut settle), ["a"]);
+        settle.hurry("a");
+        assert!(settle.is_taken("a"), "only what is held is hurried");
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_looked_at_is_tried_as_soon_as_it_is_seen() {
+        let mut settle = Settle::new(SETTLE);
+        settle.look(at(0), "a", Look { moved_in: true, ..file(10, 1) });
+        settle.hold(at(1), "a", Hold::Unseen, "its folder is closed".to_owned());
+        assert!(names(&mut settle).is_empty());
+        settle.look(at(3), "a", file(10, 1));
+        assert_eq!(names(&mut settle), ["a"]);
     }
 
     #[test]

@@ -48,6 +48,10 @@ fn open(path: &Path) -> Result<File, Obstacle> {
 fn trouble(path: &Path, error: &io::Error) -> Obstacle {
     match error.kind() {
         io::ErrorKind::NotFound => Obstacle::Changed,
+        io::ErrorKind::PermissionDenied => Obstacle::Trouble(format!(
+            "`{}` cannot be read: {error}. Let the daemon's user read it, or take it out of the folder",
+            path.display()
+        )),
         _ => Obstacle::Trouble(format!("`{}` cannot be read: {error}", path.display())),
     }
 }

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind, RenameMode};
@@ -65,27 +66,41 @@ pub fn hint(event: Result<Event, notify::Error>) -> Option<Hint> {
 /// is known.
 type Identity = (u64, u64, Option<SystemTime>);
 
+/// Takes what a watcher tells.
+pub type Handler = Box<dyn Fn(Result<Event, notify::Error>) + Send>;
+
+/// Makes the watcher that sets watches: the kernel's, or one that plays it.
+pub type MakeWatcher = Arc<dyn Fn(Handler) -> notify::Result<Box<dyn Watcher + Send>> + Send + Sync>;
+
+/// The kernel's own watcher.
+pub fn kernel() -> MakeWatcher {
+    Arc::new(|handler: Handler| {
+        let config = Config::default().with_follow_symlinks(false);
+        Ok(Box::new(RecommendedWatcher::new(handler, config)?))
+    })
+}
+
 /// The watches on the folder and on those below it.
 pub struct Watch {
-    watcher: Option<RecommendedWatcher>,
+    watcher: Option<Box<dyn Watcher + Send>>,
     folders: HashMap<PathBuf, Identity>,
     polls: Option<String>,
 }
 
 impl Watch {
     /// No watch yet; hints will be given to `push`, which must be quick.
-    pub fn new(root: &Path, push: impl Fn(Hint) + Send + 'static) -> Self {
-        let handler = move |event| {
+    pub fn new(root: &Path, make: &MakeWatcher, push: impl Fn(Hint) + Send + 'static) -> Self {
+        let handler: Handler = Box::new(move |event| {
             if let Some(hint) = hint(event) {
                 push(hint);
             }
-        };
+        });
         let mut watch = Self { watcher: None, folders: HashMap::new(), polls: None };
         if let Some(system) = remote_file_system(root) {
             watch.poll(format!("it lies on {system}, where others' changes are not reported"));
             return watch;
         }
-        match RecommendedWatcher::new(handler, Config::default().with_follow_symlinks(false)) {
+        match make(handler) {
             Ok(watcher) => watch.watcher = Some(watcher),
             Err(error) => watch.poll(format!("it cannot be watched: {error}")),
         }
@@ -199,7 +214,7 @@ mod tests {
         let root = folder.path().canonicalize().unwrap().join("data");
         fs::create_dir(&root).unwrap();
         let (sender, hints) = mpsc::channel();
-        let mut watch = Watch::new(&root, move |hint| sender.send(hint).unwrap());
+        let mut watch = Watch::new(&root, &kernel(), move |hint| sender.send(hint).unwrap());
         let hears_of = |name: &str| {
             fs::write(root.join(name), "text").unwrap();
             let heard = |hint: Hint| hint == Hint::Look(root.join(name));

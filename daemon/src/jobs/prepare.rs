@@ -46,6 +46,32 @@ pub enum PrepareError {
     /// The run starts from weights, and the configuration does not say where they lie.
     #[error("the run starts from given weights, but `model.weights` is not set: set it as it was at `init`")]
     NoWeights,
+    /// The weights that the run starts from cannot be read.
+    #[error(
+        "the weights that the run starts from cannot be read, `{}`: {cause}. Put them back, and `lrpathctl retry` what \
+         has failed",
+        folder.display()
+    )]
+    WeightsUnreadable {
+        /// Where they should lie.
+        folder: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// The weights that the run starts from are others than at `init`.
+    #[error(
+        "the weights in `{}` have digest {found}, and the run was made with those of {expected}. Put these back, and \
+         `lrpathctl retry` what has failed: versions of one run that began differently cannot be compared",
+        folder.display()
+    )]
+    OtherWeights {
+        /// Where they lie.
+        folder: PathBuf,
+        /// Digest of what lies there.
+        found: Digest,
+        /// Digest at `init`.
+        expected: Digest,
+    },
     /// The token between documents has no number.
     #[error("attention is masked between documents, but their separator is not known: {0}")]
     EndOfText(#[from] TokenizerError),

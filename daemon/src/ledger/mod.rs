@@ -11,6 +11,7 @@
 mod follower;
 pub mod journal;
 pub mod lock;
+mod nesting;
 pub mod node;
 pub mod offline;
 pub mod path;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 
 use follower::Follower;
 use journal::{Journal, JournalError, Point, SEGMENT_BYTES};
+use nesting::{Inside, Within};
 use node::Change;
 use probe::Probe;
 use start::{keep, replay};
@@ -212,6 +214,7 @@ impl Ledger {
     ///
     /// # Errors
     /// It does not fit, or cannot be written; the tree is then as before.
+    #[track_caller]
     pub fn commit(&self, transition: Transition) -> Result<Record, LedgerError> {
         let mut records = self.commit_all(vec![transition])?;
         records.pop().ok_or(LedgerError::Closed)
@@ -221,23 +224,28 @@ impl Ledger {
     ///
     /// # Errors
     /// As [`Ledger::commit`].
+    #[track_caller]
     pub fn commit_all(&self, transitions: Vec<Transition>) -> Result<Vec<Record>, LedgerError> {
         self.commit_with(|_| (transitions, ())).map(|(records, ())| records)
     }
 
-    /// Decides on transitions and commits them, with nothing in between.
+    /// Decides on transitions and commits them, with nothing in between. The decision may ask the tree that it is given,
+    /// and commits nothing itself.
     ///
     /// # Errors
     /// As [`Ledger::commit`].
+    #[track_caller]
     pub fn commit_with<T>(
         &self,
         decide: impl FnOnce(&Tree) -> (Vec<Transition>, T),
     ) -> Result<(Vec<Record>, T), LedgerError> {
+        let inside = self.enter(Within::Decision);
         let mut writer = self.inner.writer();
         if writer.is_closed {
             return Err(LedgerError::Closed);
         }
         let (transitions, answer) = decide(&writer.draft);
+        drop(inside);
         if transitions.is_empty() {
             return Ok((Vec::new(), answer));
         }
@@ -259,9 +267,17 @@ impl Ledger {
         Ok((records, answer))
     }
 
-    /// Asks the tree something. What is asked must be answered quickly: the next commit waits for it.
+    /// Asks the tree something. What is asked must be answered quickly: the next commit waits for it. Nothing else is
+    /// asked or committed on the way to the answer.
+    #[track_caller]
     pub fn read<T>(&self, question: impl FnOnce(&Tree) -> T) -> T {
+        let _inside = self.enter(Within::Question);
         question(&self.inner.tree.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    #[track_caller]
+    fn enter(&self, within: Within) -> Inside {
+        Inside::enter(Arc::as_ptr(&self.inner).addr(), within)
     }
 
     /// The tree's position, as it goes on.

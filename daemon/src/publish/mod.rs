@@ -201,3 +201,6 @@ fn ready(tree: &Tree) -> Vec<(Paradigm, Version)> {
         .filter(|(paradigm, version)| tree.version_state(*paradigm, *version) == VersionState::Publishing)
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

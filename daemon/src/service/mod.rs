@@ -89,7 +89,7 @@ impl Daemon {
             return Err(ServiceError::Fixed { file, differences });
         }
         let settings = config.settings(&state, &Machine::this())?;
-        let weights = config.model.weights;
+        let weights = config.weights_folder(&file);
         Ok(Self { state, weights, settings, fixed, program, clock, ledger: ledger.clone() })
     }
 

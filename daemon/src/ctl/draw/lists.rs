@@ -63,7 +63,11 @@ pub fn shards(shards: &Shards, look: &Look) -> String {
             table.row([
                 Field::text(&file.name),
                 Field::number(bytes(file.bytes)),
-                Field::text(format!("{}{changes}", file.why)).paint(Paint::Calm),
+                Field::text(format!("{}{changes}", file.why)).paint(if file.held {
+                    Paint::Bad
+                } else {
+                    Paint::Calm
+                }),
             ]);
         }
         text.push_str(&table.draw());

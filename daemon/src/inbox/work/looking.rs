@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{BREATH, NO_FOLDER, POLL, RETRY, Work};
+use super::{BREATH, NO_FOLDER, POLL, Work};
 use crate::inbox::scan::{self, CutMarker, Named, Scan, Seen, named};
-use crate::inbox::settle::Look;
+use crate::inbox::settle::{Hold, Look};
 use crate::inbox::{CutError, cuts};
 use crate::ledger::LedgerError;
 use crate::ledger::transition::{CutNumber, FileFacts, Transition};
@@ -165,7 +165,10 @@ impl Work<'_> {
 
     pub(super) fn look_at_path(&mut self, path: &Path, moved_in: bool) -> Result<(), LedgerError> {
         match scan::name_of(&self.root, path).map(str::to_owned) {
-            Some(name) => self.look_at(&name, moved_in),
+            Some(name) => {
+                self.inbox.shown.settle().hurry(&name);
+                self.look_at(&name, moved_in)
+            }
             None => {
                 self.scans.is_asked = true;
                 Ok(())
@@ -203,7 +206,7 @@ impl Work<'_> {
                 self.gone(&[name.to_owned()])?;
             }
             Seen::Unseen(why) => {
-                settle.hold(name, now + RETRY, why);
+                settle.hold(now, name, Hold::Unseen, why);
             }
             Seen::Folder | Seen::Refused(_) => {
                 settle.forget(name);

@@ -18,6 +18,7 @@ use artifacts::storage::{self, Disk};
 use super::accept::Window;
 use super::reader::Session;
 use super::scan::{self, Seen};
+use super::settle::RETRY;
 use super::tokenising::{self, Tokenising};
 use super::watch::{Hint, Watch};
 use super::workers::{Job, Shared, Workers};
@@ -30,8 +31,6 @@ use crate::ledger::{Ledger, LedgerError};
 const MOST_WORKERS: usize = 4;
 /// Messages that are heard in one turn at most.
 const MOST_MESSAGES: usize = 10_000;
-/// Wait after something that the system did not let happen.
-const RETRY: Duration = Duration::from_secs(10);
 /// Wait until the journal is tried again when the disk is full.
 const FULL: Duration = Duration::from_secs(2);
 /// Between scans of a folder that cannot be read.
@@ -100,7 +99,7 @@ impl<'i> Work<'i> {
             time: limits.time,
         });
         let hints = inbox.sender.clone();
-        let watch = Watch::new(&root, move |hint| {
+        let watch = Watch::new(&root, &inbox.make_watcher, move |hint| {
             // Whoever does not listen any more needs no hints.
             let _ = hints.send(Message::Hint(hint));
         });

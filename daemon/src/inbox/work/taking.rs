@@ -10,7 +10,7 @@ use crate::inbox::accept::Left;
 use crate::inbox::reader::Failure;
 use crate::inbox::rejected::{self, Stays};
 use crate::inbox::scan::Found;
-use crate::inbox::settle::WORTH_A_WORD;
+use crate::inbox::settle::{Hold, WORTH_A_WORD};
 use crate::inbox::sources::Obstacle;
 use crate::inbox::tokenising::is_tokens;
 use crate::inbox::workers::{Done, Job, Outcome};
@@ -132,12 +132,16 @@ impl Work<'_> {
                 return self.look_at(&name, false);
             }
             Left::Back(Found { name, .. }, Obstacle::Trouble(why)) => {
-                if settle.hold(&name, now + RETRY, why.clone()) {
-                    tracing::warn!(name, why, "a shard cannot be taken now; it is tried again");
+                if settle.hold(now, &name, Hold::Trouble, why.clone()) {
+                    tracing::warn!(
+                        name,
+                        why,
+                        "a shard cannot be taken now; it is tried again, less and less often"
+                    );
                 }
             }
             Left::Back(Found { name, .. }, Obstacle::NoReader(why)) => {
-                if settle.hold(&name, now + RETRY, why.clone()) {
+                if settle.hold(now, &name, Hold::NoReader, why.clone()) {
                     tracing::error!(name, why, "no shard can be read; it is tried again");
                 }
                 self.not_before = now + RETRY;

@@ -7,6 +7,7 @@ use super::super::executor::{Launch, StartError};
 use super::super::outcome;
 use super::super::prepare::{self, Known, PrepareError};
 use super::{Settings, Supervisor};
+use crate::config::weights_digest;
 use crate::ledger::path::CheckpointKey;
 use crate::ledger::transition::JobStart;
 
@@ -45,9 +46,9 @@ impl Supervisor {
         }
     }
 
-    /// Nothing is trained on top of damage: the checkpoint to start from is read to the last byte.
+    /// Nothing is trained on top of damage: what the attempt starts from is read to the last byte.
     fn verify(&self, start: &JobStart) -> Result<(), Refusal> {
-        let Some(key) = start.start else { return Ok(()) };
+        let Some(key) = start.start else { return Ok(self.verify_weights()?) };
         let known = self.ledger.read(|tree| tree.checkpoint(&key).map(|known| known.digest));
         let Some(expected) = known else {
             return Err(Refusal::Damaged { key, reason: "it was set aside".to_owned() });
@@ -59,6 +60,17 @@ impl Supervisor {
                 failure: outcome::PREPARE,
                 message: format!("checkpoint {key} cannot be looked at: {damage}"),
             }),
+        }
+    }
+
+    /// Weights that were given at `init` lie in somebody's folder, where they may have changed since.
+    fn verify_weights(&self) -> Result<(), PrepareError> {
+        let Some(expected) = self.ledger.read(|tree| tree.fixed()?.weights) else { return Ok(()) };
+        let folder = self.settings.choices.weights.clone().ok_or(PrepareError::NoWeights)?;
+        match weights_digest(&folder) {
+            Ok(found) if found == expected => Ok(()),
+            Ok(found) => Err(PrepareError::OtherWeights { folder, found, expected }),
+            Err(cause) => Err(PrepareError::WeightsUnreadable { folder, cause }),
         }
     }
 }

@@ -63,6 +63,11 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::made_with(fixed())
+    }
+
+    /// A world of a run with other things fixed.
+    pub fn made_with(fixed: Fixed) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["tokens", "checkpoints", "jobs", "model", "scripts", "ready"] {
             fs::create_dir(folder.path().join(name)).unwrap();
@@ -88,7 +93,7 @@ impl World {
             TRAINER.replace("STATE", folder.path().to_str().unwrap()),
         )
         .unwrap();
-        ledger.commit(Transition::Initialized(Box::new(fixed()))).unwrap();
+        ledger.commit(Transition::Initialized(Box::new(fixed))).unwrap();
         let (executor, supervisor) = daemon(&settings, &ledger, &clock);
         Self { folder, ledger, clock, settings, executor, supervisor }
     }

@@ -230,6 +230,44 @@ fn a_command_that_cannot_be_run_is_one_failed_job() {
 }
 
 #[test]
+fn given_weights_that_are_not_those_of_init_start_no_trainer() {
+    let given = tempfile::tempdir().unwrap();
+    let put = |bytes: &str| fs::write(given.path().join("model.safetensors"), bytes).unwrap();
+    put("weights");
+    let expected = crate::config::weights_digest(given.path()).unwrap();
+    let mut world = World::made_with(Fixed { weights: Some(expected), ..fixed() });
+    world.shard("first", 33, 0.0);
+    world.settings.choices.weights = Some(given.path().to_owned());
+    world.restart();
+
+    put("weighty");
+    let start = world.start_main(0, 2);
+    world.script(&start).started().write();
+    let end = world.end_of(&start);
+    let found = crate::config::weights_digest(given.path()).unwrap();
+    let words = format!("have digest {found}, and the run was made with those of {expected}. Put these back");
+    assert!(is_failure(&end.outcome, "prepare", &words), "{end:?}");
+
+    fs::remove_file(given.path().join("model.safetensors")).unwrap();
+    let again = world.start_again(&start);
+    world.script(&again).started().write();
+    let end = world.end_of(&again);
+    assert!(is_failure(&end.outcome, "prepare", "cannot be read"), "{end:?}");
+    assert_eq!((world.launches(&start), world.launches(&again)), (0, 0));
+
+    put("weights");
+    let last = world.start_again(&again);
+    world.script(&last).in_order();
+    assert_eq!(world.end_of(&last).outcome, Outcome::Finished);
+
+    // What goes on from a checkpoint does not need them any more.
+    put("gone");
+    let on = world.start_main(2, 4);
+    world.script(&on).in_order();
+    assert_eq!(world.end_of(&on).outcome, Outcome::Finished);
+}
+
+#[test]
 fn a_pause_stops_what_runs_and_starts_nothing() {
     let world = World::with_steps(6);
     let start = world.start_main(0, 6);

@@ -1,0 +1,302 @@
+//! What each transition changes.
+//!
+//! A change is made in the tree and named as a [`Change`] in one place, so that the copy on disk, which is told nothing
+//! but changes, stays equal to the tree.
+
+use artifacts::Digest;
+
+use super::{Contradiction, Tree};
+use crate::ledger::node::*;
+use crate::ledger::path::{CheckpointKey, Path, Step};
+use crate::ledger::transition::{
+    CutNumber, CutReason, JobNumber, JobStart, Millis, Outcome, Record, ShardTokens, Transition,
+};
+
+impl Tree {
+    /// Applies the next record, and says which nodes changed.
+    ///
+    /// # Errors
+    /// The rule that the record breaks; the tree is then as before.
+    pub fn apply(&mut self, record: &Record) -> Result<Vec<Change>, Contradiction> {
+        if record.position != self.position + 1 {
+            let what = format!("record {} comes next, not {}", self.position + 1, record.position);
+            return Err(Contradiction { position: self.position, what });
+        }
+        self.check(&record.transition)?;
+        self.position = record.position;
+        let mut changes = Changes::default();
+        self.change(record, &mut changes);
+        Ok(changes.0)
+    }
+
+    fn change(&mut self, record: &Record, changes: &mut Changes) {
+        let at = record.at;
+        match &record.transition {
+            Transition::Initialized(fixed) => self.set_run(changes, |run| run.fixed = Some(fixed.clone())),
+            Transition::DaemonStarted { .. } => {
+                if self.run.running {
+                    self.count_daemon_death(changes);
+                }
+                self.set_run(changes, |run| run.running = true);
+            }
+            Transition::DaemonStopped => self.set_run(changes, |run| run.running = false),
+            Transition::ReadingStarted { digest, name } => self.set_reading(changes, *digest, |reading| {
+                reading.name.clone_from(name);
+                reading.open = true;
+            }),
+            Transition::ReadingDied { digest, .. } => self.set_reading(changes, *digest, |reading| {
+                reading.open = false;
+                reading.deaths += 1;
+            }),
+            Transition::ReadingAbandoned { digest } => {
+                self.set_reading(changes, *digest, |reading| reading.open = false);
+            }
+            Transition::ShardAccepted { digest, name, file, tokens } => {
+                let shard = Shard { digest: *digest, name: name.clone(), file: *file, tokens: *tokens, at };
+                self.add_shard(changes, shard);
+                self.end_reading(changes, digest);
+                self.settle(changes, name);
+            }
+            Transition::ShardRejected { digest, name, bytes, reason } => {
+                let rejected = Rejected {
+                    digest: *digest,
+                    name: name.clone(),
+                    bytes: *bytes,
+                    reason: reason.clone(),
+                    at,
+                };
+                changes.put(Node::Rejected { position: record.position, rejected: rejected.clone() });
+                self.rejected.insert(record.position, rejected);
+                if let Some(digest) = digest {
+                    self.end_reading(changes, digest);
+                }
+                self.settle(changes, name);
+            }
+            Transition::ShardDuplicate { digest, name, file } => {
+                let duplicate = Duplicate { digest: *digest, file: *file };
+                changes.put(Node::Duplicate { name: name.clone(), duplicate: duplicate.clone() });
+                self.duplicates.insert(name.clone(), duplicate);
+                self.settle(changes, name);
+            }
+            Transition::TokenizerPlanned { shards, .. } => {
+                self.set_run(changes, |run| run.tokenizer_shards = Some(*shards));
+            }
+            Transition::TokenizerTrained { digest, end_of_text } => self.set_run(changes, |run| {
+                run.tokenizer = Some(*digest);
+                run.end_of_text = *end_of_text;
+            }),
+            Transition::ShardTokenised { digest, tokens } => self.set_tokens(changes, digest, *tokens),
+            Transition::CutRequested { name, source, waits_for } => {
+                let cut =
+                    Cut { name: name.clone(), source: source.clone(), at, outcome: CutOutcome::Waiting };
+                self.set_cut(changes, record.position, cut);
+                for name in waits_for {
+                    changes.put(Node::CutFile { number: record.position, name: name.clone() });
+                }
+                self.cut_files.insert(record.position, waits_for.iter().cloned().collect());
+            }
+            Transition::CutFileGone { name, .. } => self.settle(changes, name),
+            Transition::CutRefused { cut, reason } => {
+                self.decide_cut(changes, *cut, CutOutcome::Refused { reason: reason.clone() });
+            }
+            Transition::IncrementCut(increment) => {
+                if let CutReason::Request { cut } = increment.reason {
+                    self.decide_cut(changes, cut, CutOutcome::Made { version: increment.version });
+                }
+                changes.put(Node::Increment((**increment).clone()));
+                self.increments.push((**increment).clone());
+            }
+            Transition::JobStarted(start) => self.start_attempt(changes, start, at),
+            Transition::CheckpointSaved { checkpoint, digest, bytes, job } => {
+                let saved = Checkpoint { digest: *digest, bytes: *bytes, job: *job, at, set_aside: None };
+                let progress = self
+                    .checkpoint_before(checkpoint.path, Step::MAX)
+                    .is_none_or(|k| k.step < checkpoint.step);
+                self.set_checkpoint(changes, *checkpoint, saved);
+                if progress {
+                    self.set_path(changes, checkpoint.path, |path| path.failures = 0);
+                }
+            }
+            Transition::CheckpointSetAside { checkpoint, reason } => {
+                if let Some(mut aside) = self.checkpoints.get(checkpoint).cloned() {
+                    aside.set_aside = Some(reason.clone());
+                    self.set_checkpoint(changes, *checkpoint, aside);
+                }
+            }
+            Transition::Evaluated { path, step, evaluation } => {
+                changes.put(Node::Evaluation { path: *path, step: *step, evaluation: *evaluation });
+                self.evaluations.insert((*path, *step, evaluation.increment), *evaluation);
+            }
+            Transition::JobEnded { job, outcome, reached, retry_at, .. } => {
+                self.end_attempt(
+                    changes,
+                    *job,
+                    AttemptEnd { outcome: outcome.clone(), reached: *reached, at },
+                    *retry_at,
+                );
+            }
+            Transition::PathFailed { path, reason } => {
+                self.set_path(changes, *path, |path| path.failed = Some(reason.clone()));
+            }
+            Transition::PathRetried { path } => self.set_path(changes, *path, |path| {
+                path.failed = None;
+                path.failures = 0;
+                path.retry_at = None;
+            }),
+            Transition::Released(release) => {
+                let published = Published { release: (**release).clone(), at };
+                changes.put(Node::Release(published.clone()));
+                self.releases.insert((release.paradigm, release.version), published);
+            }
+            Transition::Paused => self.set_run(changes, |run| run.paused = true),
+            Transition::Resumed => self.set_run(changes, |run| run.paused = false),
+        }
+    }
+
+    fn set_run(&mut self, changes: &mut Changes, change: impl FnOnce(&mut Run)) {
+        change(&mut self.run);
+        changes.put(Node::Run(self.run.clone()));
+    }
+
+    fn set_reading(&mut self, changes: &mut Changes, digest: Digest, change: impl FnOnce(&mut Reading)) {
+        let reading = self.readings.entry(digest).or_default();
+        change(reading);
+        changes.put(Node::Reading { digest, reading: reading.clone() });
+    }
+
+    fn end_reading(&mut self, changes: &mut Changes, digest: &Digest) {
+        if let Some(reading) = self.readings.remove(digest) {
+            changes.remove(&Node::Reading { digest: *digest, reading });
+        }
+    }
+
+    /// A start without a stop before it: what was being read then may be what killed the daemon.
+    fn count_daemon_death(&mut self, changes: &mut Changes) {
+        let open: Vec<Digest> =
+            self.readings.iter().filter(|(_, reading)| reading.open).map(|(d, _)| *d).collect();
+        for digest in open {
+            self.set_reading(changes, digest, |reading| {
+                reading.open = false;
+                reading.daemon_deaths += 1;
+            });
+        }
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the number of shards is bounded by the journal's positions"
+    )]
+    fn add_shard(&mut self, changes: &mut Changes, shard: Shard) {
+        let order = self.shards.len() as u32;
+        changes.put(Node::Shard { order, shard: shard.clone() });
+        self.shard_orders.insert(shard.digest, order);
+        self.shards.push(shard);
+    }
+
+    fn set_tokens(&mut self, changes: &mut Changes, digest: &Digest, tokens: ShardTokens) {
+        let Some(order) = self.shard_orders.get(digest).copied() else { return };
+        if let Some(shard) = self.shards.get_mut(order as usize) {
+            shard.tokens = Some(tokens);
+            changes.put(Node::Shard { order, shard: shard.clone() });
+        }
+    }
+
+    /// No request waits for this file any more.
+    fn settle(&mut self, changes: &mut Changes, name: &str) {
+        for (number, files) in &mut self.cut_files {
+            if files.remove(name) {
+                changes.remove(&Node::CutFile { number: *number, name: name.to_owned() });
+            }
+        }
+    }
+
+    fn set_cut(&mut self, changes: &mut Changes, number: CutNumber, cut: Cut) {
+        changes.put(Node::Cut { number, cut: cut.clone() });
+        self.cuts.insert(number, cut);
+    }
+
+    fn decide_cut(&mut self, changes: &mut Changes, number: CutNumber, outcome: CutOutcome) {
+        for name in self.cut_files.remove(&number).into_iter().flatten() {
+            changes.remove(&Node::CutFile { number, name });
+        }
+        if let Some(cut) = self.cuts.get(&number).cloned() {
+            self.set_cut(changes, number, Cut { outcome, ..cut });
+        }
+    }
+
+    fn set_path(&mut self, changes: &mut Changes, path: Path, change: impl FnOnce(&mut PathState)) {
+        let state = self.paths.entry(path).or_default();
+        change(state);
+        changes.put(Node::Path { path, state: state.clone() });
+    }
+
+    fn set_checkpoint(&mut self, changes: &mut Changes, key: CheckpointKey, checkpoint: Checkpoint) {
+        changes.put(Node::Checkpoint { key, checkpoint: checkpoint.clone() });
+        self.checkpoints.insert(key, checkpoint);
+    }
+
+    fn set_job(&mut self, changes: &mut Changes, number: JobNumber, change: impl FnOnce(&mut Job)) {
+        let job = self.jobs.entry(number).or_insert_with(|| Job { attempts: Vec::new() });
+        change(job);
+        changes.put(Node::Job { number, job: job.clone() });
+    }
+
+    fn start_attempt(&mut self, changes: &mut Changes, start: &JobStart, at: Millis) {
+        let first_on_path = !self.paths.contains_key(&start.path);
+        self.set_path(changes, start.path, |path| {
+            if first_on_path {
+                path.from = start.from;
+                path.reached = start.from;
+            }
+            path.running = Some(start.job);
+            path.retry_at = None;
+        });
+        let attempt = Attempt { start: start.clone(), started_at: at, end: None };
+        self.set_job(changes, start.job, |job| job.attempts.push(attempt));
+        self.running.insert(start.job);
+    }
+
+    fn end_attempt(
+        &mut self,
+        changes: &mut Changes,
+        number: JobNumber,
+        end: AttemptEnd,
+        retry_at: Option<Millis>,
+    ) {
+        self.running.remove(&number);
+        let Some(start) = self.attempt(number).map(|attempt| attempt.start.clone()) else { return };
+        self.set_path(changes, start.path, |path| {
+            path.running = None;
+            path.reached = path.reached.max(end.reached);
+            path.ran += end.reached.saturating_sub(start.first_step());
+            path.retry_at = retry_at;
+            match end.outcome {
+                Outcome::Finished => {
+                    path.failures = 0;
+                    path.finished = start.to;
+                }
+                Outcome::Stopped => {}
+                Outcome::Failed { .. } | Outcome::Crashed { .. } => path.failures += 1,
+            }
+        });
+        self.set_job(changes, number, |job| {
+            if let Some(attempt) = job.attempts.last_mut() {
+                attempt.end = Some(end);
+            }
+        });
+    }
+}
+
+/// The nodes that a record changes: a node that changes twice stands in twice, the last one counts.
+#[derive(Default)]
+struct Changes(Vec<Change>);
+
+impl Changes {
+    fn put(&mut self, node: Node) {
+        self.0.push(Change::Put(node));
+    }
+
+    fn remove(&mut self, node: &Node) {
+        self.0.push(Change::Remove(node.key()));
+    }
+}

@@ -1,0 +1,127 @@
+//! The tree taken apart into its nodes, put together again, and told from another one by a digest.
+
+use std::collections::BTreeMap;
+
+use artifacts::Digest;
+
+use super::{Contradiction, Tree};
+use crate::ledger::node::*;
+
+impl Tree {
+    /// All nodes, in no particular order.
+    pub fn nodes(&self) -> impl Iterator<Item = Node> {
+        let shards =
+            (0..).zip(&self.shards).map(|(order, shard)| Node::Shard { order, shard: shard.clone() });
+        let readings = self
+            .readings
+            .iter()
+            .map(|(digest, reading)| Node::Reading { digest: *digest, reading: reading.clone() });
+        let rejected = self
+            .rejected
+            .iter()
+            .map(|(position, rejected)| Node::Rejected { position: *position, rejected: rejected.clone() });
+        let duplicates = self
+            .duplicates
+            .iter()
+            .map(|(name, duplicate)| Node::Duplicate { name: name.clone(), duplicate: duplicate.clone() });
+        let cuts = self.cuts.iter().map(|(number, cut)| Node::Cut { number: *number, cut: cut.clone() });
+        let cut_files = self.cut_files.iter().flat_map(|(number, files)| {
+            files.iter().map(|name| Node::CutFile { number: *number, name: name.clone() })
+        });
+        let increments = self.increments.iter().cloned().map(Node::Increment);
+        let paths = self.paths.iter().map(|(path, state)| Node::Path { path: *path, state: state.clone() });
+        let checkpoints = self
+            .checkpoints
+            .iter()
+            .map(|(key, checkpoint)| Node::Checkpoint { key: *key, checkpoint: checkpoint.clone() });
+        let jobs = self.jobs.iter().map(|(number, job)| Node::Job { number: *number, job: job.clone() });
+        let evaluations = self.evaluations.iter().map(|((path, step, _), evaluation)| Node::Evaluation {
+            path: *path,
+            step: *step,
+            evaluation: *evaluation,
+        });
+        let releases = self.releases.values().cloned().map(Node::Release);
+        std::iter::once(Node::Run(self.run.clone()))
+            .chain(shards)
+            .chain(readings)
+            .chain(rejected)
+            .chain(duplicates)
+            .chain(cuts)
+            .chain(cut_files)
+            .chain(increments)
+            .chain(paths)
+            .chain(checkpoints)
+            .chain(jobs)
+            .chain(evaluations)
+            .chain(releases)
+    }
+
+    /// The tree that some nodes make.
+    ///
+    /// # Errors
+    /// Shards or increments with gaps.
+    pub fn from_nodes(position: u64, nodes: impl IntoIterator<Item = Node>) -> Result<Self, Contradiction> {
+        let mut tree = Self { position, ..Self::default() };
+        let mut shards = BTreeMap::new();
+        let mut increments = BTreeMap::new();
+        for node in nodes {
+            match node {
+                Node::Run(run) => tree.run = run,
+                Node::Shard { order, shard } => _ = shards.insert(order, shard),
+                Node::Reading { digest, reading } => _ = tree.readings.insert(digest, reading),
+                Node::Rejected { position, rejected } => _ = tree.rejected.insert(position, rejected),
+                Node::Duplicate { name, duplicate } => _ = tree.duplicates.insert(name, duplicate),
+                Node::Cut { number, cut } => {
+                    if cut.outcome == CutOutcome::Waiting {
+                        tree.cut_files.entry(number).or_default();
+                    }
+                    tree.cuts.insert(number, cut);
+                }
+                Node::CutFile { number, name } => _ = tree.cut_files.entry(number).or_default().insert(name),
+                Node::Increment(increment) => _ = increments.insert(increment.version, increment),
+                Node::Path { path, state } => _ = tree.paths.insert(path, state),
+                Node::Checkpoint { key, checkpoint } => _ = tree.checkpoints.insert(key, checkpoint),
+                Node::Job { number, job } => {
+                    if job.attempts.last().is_some_and(|attempt| attempt.end.is_none()) {
+                        tree.running.insert(number);
+                    }
+                    tree.jobs.insert(number, job);
+                }
+                Node::Evaluation { path, step, evaluation } => {
+                    tree.evaluations.insert((path, step, evaluation.increment), evaluation);
+                }
+                Node::Release(published) => {
+                    let key = (published.release.paradigm, published.release.version);
+                    tree.releases.insert(key, published);
+                }
+            }
+        }
+        let gap = |what: &str| Contradiction { position, what: format!("{what} are missing") };
+        if !shards.keys().copied().eq(0..shards.len() as u32) {
+            return Err(gap("shards"));
+        }
+        if !increments.keys().copied().eq((1..=increments.len() as u32).take(increments.len())) {
+            return Err(gap("increments"));
+        }
+        tree.shard_orders = shards.iter().map(|(order, shard)| (shard.digest, *order)).collect();
+        tree.shards = shards.into_values().collect();
+        tree.increments = increments.into_values().collect();
+        Ok(tree)
+    }
+
+    /// BLAKE3 over all nodes in the order of their names: equal for equal trees, whatever way they came about.
+    pub fn digest(&self) -> Digest {
+        let mut nodes: Vec<(String, Node)> = self.nodes().map(|node| (node.key(), node)).collect();
+        nodes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut hasher = blake3::Hasher::new();
+        for (key, node) in nodes {
+            #[expect(clippy::expect_used, reason = "nodes are plain data with string keys")]
+            let value = serde_json::to_vec(&node).expect("invariant: every node can be written as JSON");
+            for part in [key.as_bytes(), &value] {
+                hasher.update(&(part.len() as u64).to_le_bytes());
+                hasher.update(part);
+            }
+        }
+        Digest(*hasher.finalize().as_bytes())
+    }
+}

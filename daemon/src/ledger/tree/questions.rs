@@ -1,0 +1,155 @@
+//! Questions about what lies in the tree. None computes anything that a transition did not say, and each is a look-up or
+//! a walk over few nodes: the next commit waits until an answer is there.
+
+use std::collections::BTreeMap;
+
+use artifacts::Digest;
+use paradigm::Paradigm;
+
+use super::Tree;
+use crate::ledger::node::*;
+use crate::ledger::path::{CheckpointKey, Path, Step, Version};
+use crate::ledger::transition::{CutNumber, Evaluation, Fixed, Increment, JobNumber};
+
+impl Tree {
+    /// Place in the journal of the last record that was applied; 0 before the first.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// What there is one of.
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// What was fixed at `init`; none in a tree without records.
+    pub fn fixed(&self) -> Option<&Fixed> {
+        self.run.fixed.as_deref()
+    }
+
+    /// Accepted shards, in the order of acceptance.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// The place and the record of an accepted shard.
+    pub fn shard(&self, digest: &Digest) -> Option<(u32, &Shard)> {
+        let order = *self.shard_orders.get(digest)?;
+        self.shards.get(order as usize).map(|shard| (order, shard))
+    }
+
+    /// Shards that are being read, or whose reading went wrong.
+    pub fn readings(&self) -> &BTreeMap<Digest, Reading> {
+        &self.readings
+    }
+
+    /// Files that were rejected, by the place of their record.
+    pub fn rejected(&self) -> &BTreeMap<u64, Rejected> {
+        &self.rejected
+    }
+
+    /// Names whose bytes were accepted before.
+    pub fn duplicates(&self) -> &BTreeMap<String, Duplicate> {
+        &self.duplicates
+    }
+
+    /// All requests to cut.
+    pub fn cuts(&self) -> &BTreeMap<CutNumber, Cut> {
+        &self.cuts
+    }
+
+    /// Files that a request to cut still waits for.
+    pub fn cut_files(&self, number: CutNumber) -> impl Iterator<Item = &str> {
+        self.cut_files.get(&number).into_iter().flatten().map(String::as_str)
+    }
+
+    /// The first request to cut that is not decided: it governs which files may be accepted.
+    pub fn waiting_cut(&self) -> Option<(CutNumber, &Cut)> {
+        // Requests are decided in their order, so the undecided ones are the last.
+        self.cuts
+            .iter()
+            .rev()
+            .take_while(|(_, cut)| cut.outcome == CutOutcome::Waiting)
+            .last()
+            .map(|(number, cut)| (*number, cut))
+    }
+
+    /// Closed increments; number `i` stands at `i - 1`.
+    pub fn increments(&self) -> &[Increment] {
+        &self.increments
+    }
+
+    /// A closed increment.
+    pub fn increment(&self, version: Version) -> Option<&Increment> {
+        self.increments.get((version as usize).checked_sub(1)?)
+    }
+
+    /// S of the last closed increment.
+    pub fn end(&self) -> Step {
+        self.increments.last().map_or(0, |increment| increment.end)
+    }
+
+    /// What was done on each path.
+    pub fn paths(&self) -> &BTreeMap<Path, PathState> {
+        &self.paths
+    }
+
+    /// What was done on a path, if anything was.
+    pub fn path(&self, path: &Path) -> Option<&PathState> {
+        self.paths.get(path)
+    }
+
+    /// All checkpoints.
+    pub fn checkpoints(&self) -> &BTreeMap<CheckpointKey, Checkpoint> {
+        &self.checkpoints
+    }
+
+    /// A checkpoint that can be used.
+    pub fn checkpoint(&self, key: &CheckpointKey) -> Option<&Checkpoint> {
+        self.checkpoints.get(key).filter(|checkpoint| checkpoint.set_aside.is_none())
+    }
+
+    /// The last usable checkpoint of a path at or before a step.
+    pub fn checkpoint_before(&self, path: Path, step: Step) -> Option<CheckpointKey> {
+        self.checkpoints
+            .range(CheckpointKey { path, step: 0 }..=CheckpointKey { path, step })
+            .rev()
+            .find(|(_, checkpoint)| checkpoint.set_aside.is_none())
+            .map(|(key, _)| *key)
+    }
+
+    /// All jobs.
+    pub fn jobs(&self) -> &BTreeMap<JobNumber, Job> {
+        &self.jobs
+    }
+
+    /// The number that the next job takes.
+    pub fn next_job(&self) -> JobNumber {
+        self.jobs.last_key_value().map_or(1, |(job, _)| job + 1)
+    }
+
+    /// The last attempt at a job.
+    pub fn attempt(&self, job: JobNumber) -> Option<&Attempt> {
+        self.jobs.get(&job)?.attempts.last()
+    }
+
+    /// Attempts that have not ended.
+    pub fn running(&self) -> impl Iterator<Item = (JobNumber, &Attempt)> {
+        self.running.iter().filter_map(|job| Some((*job, self.attempt(*job)?)))
+    }
+
+    /// Held-out losses by path, step and increment.
+    pub fn evaluations(&self) -> &BTreeMap<(Path, Step, Version), Evaluation> {
+        &self.evaluations
+    }
+
+    /// Published versions.
+    pub fn releases(&self) -> &BTreeMap<(Paradigm, Version), Published> {
+        &self.releases
+    }
+
+    /// The paradigms of the run, in the order of the configuration.
+    pub fn paradigms(&self) -> &[Paradigm] {
+        self.fixed().map_or(&[], |fixed| &fixed.paradigms)
+    }
+}

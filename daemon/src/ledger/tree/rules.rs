@@ -1,0 +1,160 @@
+//! The rules that a transition must keep.
+//!
+//! They are asked before a byte is written, so they hold for every journal; what they do not forbid, a change must be
+//! able to take ([`Tree::apply`]).
+
+use super::{Contradiction, Tree, VersionState};
+use crate::ledger::transition::{CutNumber, CutReason, Increment, JobStart, Transition};
+
+impl Tree {
+    /// Whether a transition may follow.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn check(&self, transition: &Transition) -> Result<(), Contradiction> {
+        self.broken_rule(transition)
+            .map_or(Ok(()), |what| Err(Contradiction { position: self.position, what }))
+    }
+
+    fn broken_rule(&self, transition: &Transition) -> Option<String> {
+        let rule = |kept: bool, what: &dyn Fn() -> String| (!kept).then(what);
+        if !matches!(transition, Transition::Initialized(_)) && self.run.fixed.is_none() {
+            return Some("the first record of a state says what is fixed, and there is none".to_owned());
+        }
+        match transition {
+            Transition::Initialized(_) => {
+                rule(self.run.fixed.is_none(), &|| "a state is made once".to_owned())
+            }
+            Transition::DaemonStarted { .. }
+            | Transition::DaemonStopped
+            | Transition::ReadingStarted { .. }
+            | Transition::ShardRejected { .. }
+            | Transition::CutRequested { .. }
+            | Transition::CheckpointSaved { .. }
+            | Transition::Evaluated { .. }
+            | Transition::Paused
+            | Transition::Resumed => None,
+            Transition::ReadingDied { digest, .. } | Transition::ReadingAbandoned { digest } => {
+                rule(self.readings.get(digest).is_some_and(|reading| reading.open), &|| {
+                    format!("no child reads shard {digest}")
+                })
+            }
+            Transition::ShardAccepted { digest, .. } => {
+                rule(!self.shard_orders.contains_key(digest), &|| {
+                    format!("shard {digest} was accepted before")
+                })
+            }
+            Transition::ShardDuplicate { digest, .. } => {
+                rule(self.shard_orders.contains_key(digest), &|| format!("shard {digest} was never accepted"))
+            }
+            Transition::TokenizerPlanned { shards, .. } => {
+                rule(self.run.tokenizer_shards.is_none() && *shards as usize <= self.shards.len(), &|| {
+                    "the tokenizer is planned once, on shards that were accepted".to_owned()
+                })
+            }
+            Transition::TokenizerTrained { .. } => {
+                rule(self.run.tokenizer_shards.is_some() && self.run.tokenizer.is_none(), &|| {
+                    "the tokenizer is trained once, after it was planned".to_owned()
+                })
+            }
+            Transition::ShardTokenised { digest, .. } => {
+                rule(self.shard(digest).is_some_and(|(_, shard)| shard.tokens.is_none()), &|| {
+                    format!("shard {digest} waits for no tokens")
+                })
+            }
+            Transition::CutFileGone { cut, name } => {
+                rule(self.cut_files.get(cut).is_some_and(|files| files.contains(name)), &|| {
+                    format!("cut {cut} does not wait for {name}")
+                })
+            }
+            Transition::CutRefused { cut, .. } => rule(self.is_first_waiting(*cut), &|| out_of_turn(*cut)),
+            Transition::IncrementCut(increment) => self.broken_by_increment(increment),
+            Transition::JobStarted(start) => self.broken_by_start(start),
+            Transition::CheckpointSetAside { checkpoint, .. } => {
+                rule(self.checkpoint(checkpoint).is_some(), &|| {
+                    format!("there is no usable checkpoint {checkpoint}")
+                })
+            }
+            Transition::JobEnded { job, attempt, .. } => rule(
+                self.running.contains(job)
+                    && self.attempt(*job).is_some_and(|last| last.start.attempt == *attempt),
+                &|| format!("attempt {attempt} of job {job} does not run"),
+            ),
+            Transition::PathFailed { path, .. } => {
+                rule(self.path(path).is_some_and(|state| state.running.is_none()), &|| {
+                    format!("{path} runs, or was never tried")
+                })
+            }
+            Transition::PathRetried { path } => {
+                rule(self.path(path).is_some_and(|state| state.failed.is_some()), &|| {
+                    format!("{path} has not failed")
+                })
+            }
+            Transition::Released(release) => rule(
+                !self.releases.contains_key(&(release.paradigm, release.version))
+                    && self.version_state(release.paradigm, release.version) == VersionState::Publishing,
+                &|| {
+                    format!(
+                        "version {} of {} is not ready to be published",
+                        release.version, release.paradigm
+                    )
+                },
+            ),
+        }
+    }
+
+    fn is_first_waiting(&self, cut: CutNumber) -> bool {
+        self.waiting_cut().is_some_and(|(number, _)| number == cut)
+    }
+
+    fn broken_by_increment(&self, increment: &Increment) -> Option<String> {
+        let expected = self.increments.len() as u64 + 1;
+        if u64::from(increment.version) != expected {
+            return Some(format!("increment {expected} comes next, not {}", increment.version));
+        }
+        if increment.steps == 0 || self.end().checked_add(increment.steps) != Some(increment.end) {
+            return Some(format!(
+                "increment {expected} ends at step {}, which is not {} steps after {}",
+                increment.end,
+                increment.steps,
+                self.end()
+            ));
+        }
+        if let CutReason::Request { cut } = increment.reason
+            && !self.is_first_waiting(cut)
+        {
+            return Some(out_of_turn(cut));
+        }
+        self.paradigms()
+            .iter()
+            .find(|paradigm| !increment.plans.contains_key(paradigm))
+            .map(|paradigm| format!("increment {expected} has no numbers for {paradigm}"))
+    }
+
+    fn broken_by_start(&self, start: &JobStart) -> Option<String> {
+        if start.from > start.to || start.first_step() > start.to {
+            return Some(format!(
+                "job {} goes backwards, from {} to {}",
+                start.job,
+                start.first_step(),
+                start.to
+            ));
+        }
+        if let Some(running) = self.path(&start.path).and_then(|path| path.running) {
+            return Some(format!("job {running} runs on {} already", start.path));
+        }
+        if let Some(checkpoint) = start.start.filter(|key| self.checkpoint(key).is_none()) {
+            return Some(format!("job {} cannot start from {checkpoint}: it is not there", start.job));
+        }
+        match self.jobs.get(&start.job) {
+            None if start.attempt == 1 && start.job == self.next_job() => None,
+            None => Some(format!("job {} comes next, with attempt 1", self.next_job())),
+            Some(job) if job.attempts.len() as u64 + 1 == u64::from(start.attempt) => None,
+            Some(job) => Some(format!("attempt {} of job {} comes next", job.attempts.len() + 1, start.job)),
+        }
+    }
+}
+
+fn out_of_turn(cut: CutNumber) -> String {
+    format!("cut {cut} is not the one to be decided")
+}

@@ -1,0 +1,116 @@
+//! How far a version is.
+//!
+//! No transition says it: a version's state follows from its increment, its paths, their attempts and its release, so
+//! that it can never disagree with them.
+
+use paradigm::Paradigm;
+
+use super::Tree;
+use crate::ledger::path::{CheckpointKey, Path, Trajectory, Version};
+use crate::ledger::transition::{Increment, JobNumber, JobStart};
+
+impl Tree {
+    /// The main path of the present generation.
+    pub fn main_path(&self) -> Path {
+        Path { paradigm: Paradigm::PathSwitching, generation: GENERATION, trajectory: Trajectory::Main }
+    }
+
+    /// The path that ends in a version: its branch or its own run.
+    pub fn version_path(&self, paradigm: Paradigm, version: Version) -> Path {
+        Path { paradigm, generation: GENERATION, trajectory: Trajectory::Version(version) }
+    }
+
+    /// How far a version is.
+    pub fn version_state(&self, paradigm: Paradigm, version: Version) -> VersionState {
+        let Some(increment) = self.increment(version) else { return VersionState::Open };
+        if self.releases.contains_key(&(paradigm, version)) {
+            return VersionState::Released;
+        }
+        let path = self.version_path(paradigm, version);
+        let own = self.path(&path);
+        let is_trained = self.checkpoint(&CheckpointKey { path, step: increment.end }).is_some();
+        if is_trained && own.is_some_and(|own| own.finished == increment.end) {
+            return VersionState::Publishing;
+        }
+        if let Some(own) = own.filter(|own| own.failed.is_some() || own.running.is_some()) {
+            return match own.running {
+                None => VersionState::Failed,
+                Some(_) if is_trained => VersionState::Evaluating,
+                Some(_) => VersionState::Training,
+            };
+        }
+        let main = self.path(&self.main_path()).filter(|_| paradigm == Paradigm::PathSwitching);
+        let serves =
+            |job: JobNumber| self.attempt(job).is_some_and(|attempt| attempt.start.version == Some(version));
+        match main {
+            Some(main) if main.running.is_some_and(serves) => VersionState::Training,
+            Some(main) if main.failed.is_some() && !self.branch_point_stands(increment) => {
+                VersionState::Failed
+            }
+            _ if self
+                .jobs
+                .values()
+                .any(|job| job.attempts.iter().any(|a| a.start.serves(paradigm, version))) =>
+            {
+                VersionState::Waiting
+            }
+            _ => VersionState::Cut,
+        }
+    }
+
+    /// Whether the branch of an increment can start.
+    pub fn branch_point_stands(&self, increment: &Increment) -> bool {
+        increment.plans.get(&Paradigm::PathSwitching).is_some_and(|plan| {
+            plan.branch_point == 0
+                || self
+                    .checkpoint(&CheckpointKey { path: self.main_path(), step: plan.branch_point })
+                    .is_some()
+        })
+    }
+}
+
+/// The first life of the main path; a rewind would begin the next.
+const GENERATION: u32 = 1;
+
+impl JobStart {
+    fn serves(&self, paradigm: Paradigm, version: Version) -> bool {
+        self.path.paradigm == paradigm && self.version == Some(version)
+    }
+}
+
+/// How far a version is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VersionState {
+    /// Its increment still grows.
+    Open,
+    /// Its increment is closed; no job of its own was started yet.
+    Cut,
+    /// Between two jobs: for a slot, for a retry, for a pause to end.
+    Waiting,
+    /// A job trains it, or the main path up to its branch point.
+    Training,
+    /// It is trained, and its held-out losses are measured.
+    Evaluating,
+    /// Its folder is written.
+    Publishing,
+    /// It is public.
+    Released,
+    /// Its path has used up its attempts.
+    Failed,
+}
+
+impl std::fmt::Display for VersionState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Cut => "cut",
+            Self::Waiting => "waiting",
+            Self::Training => "training",
+            Self::Evaluating => "evaluating",
+            Self::Publishing => "publishing",
+            Self::Released => "released",
+            Self::Failed => "failed",
+        })
+    }
+}
