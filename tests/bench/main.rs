@@ -1,0 +1,49 @@
+//! `make bench`: what is measured, and not tested.
+//!
+//! A figure hangs on the machine and on who else uses it, so nothing here can fail for being slow. Each benchmark is a
+//! file, prints a table, and leaves its figures in `target/bench/<name>.json`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by panicking")]
+
+mod latency;
+mod slot;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+fn main() {
+    let daemon = json!({ "machine": machine(), "latency": latency::measure(), "demo": slot::measure() });
+    save("daemon", &daemon);
+}
+
+/// Processor and cores that this process may use.
+fn machine() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("").trim();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{}, {cores} cores", model.trim_start_matches(':').trim())
+}
+
+fn save(name: &str, figures: &Value) {
+    let folder =
+        std::env::var_os("LRPATH_BENCH").map_or_else(|| PathBuf::from("target/bench"), PathBuf::from);
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join(format!("{name}.json"));
+    std::fs::write(&file, format!("{figures:#}\n")).unwrap();
+    println!("\n{}: {}", figures["machine"].as_str().unwrap(), file.display());
+}
+
+/// Folders of the attempts of a state, the earliest first.
+fn attempts(state: &Path) -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(state.join("jobs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut all: Vec<(f64, PathBuf)> =
+        folders.filter_map(|folder| Some((prepared(&folder)?, folder))).collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    all.into_iter().map(|(_, folder)| folder).collect()
+}
+
+/// When an attempt's job.json was written, in seconds since the Unix epoch.
+fn prepared(attempt: &Path) -> Option<f64> {
+    let written = std::fs::metadata(attempt.join("job.json")).ok()?.modified().ok()?;
+    Some(written.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs_f64())
+}
