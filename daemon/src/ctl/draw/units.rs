@@ -45,13 +45,14 @@ fn scaled(number: f64, units: &[&str]) -> String {
     if is_whole { format!("{scaled:.0} {unit}") } else { format!("{scaled:.1} {unit}") }
 }
 
-/// `45 s`, `12 min`, `3 h 20 min`, `2 days 4 h`.
+/// `45 s`, `3 min 12 s`, `12 min`, `3 h 20 min`, `2 days 4 h`.
 pub fn duration(milliseconds: u64) -> String {
     let seconds = milliseconds.div_ceil(1000);
     let (minutes, hours, days) = (seconds.div_ceil(60), seconds / 3600, seconds / 86_400);
     match seconds {
         0..90 => format!("{seconds} s"),
-        90..5_400 => format!("{minutes} min"),
+        90..600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        600..5_400 => format!("{minutes} min"),
         5_400..172_800 => format!("{hours} h {} min", seconds % 3600 / 60),
         _ => format!("{days} days {} h", seconds % 86_400 / 3600),
     }
@@ -82,8 +83,8 @@ mod tests {
         );
         assert_eq!([12.0, 12_345.0].map(rate), ["12", "12.3k"]);
         assert_eq!(
-            [0, 1, 45_000, 720_000, 12_000_000, 187_200_000].map(duration),
-            ["0 s", "1 s", "45 s", "12 min", "3 h 20 min", "2 days 4 h"]
+            [0, 1, 45_000, 192_000, 720_000, 12_000_000, 187_200_000].map(duration),
+            ["0 s", "1 s", "45 s", "3 min 12 s", "12 min", "3 h 20 min", "2 days 4 h"]
         );
         assert_eq!(moment(1_790_812_800_000), "2026-10-01 00:00:00Z");
         assert_eq!([percent(999, 1000), percent(1000, 1000), percent(0, 0)], ["99 %", "100 %", "100 %"]);
