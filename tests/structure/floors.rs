@@ -49,7 +49,8 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["main"],
         ],
     ),
-    ("trainer::kernels", &[&["adjoint", "inplace"], &["reference"]]),
+    ("trainer::kernels", &[&["adjoint", "inplace", "cpu"], &["reference"]]),
+    ("trainer::kernels::cpu", &[&["isa", "element", "matrix"], &["gemm"]]),
     ("trainer::model", &[&["family"], &["weights", "decoder"]]),
     (
         "daemon",
