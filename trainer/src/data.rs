@@ -321,54 +321,90 @@ pub struct Batch {
     end_of_text: Option<u32>,
 }
 
-/// What goes through the model at once.
+/// What goes through the model at once: sequences of one length, row by row.
+#[derive(Debug, Clone, Default)]
 pub struct Examples {
-    /// Tokens that are seen, (B, T).
-    pub inputs: Tensor,
-    /// Tokens that are predicted, (B, T).
-    pub targets: Tensor,
-    /// What each position sees.
-    pub mask: Mask,
+    /// Tokens that are seen.
+    pub inputs: Vec<u32>,
+    /// Tokens that are predicted.
+    pub targets: Vec<u32>,
+    /// Number of each position's document in its sequence, from 0, where documents do not see each other.
+    pub documents: Option<Vec<u32>>,
+    /// Positions of a sequence.
+    pub length: usize,
 }
 
 impl Batch {
+    /// Number of its sequences.
+    pub fn sequences(&self) -> usize {
+        self.tokens.len() / (self.sequence_length + 1)
+    }
+
     /// The examples of `count` sequences from `first`.
-    pub fn examples(&self, first: usize, count: usize, device: &Device) -> candle_core::Result<Examples> {
+    pub fn examples(&self, first: usize, count: usize) -> Examples {
         let whole = self.sequence_length + 1;
         let rows = self.tokens[first * whole..(first + count) * whole].chunks_exact(whole);
-        examples(rows, self.sequence_length, self.end_of_text, device)
+        Examples::new(rows, self.sequence_length, self.end_of_text)
     }
 }
 
-/// The examples of windows of `length + 1` tokens each.
-pub fn examples<'a>(
-    windows: impl Iterator<Item = &'a [u32]>,
-    length: usize,
-    end_of_text: Option<u32>,
-    device: &Device,
-) -> candle_core::Result<Examples> {
-    let (mut inputs, mut targets, mut documents, mut count) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    for window in windows {
-        inputs.extend_from_slice(&window[..length]);
-        targets.extend_from_slice(&window[1..]);
-        count += 1;
-        if let Some(end_of_text) = end_of_text {
-            let mut document = 0u32;
-            for &token in &window[..length] {
-                documents.push(document);
-                document += u32::from(token == end_of_text);
+impl Examples {
+    /// The examples of windows of `length + 1` tokens each.
+    pub fn new<'a>(windows: impl Iterator<Item = &'a [u32]>, length: usize, end_of_text: Option<u32>) -> Self {
+        let mut examples = Self { length, documents: end_of_text.map(|_| Vec::new()), ..Self::default() };
+        for window in windows {
+            examples.inputs.extend_from_slice(&window[..length]);
+            examples.targets.extend_from_slice(&window[1..]);
+            if let (Some(documents), Some(end_of_text)) = (&mut examples.documents, end_of_text) {
+                let mut document = 0u32;
+                for &token in &window[..length] {
+                    documents.push(document);
+                    document += u32::from(token == end_of_text);
+                }
             }
         }
+        examples
     }
-    let mask = match end_of_text {
-        Some(_) => Mask::within(Tensor::from_vec(documents, (count, length), device)?)?,
-        None => Mask::causal(length, length),
-    };
-    Ok(Examples {
-        inputs: Tensor::from_vec(inputs, (count, length), device)?,
-        targets: Tensor::from_vec(targets, (count, length), device)?,
-        mask,
-    })
+
+    /// Number of sequences.
+    pub fn sequences(&self) -> usize {
+        self.inputs.len() / self.length
+    }
+
+    /// Parts of `sequences` of them each, the last one fewer.
+    pub fn parts(&self, sequences: usize) -> Vec<Self> {
+        let size = sequences * self.length;
+        let part = |first: usize| {
+            let range = first..self.inputs.len().min(first + size);
+            Self {
+                inputs: self.inputs[range.clone()].to_vec(),
+                targets: self.targets[range.clone()].to_vec(),
+                documents: self.documents.as_ref().map(|documents| documents[range].to_vec()),
+                length: self.length,
+            }
+        };
+        (0..self.inputs.len()).step_by(size).map(part).collect()
+    }
+
+    /// The tokens that are seen, (sequences, length).
+    pub fn inputs(&self, device: &Device) -> candle_core::Result<Tensor> {
+        Tensor::from_slice(&self.inputs, (self.sequences(), self.length), device)
+    }
+
+    /// The tokens that are predicted, (sequences, length).
+    pub fn targets(&self, device: &Device) -> candle_core::Result<Tensor> {
+        Tensor::from_slice(&self.targets, (self.sequences(), self.length), device)
+    }
+
+    /// What each position sees.
+    pub fn mask(&self, device: &Device) -> candle_core::Result<Mask> {
+        match &self.documents {
+            Some(documents) => {
+                Mask::within(Tensor::from_slice(documents, (self.sequences(), self.length), device)?)
+            }
+            None => Ok(Mask::causal(self.length, self.length)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use artifacts::job::{HeldOut, Job};
-use rayon::prelude::*;
 
-use crate::data::{self, DataError, TokenFiles};
+use crate::data::{DataError, Examples, TokenFiles};
 use crate::failure::Failure;
-use crate::model::Decoder;
+use crate::model::Weights;
+use crate::step::Step;
 
-/// Targets that go through the model at once, about.
-const TARGETS_AT_ONCE: usize = 1024;
+/// Targets that are evaluated between two looks at whether to stop, about.
+const TARGETS_AT_ONCE: usize = 1 << 14;
 
 /// The held-out loss of one increment.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,8 +50,9 @@ pub fn held_out(
     job: &Job,
     increment: &HeldOut,
     tokens: &TokenFiles,
-    decoder: &Decoder<'_>,
-    asked_to_stop: &(dyn Fn() -> bool + Sync),
+    weights: &Weights,
+    step: &mut dyn Step,
+    asked_to_stop: &dyn Fn() -> bool,
 ) -> Result<Option<HeldOutLoss>, Failure> {
     let length = job.sequence_length as usize;
     let mut by_length: BTreeMap<usize, Vec<Vec<u32>>> = BTreeMap::new();
@@ -62,31 +63,20 @@ pub fn held_out(
             by_length.entry(window.len() - 1).or_default().push(window.to_vec());
         }
     }
-    let batches: Vec<(usize, &[Vec<u32>])> = by_length
-        .iter()
-        .flat_map(|(&length, windows)| {
-            windows.chunks((TARGETS_AT_ONCE / length).max(1)).map(move |batch| (length, batch))
-        })
-        .collect();
-    let targets: usize = batches.iter().map(|(length, batch)| length * batch.len()).sum();
-    let nats: Vec<Option<f64>> = batches
-        .par_iter()
-        .map(|&(length, batch)| {
+    let (mut nats, mut targets) = (0.0, 0);
+    for (&length, windows) in &by_length {
+        for batch in windows.chunks((TARGETS_AT_ONCE / length).max(1)) {
             if asked_to_stop() {
                 return Ok(None);
             }
             let windows = batch.iter().map(Vec::as_slice);
-            let examples = data::examples(windows, length, job.mask_documents_at, decoder.device())?;
-            let mean = decoder.loss(&examples.inputs, &examples.targets, &examples.mask)?;
-            let mean = mean.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
-            Ok(Some(mean * (length * batch.len()) as f64))
-        })
-        .collect::<Result<_, Failure>>()?;
-    let Some(nats) = nats.into_iter().collect::<Option<Vec<f64>>>() else { return Ok(None) };
+            nats += step.nats(weights, &Examples::new(windows, length, job.mask_documents_at))?;
+            targets += length * batch.len();
+        }
+    }
     if targets == 0 {
         return Ok(None);
     }
-    let nats: f64 = nats.iter().sum();
     let bytes: Option<u64> = increment.blocks.iter().map(|block| block.bytes).sum();
     Ok(Some(HeldOutLoss {
         loss: nats / targets as f64,

@@ -12,12 +12,12 @@ pub mod evaluate;
 pub mod events;
 pub mod failure;
 pub mod generate;
-pub mod gradient;
 pub mod guard;
 pub mod logits;
 pub mod machine;
 pub mod optimizer;
 pub mod state;
+pub mod step;
 pub mod task;
 pub mod training;
 

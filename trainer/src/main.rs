@@ -16,7 +16,8 @@ use trainer::events::Events;
 use trainer::failure::{Failure, Kind};
 use trainer::generate::{Sampling, Writer};
 use trainer::kernels::Reference;
-use trainer::model::{Config, Decoder, Weights};
+use trainer::model::{Config, Weights};
+use trainer::step::Autograd;
 use trainer::task::{self, Task};
 use trainer::training::{self, Attempt, End, Requests};
 use trainer::{evaluate, logits, machine, state};
@@ -268,13 +269,14 @@ fn evaluate_model(arguments: &Evaluate) -> Result<(), Failure> {
     let tokens = TokenFiles::open(&task.job, &task.folder, config.vocabulary)?;
     evaluate::check(&task.job, &tokens, &task.path)?;
     let weights = Weights::read_folder(&config, &model.model, &Device::Cpu)?;
-    let judge = Decoder::new(&config, &Reference, &weights.detached(), task.job.sequence_length as usize)?;
-    let step = match arguments.step {
+    let length = task.job.sequence_length as usize;
+    let mut step = Autograd::new(&config, &Reference, &weights, length, task.job.micro_batch as usize)?;
+    let done = match arguments.step {
         Some(step) => step,
         None => state::step_of(&model.model)?.unwrap_or(task.job.to),
     };
     let mut events = events(io::stdout().lock());
-    training::say_evaluations(&task.job, &tokens, &judge, step, &mut events, &|| false)
+    training::say_evaluations(&task.job, &tokens, &weights, &mut step, done, &mut events, &|| false)
 }
 
 fn write_logits(arguments: &Logits) -> Result<(), Failure> {

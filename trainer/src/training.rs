@@ -19,12 +19,12 @@ use crate::data::{Ahead, Batch, Data, Rates, TokenFiles};
 use crate::evaluate;
 use crate::events::Events;
 use crate::failure::{Failure, Kind};
-use crate::gradient;
 use crate::guard;
 use crate::kernels::Kernels;
-use crate::model::{Config, Decoder, Weights};
+use crate::model::{Config, Weights};
 use crate::optimizer::Optimizer;
 use crate::state::{self, Saved, Saver, Snapshot};
+use crate::step::{self, Autograd, Step};
 use crate::task::Task;
 
 /// How an attempt ends that does not fail.
@@ -89,8 +89,8 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         let data = Data::open(job, &self.task.folder, tokens.clone())?;
         let Beginning { weights, mut optimizer, mut skipped } = begin(self.task, &config, self.kernels)?;
         let length = job.sequence_length as usize;
-        let decoder = Decoder::new(&config, self.kernels, &weights.tracked(), length)?;
-        let judge = Decoder::new(&config, self.kernels, &weights.detached(), length)?;
+        let kernels = self.kernels;
+        let mut step = Autograd::new(&config, kernels, &weights, length, job.micro_batch as usize)?;
         let mut saver = Saver::new(self.storage.clone(), checkpoints);
         let first = self.task.first_step();
         let mut ahead = data.ahead(first, job.to)?;
@@ -99,17 +99,16 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         let mut done = first;
         while done < job.to {
             let (batch, begun) = next(&mut ahead)?;
-            let (loss, gradient) = gradient::of_batch(job, self.kernels, &decoder, &weights, &batch)?;
-            let norm = gradient.norm(self.kernels)?;
+            let loss = step.differentiate(&weights, &batch)?;
+            let norm = step::norm(&step)?;
             guard::finite_step(done, loss, norm)?;
             let rate = rates.of(done);
             let skip = job.skip.binary_search(&done).is_ok();
             if skip {
                 skipped.push(done);
             } else {
-                optimizer.update(self.kernels, &weights, &gradient, norm, rate)?;
+                optimizer.update(step.kernels(), &weights, step.gradient(), norm, rate)?;
             }
-            drop(gradient);
             self.say_step(
                 &batch,
                 Numbers { loss, norm, rate, seconds: begun.elapsed().as_secs_f64(), skip },
@@ -127,7 +126,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
                 return self.stop(&mut saver, done);
             }
             if done < job.to && is_due(job.evaluation.every, done) {
-                self.evaluate(&tokens, &judge, done)?;
+                self.evaluate(&tokens, &weights, &mut step, done)?;
             }
         }
         if first == job.to {
@@ -136,7 +135,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         }
         self.say_saved(saver.finish()?)?;
         if job.evaluation.at_end || is_due(job.evaluation.every, done) {
-            self.evaluate(&tokens, &judge, done)?;
+            self.evaluate(&tokens, &weights, &mut step, done)?;
         }
         if self.requests.stopping() {
             return self.stop(&mut saver, done);
@@ -164,9 +163,16 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         }
     }
 
-    fn evaluate(&mut self, tokens: &TokenFiles, judge: &Decoder<'_>, step: u64) -> Result<(), Failure> {
+    fn evaluate(
+        &mut self,
+        tokens: &TokenFiles,
+        weights: &Weights,
+        step: &mut dyn Step,
+        done: u64,
+    ) -> Result<(), Failure> {
         let Requests { stop, .. } = self.requests.clone();
-        say_evaluations(&self.task.job, tokens, judge, step, self.events, &|| stop.load(Ordering::Relaxed))
+        let asked_to_stop = || stop.load(Ordering::Relaxed);
+        say_evaluations(&self.task.job, tokens, weights, step, done, self.events, &asked_to_stop)
     }
 
     fn say_started(&mut self, step: u64, parameters: u64) -> Result<(), Failure> {
@@ -228,17 +234,20 @@ struct Numbers {
 pub fn say_evaluations<W: Write, C: Fn() -> f64>(
     job: &Job,
     tokens: &TokenFiles,
-    judge: &Decoder<'_>,
-    step: u64,
+    weights: &Weights,
+    step: &mut dyn Step,
+    done: u64,
     events: &mut Events<W, C>,
-    asked_to_stop: &(dyn Fn() -> bool + Sync),
+    asked_to_stop: &dyn Fn() -> bool,
 ) -> Result<(), Failure> {
     for held_out in &job.evaluation.increments {
         let begun = Instant::now();
-        let Some(found) = evaluate::held_out(job, held_out, tokens, judge, asked_to_stop)? else { continue };
-        guard::finite_held_out(step, held_out.increment, found.loss)?;
+        let Some(found) = evaluate::held_out(job, held_out, tokens, weights, step, asked_to_stop)? else {
+            continue;
+        };
+        guard::finite_held_out(done, held_out.increment, found.loss)?;
         let evaluation = Event::Evaluation {
-            step,
+            step: done,
             increment: held_out.increment,
             loss: found.loss,
             perplexity: found.perplexity(),

@@ -7,6 +7,7 @@
 //! consists of differentiable ones or brings its own backward.
 
 mod adjoint;
+pub mod cpu;
 mod inplace;
 mod reference;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::*;
-use crate::data::{self, Examples};
+use crate::data::Examples;
 use crate::fixture;
 use crate::kernels::Reference;
 
@@ -20,12 +20,13 @@ fn config(tied: bool) -> Config {
 fn examples(end_of_text: Option<u32>) -> Examples {
     let length = fixture::LENGTH as usize;
     let tokens = fixture::tokens(3 * (length as u32 + 1), 5);
-    data::examples(tokens.chunks(length + 1), length, end_of_text, &Device::Cpu).unwrap()
+    Examples::new(tokens.chunks(length + 1), length, end_of_text)
 }
 
 fn loss(config: &Config, weights: &BTreeMap<String, Tensor>, examples: &Examples) -> Tensor {
     let decoder = Decoder::new(config, &Reference, weights, fixture::LENGTH as usize).unwrap();
-    decoder.loss(&examples.inputs, &examples.targets, &examples.mask).unwrap()
+    let (inputs, targets) = (examples.inputs(&Device::Cpu).unwrap(), examples.targets(&Device::Cpu).unwrap());
+    decoder.loss(&inputs, &targets, &examples.mask(&Device::Cpu).unwrap()).unwrap()
 }
 
 /// The slope of the loss along one element, from four points around it: its error falls with the fourth power of the
@@ -138,8 +139,7 @@ fn a_masked_document_does_not_hang_on_the_one_before() {
     let mut nats = |first: u32, end_of_text| {
         window[0] = first;
         let of = |upto: usize| {
-            let examples =
-                data::examples([&window[..upto + 1]].into_iter(), upto, end_of_text, &Device::Cpu).unwrap();
+            let examples = Examples::new([&window[..upto + 1]].into_iter(), upto, end_of_text);
             loss(&config, &weights.detached(), &examples).to_scalar::<f64>().unwrap() * upto as f64
         };
         // The nats of the targets after the end-of-text token alone.

@@ -1,0 +1,37 @@
+//! How a step is computed: the loss of a batch, and its gradient.
+//!
+//! [`Autograd`] lets candle differentiate the model over any kernels. Training knows only [`Step`], so that a faster way
+//! can take its place, and be judged against it.
+
+mod autograd;
+
+pub use autograd::Autograd;
+
+use crate::data::{Batch, Examples};
+use crate::failure::Failure;
+use crate::kernels::Kernels;
+use crate::model::Weights;
+use crate::optimizer::Gradient;
+
+/// A way to compute a step.
+pub trait Step {
+    /// Name of the arithmetic and its instruction set: equal names compute equal bits.
+    fn name(&self) -> String;
+
+    /// Mean loss of a batch in nats a target. Afterwards [`gradient`](Self::gradient) is its gradient.
+    fn differentiate(&mut self, weights: &Weights, batch: &Batch) -> Result<f64, Failure>;
+
+    /// The gradient of the last batch.
+    fn gradient(&self) -> &Gradient;
+
+    /// Sum of the losses of all targets of `examples`, in nats. The gradient is left alone.
+    fn nats(&mut self, weights: &Weights, examples: &Examples) -> Result<f64, Failure>;
+
+    /// The kernels for the passes over all parameters.
+    fn kernels(&self) -> &dyn Kernels;
+}
+
+/// Sum of the squares of all gradients, and its root times the scale: the global norm.
+pub fn norm(step: &dyn Step) -> candle_core::Result<f64> {
+    step.gradient().norm(step.kernels())
+}
