@@ -1,50 +1,91 @@
-//! The left operand of a tile of the product: read where it lies if its rows lie in one piece, else packed.
+//! The left operand: read where it lies if its rows lie in one piece, else packed.
+//!
+//! Packed it is cut into blocks of the inner dimension, a block into the tiles of the result, a tile into the groups of
+//! rows that the inner loops compute, and a group holds for each step the units of its rows beside each other.
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::super::element::Element;
+use super::super::isa::{Isa, Version, dispatch};
 use super::super::matrix::Matrix;
+use super::BLOCK;
 use super::units::{Units, pair, single};
 
-/// Rows of the left operand, over a block of the inner dimension, as the inner loops read them.
-pub(super) struct Left {
-    start: *const u8,
-    /// Bytes from row to row; unused in packed blocks.
-    stride: usize,
-    /// Units of a row in packed blocks.
-    packed: Option<usize>,
+/// Rows that are packed together: whole tiles, and whole cache lines of a step.
+pub(super) const TOGETHER: usize = 96;
+/// Steps of one group that are packed before the next one's: few enough for what they read to stay in the first cache.
+const STEPS: usize = 16;
+/// Units below which it is not worth the while to ask other threads.
+const ALONE: usize = 1 << 14;
+
+/// A part of the inner dimension of a left operand.
+pub(super) struct Left<'a, E> {
+    a: Matrix<'a, E>,
+    /// Where the part begins, and its packed units if it is.
+    packed: Option<(usize, &'a [u32])>,
 }
 
-impl Left {
-    /// Those of `a`, which holds the ranges; they stay good until `memory` is used for others.
-    pub(super) fn new<E: Element>(
-        a: Matrix<'_, E>,
-        rows: Range<usize>,
+/// How the rows of a left operand are cut.
+#[derive(Clone, Copy)]
+pub(super) struct Cut {
+    /// Rows of a tile; it divides `TOGETHER`, or there is but one tile.
+    pub tile: usize,
+    /// The most rows of a group.
+    pub group: usize,
+}
+
+impl<'a, E: Element> Left<'a, E> {
+    /// `a`, of which the elements `inner` are asked for; `threads` says whether more than this one may pack.
+    pub(super) fn new(
+        isa: Isa,
+        a: Matrix<'a, E>,
         inner: Range<usize>,
-        height: usize,
-        memory: &mut Units,
+        cut: Cut,
+        threads: bool,
+        memory: &'a mut Units,
     ) -> Self {
-        assert!(rows.end <= a.rows() && inner.end <= a.columns(), "a part of the left operand");
-        if a.is_transposed() {
-            let units = inner.len().div_ceil(E::TOGETHER);
-            let block = memory.first(rows.len() * units);
-            pack(a, rows, inner, height, block);
-            return Self { start: block.as_ptr().cast(), stride: 0, packed: Some(units) };
+        if !a.is_transposed() || inner.is_empty() || a.rows() == 0 {
+            return Self { a, packed: None };
         }
-        let stride = a.stride() * size_of::<E>();
-        let start = a.data().as_ptr().wrapping_add(rows.start * a.stride() + inner.start);
-        Self { start: start.cast(), stride, packed: None }
+        let units = memory.first(a.rows() * inner.len().div_ceil(E::TOGETHER));
+        let alone = !threads || units.len() <= ALONE;
+        let blocks = units.chunks_mut(a.rows() * (BLOCK / E::TOGETHER)).zip(inner.clone().step_by(BLOCK));
+        for (block, from) in blocks {
+            let steps = from..inner.end.min(from + BLOCK);
+            let strip = TOGETHER * steps.len().div_ceil(E::TOGETHER);
+            let pack = |(i, part): (usize, &mut [u32])| pack(isa, a, i * TOGETHER, steps.clone(), cut, part);
+            if alone {
+                block.chunks_mut(strip).enumerate().for_each(pack);
+            } else {
+                block.par_chunks_mut(strip).enumerate().for_each(pack);
+            }
+        }
+        Self { a, packed: Some((inner.start, units)) }
     }
 
     pub(super) fn is_packed(&self) -> bool {
         self.packed.is_some()
     }
 
-    /// Where a group's rows are, and the stride that its inner loop takes.
-    pub(super) fn group(&self, group: &Range<usize>) -> (*const u8, usize) {
-        match self.packed {
-            Some(units) => (self.start.wrapping_add(group.start * units * 4), group.len() * 4),
-            None => (self.start.wrapping_add(group.start * self.stride), self.stride),
+    /// A group of rows, `group` of the tile of `rows`, over `block` of the inner dimension: where it is, and the stride
+    /// in bytes that its inner loop takes.
+    pub(super) fn group(
+        &self,
+        rows: &Range<usize>,
+        group: &Range<usize>,
+        block: &Range<usize>,
+    ) -> (*const u8, usize) {
+        let row = rows.start + group.start;
+        assert!(group.end <= rows.len() && rows.end <= self.a.rows() && block.end <= self.a.columns());
+        if let Some((start, units)) = self.packed {
+            let length = block.len().div_ceil(E::TOGETHER);
+            let from = (block.start - start) / E::TOGETHER * self.a.rows() + row * length;
+            (units[from..][..group.len() * length].as_ptr().cast(), group.len() * 4)
+        } else {
+            let start = self.a.data().as_ptr().wrapping_add(row * self.a.stride() + block.start);
+            (start.cast(), self.a.stride() * size_of::<E>())
         }
     }
 }
@@ -62,30 +103,56 @@ pub(super) fn groups(rows: usize, height: usize) -> impl Iterator<Item = Range<u
     })
 }
 
-/// Group by group, step by step, the units of the group's rows beside each other.
-fn pack<E: Element>(
+dispatch! {
+    /// Packs a block of the rows from `first` on.
+    fn pack<E: Element>(a: Matrix<'_, E>, first: usize, inner: Range<usize>, cut: Cut, to: &mut [u32]) = pack_body
+}
+
+#[inline(always)]
+fn pack_body<V: Version, E: Element>(
     a: Matrix<'_, E>,
-    rows: Range<usize>,
+    first: usize,
     inner: Range<usize>,
-    height: usize,
-    block: &mut [u32],
+    cut: Cut,
+    to: &mut [u32],
 ) {
-    let units = inner.len().div_ceil(E::TOGETHER);
-    let step = |p: usize| &a.data()[p * a.stride() + rows.start..][..rows.len()];
-    for unit in 0..units {
-        let p = inner.start + unit * E::TOGETHER;
-        let even = step(p);
-        let odd = (E::TOGETHER == 2 && p + 1 < inner.end).then(|| step(p + 1));
-        for group in groups(rows.len(), height) {
-            let to = &mut block[group.start * units + unit * group.len()..][..group.len()];
-            let even = &even[group.clone()];
-            match odd {
-                Some(odd) => {
-                    let both = even.iter().zip(&odd[group]);
-                    to.iter_mut().zip(both).for_each(|(to, (x, y))| *to = pair::<E, E>(*x, *y));
-                }
-                None => to.iter_mut().zip(even).for_each(|(to, x)| *to = single::<E, E>(*x)),
+    let length = inner.len().div_ceil(E::TOGETHER);
+    let rows = to.len() / length;
+    for step in (0..length).step_by(STEPS) {
+        let count = STEPS.min(length - step);
+        for tile in (0..rows).step_by(cut.tile) {
+            for group in groups(cut.tile.min(rows - tile), cut.group) {
+                let height = group.len();
+                let to = &mut to[(tile + group.start) * length + step * height..][..count * height];
+                let steps = inner.start + step * E::TOGETHER..inner.end;
+                pack_steps(a, first + tile + group.start, steps, height, to);
             }
+        }
+    }
+}
+
+/// Packs some steps of a group; the compiler knows the usual heights.
+#[inline(always)]
+fn pack_steps<E: Element>(a: Matrix<'_, E>, row: usize, steps: Range<usize>, height: usize, to: &mut [u32]) {
+    match height {
+        12 => pack_rows(a, row, steps, 12, to),
+        11 => pack_rows(a, row, steps, 11, to),
+        6 => pack_rows(a, row, steps, 6, to),
+        5 => pack_rows(a, row, steps, 5, to),
+        4 => pack_rows(a, row, steps, 4, to),
+        _ => pack_rows(a, row, steps, height, to),
+    }
+}
+
+#[inline(always)]
+fn pack_rows<E: Element>(a: Matrix<'_, E>, row: usize, steps: Range<usize>, height: usize, to: &mut [u32]) {
+    let step = |p: usize| &a.data()[p * a.stride() + row..][..height];
+    for (to, p) in to.chunks_exact_mut(height).zip(steps.clone().step_by(E::TOGETHER)) {
+        if E::TOGETHER == 2 && p + 1 < steps.end {
+            let both = step(p).iter().zip(step(p + 1));
+            to.iter_mut().zip(both).for_each(|(to, (x, y))| *to = pair::<E, E>(*x, *y));
+        } else {
+            to.iter_mut().zip(step(p)).for_each(|(to, x)| *to = single::<E, E>(*x));
         }
     }
 }

@@ -5,16 +5,6 @@
 //! gives a [`Kernel`] for each type of element; the loops around its instructions are written once, here, so that what
 //! is seen to hold for one set speaks for the others.
 
-use std::any::TypeId;
-
-use half::bf16;
-
-use super::super::element::Element;
-use super::super::isa::{Isa, Kind};
-use super::portable;
-#[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
-
 /// The most columns that a panel of any version has.
 pub(super) const WIDEST: usize = 32;
 /// The most rows that a tile of any version has.
@@ -41,26 +31,6 @@ pub(super) struct Kernels {
 }
 
 impl Kernels {
-    /// The version of an instruction set for elements of type `E`.
-    pub(super) fn new<E: Element>(isa: Isa) -> Self {
-        let halves = TypeId::of::<E>() == TypeId::of::<bf16>();
-        assert!(halves || TypeId::of::<E>() == TypeId::of::<f32>(), "an element of a product is f32 or bf16");
-        match isa.kind() {
-            Kind::Portable if halves => portable::BF16,
-            Kind::Portable => portable::F32,
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 if halves => avx2::BF16,
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => avx2::F32,
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 if halves && isa.multiplies_bf16() => avx512::BF16,
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 if halves => avx512::BF16_WIDENED,
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => avx512::F32,
-        }
-    }
-
     /// The most rows of a tile.
     pub(super) fn height(&self) -> usize {
         self.rows.len()

@@ -6,6 +6,7 @@
 //! tiles, the threads and the width of a register: AVX2 and AVX-512 compute equal bits in f32, and a product that is cut
 //! at multiples of [`BLOCK`] into calls that add has the bits of one call.
 
+use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -26,6 +27,7 @@ mod portable;
 mod tests;
 mod tile;
 mod units;
+mod version;
 
 pub use pack::Panels;
 
@@ -41,26 +43,19 @@ pub enum Store {
     Add,
 }
 
-/// Memory that products need beside their operands, kept from one to the next: a strip for each thread.
+/// Memory that products need beside their operands, kept from one to the next.
 #[derive(Debug)]
 pub struct Scratch<E> {
-    strips: Vec<Mutex<tile::Strip>>,
-    element: std::marker::PhantomData<E>,
+    /// The packed left operand.
+    left: units::Units,
+    /// Sums that are stored in another type, a strip for each thread.
+    strips: Vec<Mutex<Vec<f32>>>,
+    element: PhantomData<E>,
 }
 
 impl<E> Default for Scratch<E> {
     fn default() -> Self {
-        Self { strips: Vec::new(), element: std::marker::PhantomData }
-    }
-}
-
-impl<E> Scratch<E> {
-    /// At least `count` strips.
-    fn strips(&mut self, count: usize) -> &mut [Mutex<tile::Strip>] {
-        if self.strips.len() < count {
-            self.strips.resize_with(count, Mutex::default);
-        }
-        &mut self.strips
+        Self { left: units::Units::default(), strips: Vec::new(), element: PhantomData }
     }
 }
 
@@ -73,17 +68,7 @@ pub fn product<E: Element, O: Element>(
     store: Store,
     scratch: &mut Scratch<E>,
 ) {
-    let product = tile::Product::new(isa, a, b, c, store);
-    let tiles = product.tiles();
-    if tiles.count() <= 1 {
-        return product.run_all(tiles, own(&mut scratch.strips(1)[0]));
-    }
-    let strips = &*scratch.strips(rayon::current_num_threads());
-    (0..tiles.count()).into_par_iter().for_each(|index| {
-        let strip = &strips[rayon::current_thread_index().unwrap_or_default()];
-        // No thread but this one uses it, and what a panic left there does no harm.
-        product.run(tiles, index, &mut strip.lock().unwrap_or_else(PoisonError::into_inner));
-    });
+    compute(tile::Product::new(isa, a, b, c, store), scratch, rayon::current_num_threads());
 }
 
 /// As [`product`], with this thread alone.
@@ -95,10 +80,31 @@ pub fn product_alone<E: Element, O: Element>(
     store: Store,
     scratch: &mut Scratch<E>,
 ) {
-    let product = tile::Product::new(isa, a, b, c, store);
-    product.run_all(product.tiles(), own(&mut scratch.strips(1)[0]));
+    compute(tile::Product::new(isa, a, b, c, store), scratch, 1);
 }
 
-fn own(strip: &mut Mutex<tile::Strip>) -> &mut tile::Strip {
-    strip.get_mut().unwrap_or_else(PoisonError::into_inner)
+fn compute<E: Element, O: Element>(
+    product: tile::Product<'_, E, O>,
+    scratch: &mut Scratch<E>,
+    threads: usize,
+) {
+    let tiles = product.tiles();
+    let Scratch { left: memory, strips, .. } = scratch;
+    if strips.len() < threads {
+        strips.resize_with(threads, Mutex::default);
+    }
+    // No two threads use the same, and what a panic left there does no harm.
+    let lock = |index: usize| strips[index].lock().unwrap_or_else(PoisonError::into_inner);
+    for part in product.parts() {
+        let left = product.left(part.clone(), threads > 1, memory);
+        if threads == 1 || tiles.count() <= 1 {
+            let strip = &mut lock(0);
+            (0..tiles.count()).for_each(|index| product.run(tiles, index, &left, &part, strip));
+        } else {
+            (0..tiles.count()).into_par_iter().for_each(|index| {
+                let strip = &mut lock(rayon::current_thread_index().unwrap_or_default());
+                product.run(tiles, index, &left, &part, strip);
+            });
+        }
+    }
 }

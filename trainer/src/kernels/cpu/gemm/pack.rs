@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use super::super::element::Element;
 use super::super::isa::{Isa, Version, dispatch};
 use super::super::matrix::Matrix;
-use super::micro::Kernels;
 use super::units::{Units, pair, single};
+use super::version;
 
 /// Panels that one task packs: what it reads of a row is some cache lines long.
 const TOGETHER: usize = 4;
@@ -75,7 +75,7 @@ impl<E: Element> Panels<E> {
     /// Takes the shape of `b`: (units, columns of a panel, units of a panel).
     fn shape<S: Element>(&mut self, isa: Isa, b: Matrix<'_, S>) -> (&mut [u32], usize, usize) {
         (self.inner, self.columns) = (b.rows(), b.columns());
-        self.width = Kernels::new::<E>(isa).width;
+        self.width = version::kernels::<E>(isa).width;
         let panel = self.inner.div_ceil(E::TOGETHER) * self.width;
         (self.units.first(self.columns.div_ceil(self.width) * panel), self.width, panel)
     }

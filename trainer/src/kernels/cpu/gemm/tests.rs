@@ -9,7 +9,7 @@ use super::super::matrix::{Matrix, MatrixMut};
 use super::{BLOCK, Panels, Scratch, Store, product, product_alone};
 
 /// Every remainder of groups, panels, units and blocks: (rows, columns, inner).
-const SHAPES: [(usize, usize, usize); 20] = [
+const SHAPES: [(usize, usize, usize); 21] = [
     (1, 1, 1),
     (1, 16, 2),
     (2, 33, 3),
@@ -30,6 +30,7 @@ const SHAPES: [(usize, usize, usize); 20] = [
     (97, 130, 61),
     (200, 70, 300),
     (30, 600, 130),
+    (1100, 9, 300),
 ];
 
 /// Numbers of an element's own, within (-1, 1).

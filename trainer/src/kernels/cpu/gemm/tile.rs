@@ -10,13 +10,14 @@ use std::ops::Range;
 use super::super::element::Element;
 use super::super::isa::{Isa, Version, dispatch};
 use super::super::matrix::{Matrix, MatrixMut};
-use super::left::{Left, groups};
+use super::left::{Cut, Left, TOGETHER, groups};
 use super::micro::{Kernels, TALLEST, WIDEST};
 use super::units::Units;
+use super::version;
 use super::{BLOCK, Panels, Store};
 
 /// Rows of a tile: whole groups of every version.
-const ROWS: usize = 96;
+const ROWS: usize = TOGETHER;
 /// Columns of a tile: whole panels of every version.
 const COLUMNS: usize = 512;
 /// Tiles are made smaller for more threads to have some, but not below these sizes, ...
@@ -26,15 +27,8 @@ const FEWEST_COLUMNS: usize = 64;
 const ENOUGH: usize = 64;
 /// ... nor where they would take fewer multiplications than this.
 const WORTH: usize = 1 << 19;
-
-/// Memory of a thread.
-#[derive(Debug, Default)]
-pub(super) struct Strip {
-    /// A packed block of the left operand.
-    left: Units,
-    /// The sums of a tile that is stored in another type.
-    sums: Vec<f32>,
-}
+/// Units of the left operand that are packed at a time, if a block of the inner dimension does not take more.
+const PACKED: usize = 1 << 19;
 
 /// A product whose operands fit together.
 pub(super) struct Product<'a, E, O> {
@@ -99,6 +93,8 @@ struct Target {
     stride: usize,
     /// Columns that may be written.
     columns: usize,
+    /// Whether they are added to what is there.
+    add: bool,
 }
 
 impl<'a, E: Element, O: Element> Product<'a, E, O> {
@@ -111,7 +107,7 @@ impl<'a, E: Element, O: Element> Product<'a, E, O> {
     ) -> Self {
         let found = (a.rows(), a.columns(), b.columns());
         assert_eq!(found, (c.rows(), b.inner(), c.columns()), "shapes of a product");
-        let kernels = Kernels::new::<E>(isa);
+        let kernels = version::kernels::<E>(isa);
         assert!(
             b.columns() == 0 || b.width() == kernels.width,
             "panels are packed for the same instruction set"
@@ -124,34 +120,67 @@ impl<'a, E: Element, O: Element> Product<'a, E, O> {
         Tiles::new(self.a.rows(), self.b.columns(), self.b.inner())
     }
 
-    pub(super) fn run_all(&self, tiles: Tiles, strip: &mut Strip) {
-        (0..tiles.count()).for_each(|index| self.run(tiles, index, strip));
+    /// Cuts the inner dimension where the left operand is packed and its memory is to be bounded: once at least.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<E, O> {
+        let inner = self.b.inner();
+        let block = (self.a.rows() * (BLOCK / E::TOGETHER)).max(1);
+        let cut = self.a.is_transposed() && is_f32::<O>();
+        let size = if cut { (PACKED / block).max(1) * BLOCK } else { inner.max(1) };
+        (0..inner.max(1)).step_by(size).map(move |from| from..inner.min(from + size))
     }
 
-    /// Computes a tile; those that share columns follow each other.
-    pub(super) fn run(&self, tiles: Tiles, index: usize, strip: &mut Strip) {
-        let part = |index: usize, size: usize, all: usize| index * size..all.min((index + 1) * size);
-        let rows = part(index % tiles.down, tiles.rows, self.a.rows());
-        let columns = part(index / tiles.down, tiles.columns, self.b.columns());
-        if TypeId::of::<O>() == TypeId::of::<f32>() {
+    /// A part of the left operand as the inner loops read it.
+    pub(super) fn left<'l>(&self, part: Range<usize>, threads: bool, memory: &'l mut Units) -> Left<'l, E>
+    where
+        'a: 'l,
+    {
+        let cut = Cut { tile: self.tiles().rows, group: self.kernels.height() };
+        Left::new(self.isa, self.a, part, cut, threads, memory)
+    }
+
+    /// Computes a tile over a part of the inner dimension; those that share columns follow each other.
+    pub(super) fn run(
+        &self,
+        tiles: Tiles,
+        index: usize,
+        left: &Left<'_, E>,
+        part: &Range<usize>,
+        strip: &mut Vec<f32>,
+    ) {
+        let cut = |index: usize, size: usize, all: usize| index * size..all.min((index + 1) * size);
+        let rows = cut(index % tiles.down, tiles.rows, self.a.rows());
+        let columns = cut(index / tiles.down, tiles.columns, self.b.columns());
+        if is_f32::<O>() {
             let start = self.c.wrapping_add(rows.start * self.stride + columns.start).cast();
-            let target = Target { start, stride: self.stride, columns: columns.len() };
-            self.sum(rows, columns, target, self.add, &mut strip.left);
+            let target = Target {
+                start,
+                stride: self.stride,
+                columns: columns.len(),
+                add: self.add || part.start > 0,
+            };
+            self.sum(left, &rows, &columns, part, target);
         } else {
             // What one block sums is rounded while it is in the first cache.
-            let width = if self.b.inner() <= BLOCK { self.kernels.width } else { tiles.columns };
+            let width = if part.len() <= BLOCK { self.kernels.width } else { tiles.columns };
             for from in columns.clone().step_by(width) {
-                self.round(rows.clone(), from..columns.end.min(from + width), strip);
+                self.round(left, &rows, &(from..columns.end.min(from + width)), part, strip);
             }
         }
     }
 
     /// Computes a tile that is stored in another type than its sums: these are rounded once.
-    fn round(&self, rows: Range<usize>, columns: Range<usize>, strip: &mut Strip) {
+    fn round(
+        &self,
+        left: &Left<'_, E>,
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+        part: &Range<usize>,
+        sums: &mut Vec<f32>,
+    ) {
         let stride = columns.len().next_multiple_of(self.kernels.width);
         let count = rows.len() * stride;
-        if strip.sums.len() < count {
-            strip.sums.resize(count, 0.0);
+        if sums.len() < count {
+            sums.resize(count, 0.0);
         }
         // SAFETY: `new` saw that the result's matrix has these rows and columns, and it lies inside its slice; they
         // belong to this tile alone.
@@ -160,47 +189,59 @@ impl<'a, E: Element, O: Element> Product<'a, E, O> {
             std::slice::from_raw_parts_mut(start, columns.len())
         };
         if self.add {
-            for (row, sums) in strip.sums[..count].chunks_exact_mut(stride).enumerate() {
+            for (row, sums) in sums[..count].chunks_exact_mut(stride).enumerate() {
                 widen(self.isa, row_of_c(row), sums);
             }
         }
-        let target = Target { start: strip.sums.as_mut_ptr(), stride, columns: stride };
-        self.sum(rows.clone(), columns.clone(), target, self.add, &mut strip.left);
-        for (row, sums) in strip.sums[..count].chunks_exact(stride).enumerate() {
+        let target = Target { start: sums.as_mut_ptr(), stride, columns: stride, add: self.add };
+        self.sum(left, rows, columns, part, target);
+        for (row, sums) in sums[..count].chunks_exact(stride).enumerate() {
             narrow(self.isa, sums, row_of_c(row));
         }
     }
 
     /// The sums of a tile, block by block.
-    fn sum(&self, rows: Range<usize>, columns: Range<usize>, target: Target, add: bool, memory: &mut Units) {
-        let Kernels { width, .. } = self.kernels;
-        let inner = self.b.inner();
-        for from in (0..inner.max(1)).step_by(BLOCK) {
-            let block = from..inner.min(from + BLOCK);
-            let left = Left::new(self.a, rows.clone(), block.clone(), self.kernels.height(), memory);
+    fn sum(
+        &self,
+        left: &Left<'_, E>,
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+        part: &Range<usize>,
+        target: Target,
+    ) {
+        let width = self.kernels.width;
+        for from in (part.start..part.end.max(part.start + 1)).step_by(BLOCK) {
+            let block = from..part.end.min(from + BLOCK);
             for first in columns.clone().step_by(width) {
-                let panel = self.b.panel(first / width, from);
                 let at = first - columns.start;
                 let start = target.start.wrapping_add(at);
-                let columns = width.min(target.columns - at);
-                let target = Target { start, columns, ..target };
-                self.panel(&left, rows.len(), panel, block.len(), target, add || from > 0);
+                let (columns, add) = (width.min(target.columns - at), target.add || from > part.start);
+                let target = Target { start, columns, add, ..target };
+                self.panel(left, rows, self.b.panel(first / width, from), &block, target);
             }
         }
     }
 
     /// All rows of a tile times a panel.
-    fn panel(&self, left: &Left, rows: usize, panel: &[u32], inner: usize, target: Target, add: bool) {
+    fn panel(
+        &self,
+        left: &Left<'_, E>,
+        rows: &Range<usize>,
+        panel: &[u32],
+        block: &Range<usize>,
+        target: Target,
+    ) {
         let Kernels { width, rows: direct, blocks } = self.kernels;
+        let inner = block.len();
         assert!(
             panel.len() >= inner.div_ceil(E::TOGETHER) * width,
             "a panel has a unit of every column for each step"
         );
         let kernels = if left.is_packed() { blocks } else { direct };
-        for group in groups(rows, self.kernels.height()) {
-            let (a, stride) = left.group(&group);
+        for group in groups(rows.len(), self.kernels.height()) {
+            let (a, stride) = left.group(rows, &group, block);
             let c = target.start.wrapping_add(group.start * target.stride);
-            let micro = kernels[group.len() - 1];
+            let (micro, add) = (kernels[group.len() - 1], target.add);
             // SAFETY: an `Isa` is proof of its instructions, `Left` holds the group's rows over `inner` elements, the
             // panel is long enough, and the target may be written, and read, in these rows and as many columns as it
             // says; those that a panel has beyond go through a buffer of the size of the largest tile.
@@ -218,6 +259,10 @@ impl<'a, E: Element, O: Element> Product<'a, E, O> {
             }
         }
     }
+}
+
+fn is_f32<O: Element>() -> bool {
+    TypeId::of::<O>() == TypeId::of::<f32>()
 }
 
 dispatch! {
