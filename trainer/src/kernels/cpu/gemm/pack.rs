@@ -144,7 +144,8 @@ dispatch! {
     fn across<E: Element, S: Element>(b: Matrix<'_, S>, first: usize, width: usize, panels: &mut [u32]) = across_body
 }
 
-/// Columns lie in one piece: squares of units are transposed.
+/// Columns lie in one piece: squares are transposed, of units where the source's bits are theirs, else of numbers, which
+/// are rounded and paired row by row.
 #[inline(always)]
 fn across_body<V: Version, E: Element, S: Element>(
     b: Matrix<'_, S>,
@@ -153,44 +154,57 @@ fn across_body<V: Version, E: Element, S: Element>(
     panels: &mut [u32],
 ) {
     let steps = b.rows().div_ceil(E::TOGETHER);
+    let paired = E::TOGETHER == 2 && S::TOGETHER == 2;
     for (panel, start) in panels.chunks_exact_mut(steps * width).zip((first..).step_by(width)) {
-        for square in (0..width).step_by(SIDE) {
-            for step in (0..steps).step_by(SIDE) {
-                let units = transposed(columns_of_units::<E, S>(b, start + square, step));
-                for (units, to) in units.iter().zip(panel[step * width..].chunks_exact_mut(width)) {
-                    to[square..square + SIDE].copy_from_slice(units);
+        for column in (0..width).step_by(SIDE) {
+            for step in (0..steps).step_by(if paired { SIDE } else { SIDE / E::TOGETHER }) {
+                let rows =
+                    panel[step * width..].chunks_exact_mut(width).map(|row| &mut row[column..column + SIDE]);
+                let (column, from) = (start + column, step * E::TOGETHER);
+                if paired {
+                    let units = transposed(columns_of(b, column, from, 2, |both| match both {
+                        [even, odd] => pair::<E, S>(*even, *odd),
+                        _ => single::<E, S>(both[0]),
+                    }));
+                    rows.zip(&units).for_each(|(row, units)| row.copy_from_slice(units));
+                } else {
+                    let numbers = transposed(columns_of(b, column, from, 1, |x| x[0].value()));
+                    for (row, numbers) in rows.zip(numbers.chunks_exact(E::TOGETHER)) {
+                        row_of_units::<E, f32>(&numbers[0], numbers.get(1).map(|odd| &odd[..]), row);
+                    }
                 }
             }
         }
     }
 }
 
-/// `SIDE` units of `SIDE` columns; zero where there are none.
+/// `SIDE` columns of `SIDE` values, each of so many elements `together`; zero where there are none.
 #[inline(always)]
-fn columns_of_units<E: Element, S: Element>(
+fn columns_of<S: Element, T: Copy + Default>(
     b: Matrix<'_, S>,
     first: usize,
-    step: usize,
-) -> [[u32; SIDE]; SIDE] {
-    let mut units = [[0; SIDE]; SIDE];
-    let from = step * E::TOGETHER;
-    let count = (b.rows() - from).min(SIDE * E::TOGETHER);
-    for (units, column) in units.iter_mut().zip(first..b.columns()) {
+    from: usize,
+    together: usize,
+    value: impl Fn(&[S]) -> T,
+) -> [[T; SIDE]; SIDE] {
+    let mut values = [[T::default(); SIDE]; SIDE];
+    let count = (b.rows() - from).min(SIDE * together);
+    for (values, column) in values.iter_mut().zip(first..b.columns()) {
         let source = &b.data()[column * b.stride() + from..][..count];
-        if E::TOGETHER == 1 {
-            units.iter_mut().zip(source).for_each(|(unit, x)| *unit = single::<E, S>(*x));
-        } else {
-            let pairs = source.chunks_exact(2);
-            if let [last] = pairs.remainder() {
-                units[count / 2] = single::<E, S>(*last);
+        if count == SIDE * together {
+            for (to, elements) in values.iter_mut().zip(source.chunks_exact(together)) {
+                *to = value(elements);
             }
-            units.iter_mut().zip(pairs).for_each(|(unit, both)| *unit = pair::<E, S>(both[0], both[1]));
+        } else {
+            for (to, elements) in values.iter_mut().zip(source.chunks(together)) {
+                *to = value(elements);
+            }
         }
     }
-    units
+    values
 }
 
 #[inline(always)]
-fn transposed(units: [[u32; SIDE]; SIDE]) -> [[u32; SIDE]; SIDE] {
-    std::array::from_fn(|i| std::array::from_fn(|j| units[j][i]))
+fn transposed<T: Copy>(values: [[T; SIDE]; SIDE]) -> [[T; SIDE]; SIDE] {
+    std::array::from_fn(|i| std::array::from_fn(|j| values[j][i]))
 }
