@@ -109,6 +109,7 @@ dispatch! {
 }
 
 #[inline(always)]
+#[expect(clippy::extra_unused_type_parameters, reason = "every body has a version")]
 fn pack_body<V: Version, E: Element>(
     a: Matrix<'_, E>,
     first: usize,

@@ -4,6 +4,7 @@
 //! second. What is missing of the last panel's columns, and of the last unit's pair, is zero.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -13,8 +14,10 @@ use super::super::matrix::Matrix;
 use super::units::{Units, pair, single};
 use super::version;
 
-/// Panels that one task packs: what it reads of a row is some cache lines long.
-const TOGETHER: usize = 4;
+/// Panels and steps that one task packs: what it reads, and what it writes of a panel, is some cache lines long, and it
+/// comes to few pages of memory.
+const PANELS: usize = 16;
+const STEPS: usize = 64;
 /// Columns and units of the squares that are transposed in registers.
 const SIDE: usize = 8;
 /// Units below which it is not worth the while to ask other threads.
@@ -34,18 +37,21 @@ pub struct Panels<E> {
 impl<E: Element> Panels<E> {
     /// Packs `b`, with all threads; numbers are rounded to `E`.
     pub fn pack<S: Element>(&mut self, isa: Isa, b: Matrix<'_, S>) {
-        let (units, width, panel) = self.shape(isa, b);
-        if units.len() <= ALONE {
-            return fill_all::<E, S>(isa, b, width, panel, units);
+        let place = self.shape(isa, b);
+        // SAFETY: each task is done once.
+        let pack = |task| unsafe { fill::<E, S>(isa, b, &place, task) };
+        if place.steps * place.panels * place.width <= ALONE {
+            (0..place.tasks()).for_each(pack);
+        } else {
+            (0..place.tasks()).into_par_iter().for_each(pack);
         }
-        let tasks = units.par_chunks_mut(panel * TOGETHER).enumerate();
-        tasks.for_each(|(i, panels)| fill::<E, S>(isa, b, i * TOGETHER * width, width, panels));
     }
 
     /// Packs `b`, with this thread alone.
     pub fn pack_alone<S: Element>(&mut self, isa: Isa, b: Matrix<'_, S>) {
-        let (units, width, panel) = self.shape(isa, b);
-        fill_all::<E, S>(isa, b, width, panel, units);
+        let place = self.shape(isa, b);
+        // SAFETY: each task is done once.
+        (0..place.tasks()).for_each(|task| unsafe { fill::<E, S>(isa, b, &place, task) });
     }
 
     /// Bytes of its memory.
@@ -72,59 +78,90 @@ impl<E: Element> Panels<E> {
         &self.units.all()[index * length..][..length][from / E::TOGETHER * self.width..]
     }
 
-    /// Takes the shape of `b`: (units, columns of a panel, units of a panel).
-    fn shape<S: Element>(&mut self, isa: Isa, b: Matrix<'_, S>) -> (&mut [u32], usize, usize) {
+    /// Takes the shape of `b`, and says where the panels are.
+    fn shape<S: Element>(&mut self, isa: Isa, b: Matrix<'_, S>) -> Place<'_> {
         (self.inner, self.columns) = (b.rows(), b.columns());
         self.width = version::kernels::<E>(isa).width;
-        let panel = self.inner.div_ceil(E::TOGETHER) * self.width;
-        (self.units.first(self.columns.div_ceil(self.width) * panel), self.width, panel)
+        let (steps, panels) = (self.inner.div_ceil(E::TOGETHER), self.columns.div_ceil(self.width));
+        let start = self.units.first(panels * steps * self.width).as_mut_ptr();
+        Place { start, panels, steps, width: self.width, lifetime: PhantomData }
     }
 }
 
-fn fill_all<E: Element, S: Element>(
-    isa: Isa,
-    b: Matrix<'_, S>,
+/// Panels that are being packed by several tasks.
+struct Place<'a> {
+    start: *mut u32,
+    panels: usize,
+    steps: usize,
     width: usize,
-    panel: usize,
-    units: &mut [u32],
-) {
-    for (i, panels) in units.chunks_mut((panel * TOGETHER).max(1)).enumerate() {
-        fill::<E, S>(isa, b, i * TOGETHER * width, width, panels);
+    lifetime: PhantomData<&'a mut [u32]>,
+}
+
+// SAFETY: each task writes steps of panels that no other one writes.
+unsafe impl Sync for Place<'_> {}
+
+impl Place<'_> {
+    fn tasks(&self) -> usize {
+        self.steps.div_ceil(STEPS) * self.panels.div_ceil(PANELS)
+    }
+
+    /// The panels and steps of a task.
+    fn of(&self, task: usize) -> (Range<usize>, Range<usize>) {
+        let down = self.steps.div_ceil(STEPS);
+        let cut = |index: usize, size: usize, all: usize| index * size..all.min((index + 1) * size);
+        (cut(task / down, PANELS, self.panels), cut(task % down, STEPS, self.steps))
+    }
+
+    /// Some steps of a panel.
+    fn part(&self, panel: usize, steps: &Range<usize>) -> *mut [u32] {
+        assert!(
+            panel < self.panels && steps.start <= steps.end && steps.end <= self.steps,
+            "a part of the panels"
+        );
+        let start = self.start.wrapping_add((panel * self.steps + steps.start) * self.width);
+        std::ptr::slice_from_raw_parts_mut(start, steps.len() * self.width)
     }
 }
 
-/// Packs the columns from `first` on into some whole panels.
-fn fill<E: Element, S: Element>(isa: Isa, b: Matrix<'_, S>, first: usize, width: usize, panels: &mut [u32]) {
-    if b.is_transposed() {
-        across::<E, S>(isa, b, first, width, panels);
-    } else {
-        along::<E, S>(isa, b, first, width, panels);
+/// Packs the part of a task, one of `place.tasks()`.
+///
+/// # Safety
+/// No other thread does the same task.
+unsafe fn fill<E: Element, S: Element>(isa: Isa, b: Matrix<'_, S>, place: &Place<'_>, task: usize) {
+    let (panels, steps) = place.of(task);
+    for panel in panels {
+        // SAFETY: there are `panels` times `steps` times `width` units, and no two tasks have a step of a panel in
+        // common.
+        let to = unsafe { &mut *place.part(panel, &steps) };
+        if b.is_transposed() {
+            across::<E, S>(isa, b, panel * place.width, place.width, steps.start, to);
+        } else {
+            along::<E, S>(isa, b, panel * place.width, place.width, steps.start, to);
+        }
     }
 }
 
 dispatch! {
-    fn along<E: Element, S: Element>(b: Matrix<'_, S>, first: usize, width: usize, panels: &mut [u32]) = along_body
+    fn along<E: Element, S: Element>(
+        b: Matrix<'_, S>, first: usize, width: usize, step: usize, to: &mut [u32],
+    ) = along_body
 }
 
-/// Rows lie in one piece: a row of units is copied.
+/// Rows lie in one piece: rows of units are copied, from `step` on.
 #[inline(always)]
+#[expect(clippy::extra_unused_type_parameters, reason = "every body has a version")]
 fn along_body<V: Version, E: Element, S: Element>(
     b: Matrix<'_, S>,
     first: usize,
     width: usize,
-    panels: &mut [u32],
+    step: usize,
+    to: &mut [u32],
 ) {
-    let steps = b.rows().div_ceil(E::TOGETHER);
-    let columns = b.columns() - first;
-    for step in 0..steps {
-        let even = &b.data()[step * E::TOGETHER * b.stride() + first..][..columns];
-        let odd = step * E::TOGETHER + 1 < b.rows() && E::TOGETHER == 2;
-        let odd = odd.then(|| &b.data()[(step * E::TOGETHER + 1) * b.stride() + first..][..columns]);
-        for (panel, start) in panels.chunks_exact_mut(steps * width).zip((0..).step_by(width)) {
-            let to = &mut panel[step * width..][..width];
-            let end = columns.min(start + width);
-            row_of_units::<E, S>(&even[start..end], odd.map(|odd| &odd[start..end]), to);
-        }
+    let columns = width.min(b.columns() - first);
+    let row = |p: usize| &b.data()[p * b.stride() + first..][..columns];
+    for (to, p) in to.chunks_exact_mut(width).zip((step * E::TOGETHER..).step_by(E::TOGETHER)) {
+        let odd = (E::TOGETHER == 2 && p + 1 < b.rows()).then(|| row(p + 1));
+        row_of_units::<E, S>(row(p), odd, to);
     }
 }
 
@@ -141,37 +178,38 @@ fn row_of_units<E: Element, S: Element>(even: &[S], odd: Option<&[S]>, to: &mut 
 }
 
 dispatch! {
-    fn across<E: Element, S: Element>(b: Matrix<'_, S>, first: usize, width: usize, panels: &mut [u32]) = across_body
+    fn across<E: Element, S: Element>(
+        b: Matrix<'_, S>, first: usize, width: usize, step: usize, to: &mut [u32],
+    ) = across_body
 }
 
 /// Columns lie in one piece: squares are transposed, of units where the source's bits are theirs, else of numbers, which
 /// are rounded and paired row by row.
 #[inline(always)]
+#[expect(clippy::extra_unused_type_parameters, reason = "every body has a version")]
 fn across_body<V: Version, E: Element, S: Element>(
     b: Matrix<'_, S>,
     first: usize,
     width: usize,
-    panels: &mut [u32],
+    step: usize,
+    to: &mut [u32],
 ) {
-    let steps = b.rows().div_ceil(E::TOGETHER);
     let paired = E::TOGETHER == 2 && S::TOGETHER == 2;
-    for (panel, start) in panels.chunks_exact_mut(steps * width).zip((first..).step_by(width)) {
+    let side = if paired { SIDE } else { SIDE / E::TOGETHER };
+    for (to, step) in to.chunks_mut(side * width).zip((step..).step_by(side)) {
+        let from = step * E::TOGETHER;
         for column in (0..width).step_by(SIDE) {
-            for step in (0..steps).step_by(if paired { SIDE } else { SIDE / E::TOGETHER }) {
-                let rows =
-                    panel[step * width..].chunks_exact_mut(width).map(|row| &mut row[column..column + SIDE]);
-                let (column, from) = (start + column, step * E::TOGETHER);
-                if paired {
-                    let units = transposed(columns_of(b, column, from, 2, |both| match both {
-                        [even, odd] => pair::<E, S>(*even, *odd),
-                        _ => single::<E, S>(both[0]),
-                    }));
-                    rows.zip(&units).for_each(|(row, units)| row.copy_from_slice(units));
-                } else {
-                    let numbers = transposed(columns_of(b, column, from, 1, |x| x[0].value()));
-                    for (row, numbers) in rows.zip(numbers.chunks_exact(E::TOGETHER)) {
-                        row_of_units::<E, f32>(&numbers[0], numbers.get(1).map(|odd| &odd[..]), row);
-                    }
+            let rows = to.chunks_exact_mut(width).map(|row| &mut row[column..column + SIDE]);
+            if paired {
+                let units = transposed(columns_of(b, first + column, from, 2, |both| match both {
+                    [even, odd] => pair::<E, S>(*even, *odd),
+                    _ => single::<E, S>(both[0]),
+                }));
+                rows.zip(&units).for_each(|(row, units)| row.copy_from_slice(units));
+            } else {
+                let numbers = transposed(columns_of(b, first + column, from, 1, |x| x[0].value()));
+                for (row, numbers) in rows.zip(numbers.chunks_exact(E::TOGETHER)) {
+                    row_of_units::<E, f32>(&numbers[0], numbers.get(1).map(|odd| &odd[..]), row);
                 }
             }
         }

@@ -270,6 +270,7 @@ dispatch! {
 }
 
 #[inline(always)]
+#[expect(clippy::extra_unused_type_parameters, reason = "every body has a version")]
 fn widen_body<V: Version, O: Element>(from: &[O], to: &mut [f32]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to = from.value());
 }
@@ -279,6 +280,7 @@ dispatch! {
 }
 
 #[inline(always)]
+#[expect(clippy::extra_unused_type_parameters, reason = "every body has a version")]
 fn narrow_body<V: Version, O: Element>(from: &[f32], to: &mut [O]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to = O::nearest(*from));
 }
