@@ -13,8 +13,8 @@ pub(super) const TALLEST: usize = 12;
 /// `c [+]= a b` for a tile of c, a panel's columns wide: (a, stride of a in bytes, b, inner, c, stride of c, add).
 ///
 /// # Safety
-/// The machine has the instructions of the set. `a` is, for every row r of the tile, `inner` elements at byte
-/// `r * stride` ([`Kernels::rows`]), or units (p, r) at byte `p * stride + 4 * r` ([`Kernels::blocks`]). `b` is a panel:
+/// The machine has the instructions of the set. `a` is, for every row r of the tile, `inner` elements at byte `r *
+/// stride` ([`Kernels::rows`]), or units (p, r) at byte `p * stride + 4 * r` ([`Kernels::blocks`]). `b` is a panel:
 /// `inner` elements, rounded up to units, of every column. Each row of c begins `stride of c` elements after the one
 /// before, and a panel's columns of it may be written, and read too where `add` is set.
 pub(super) type Micro = unsafe fn(*const u8, usize, *const u32, usize, *mut f32, usize, bool);
@@ -40,8 +40,8 @@ impl Kernels {
 /// How an instruction set multiplies units.
 ///
 /// # Safety
-/// (of its functions) The machine has the instructions; pointers are to one unit (`left`), to `LANES` units (`right`) or
-/// to `LANES` numbers (`load`, `store`), at any address.
+/// (of its functions) The machine has the instructions; pointers are to one unit (`left`), to `LANES` units (`right`)
+/// or to `LANES` numbers (`load`, `store`), at any address.
 pub(super) trait Kernel {
     /// A register.
     type Vector: Copy;

@@ -183,8 +183,8 @@ dispatch! {
     ) = across_body
 }
 
-/// Columns lie in one piece: squares are transposed, of units where the source's bits are theirs, else of numbers, which
-/// are rounded and paired row by row.
+/// Columns lie in one piece: squares are transposed, of units where the source's bits are theirs, else of numbers,
+/// which are rounded and paired row by row.
 #[inline(always)]
 #[expect(clippy::extra_unused_type_parameters, reason = "every body has a version")]
 fn across_body<V: Version, E: Element, S: Element>(
