@@ -52,6 +52,10 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ),
     ("trainer::kernels", &[&["adjoint", "inplace", "cpu"], &["reference"]]),
     ("trainer::kernels::cpu", &[&["isa", "element", "matrix"], &["gemm"]]),
+    (
+        "trainer::kernels::cpu::gemm",
+        &[&["micro", "units"], &["portable", "avx2", "avx512"], &["version"], &["pack", "left"], &["tile"]],
+    ),
     ("trainer::model", &[&["family"], &["weights", "decoder"]]),
     (
         "daemon",

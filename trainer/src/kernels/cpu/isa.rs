@@ -143,10 +143,10 @@ macro_rules! dispatch {
                 Kind::Portable => $body::<Portable $($(, $g)+)?>($($arg),*),
                 // SAFETY: an `Isa` of this kind exists only where the machine has these instructions.
                 #[cfg(target_arch = "x86_64")]
-                Kind::Avx2 => unsafe { avx2($($arg),*) },
+                Kind::Avx2 => unsafe { avx2 $(::<$($g),+>)? ($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Kind::Avx512 => unsafe { avx512($($arg),*) },
+                Kind::Avx512 => unsafe { avx512 $(::<$($g),+>)? ($($arg),*) },
             }
         }
     };
