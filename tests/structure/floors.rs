@@ -50,7 +50,8 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("trainer::kernels", &[&["adjoint", "inplace", "cpu"], &["reference"]]),
-    ("trainer::kernels::cpu", &[&["isa", "element", "matrix"], &["gemm"]]),
+    ("trainer::kernels::cpu", &[&["isa", "element", "matrix"], &["exp", "gemm"], &["attention"]]),
+    ("trainer::kernels::cpu::attention", &[&["softmax", "shared"], &["forward", "backward"]]),
     ("trainer::model", &[&["family"], &["weights", "decoder"]]),
     (
         "daemon",

@@ -65,29 +65,39 @@ pub fn product<E: Element, O: Element>(
     _scratch: &mut Scratch<E>,
 ) {
     let _ = isa;
-    let (stride, columns) = (c.stride(), c.columns());
-    let rows = c.rows();
-    assert_eq!((a.rows(), a.columns(), rows, columns), (rows, b.inner, rows, b.columns), "shapes of a product");
-    c.data().par_chunks_mut(stride).take(rows).enumerate().for_each(|(i, row)| {
-        for (j, c) in row[..columns].iter_mut().enumerate() {
-            let mut sum = 0f32;
-            for p in 0..b.inner {
-                let at = if a.is_transposed() { p * a.stride() + i } else { i * a.stride() + p };
-                sum += a.data()[at].value() * b.data[p * columns + j].value();
-            }
-            *c = O::nearest(if store == Store::Add { c.value() + sum } else { sum });
-        }
-    });
+    let (stride, rows) = (c.stride(), c.rows());
+    assert_shapes(&a, b, &c);
+    c.data().par_chunks_mut(stride).take(rows).enumerate().for_each(|(i, row)| one_row(&a, b, i, row, store));
 }
 
 /// As [`product`], with this thread alone.
 pub fn product_alone<E: Element, O: Element>(
-    isa: Isa,
+    _isa: Isa,
     a: Matrix<'_, E>,
     b: &Panels<E>,
-    c: MatrixMut<'_, O>,
+    mut c: MatrixMut<'_, O>,
     store: Store,
-    scratch: &mut Scratch<E>,
+    _scratch: &mut Scratch<E>,
 ) {
-    product(isa, a, b, c, store, scratch);
+    let (stride, rows) = (c.stride(), c.rows());
+    assert_shapes(&a, b, &c);
+    for (i, row) in c.data().chunks_mut(stride).take(rows).enumerate() {
+        one_row(&a, b, i, row, store);
+    }
+}
+
+fn assert_shapes<E, O>(a: &Matrix<'_, E>, b: &Panels<E>, c: &MatrixMut<'_, O>) {
+    let found = (a.rows(), a.columns(), c.rows(), c.columns());
+    assert_eq!(found, (c.rows(), b.inner, c.rows(), b.columns), "shapes of a product");
+}
+
+fn one_row<E: Element, O: Element>(a: &Matrix<'_, E>, b: &Panels<E>, i: usize, row: &mut [O], store: Store) {
+    for (j, c) in row[..b.columns].iter_mut().enumerate() {
+        let mut sum = 0f32;
+        for p in 0..b.inner {
+            let at = if a.is_transposed() { p * a.stride() + i } else { i * a.stride() + p };
+            sum += a.data()[at].value() * b.data[p * b.columns + j].value();
+        }
+        *c = O::nearest(if store == Store::Add { c.value() + sum } else { sum });
+    }
 }
