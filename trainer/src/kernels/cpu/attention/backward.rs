@@ -44,6 +44,13 @@ pub(super) struct Strip<E> {
     products: gemm::Scratch<E>,
 }
 
+impl<E> Strip<E> {
+    pub(super) fn bytes(&self) -> usize {
+        let sums = self.scores.capacity() + self.slopes.capacity();
+        sums * size_of::<f32>() + (self.weights.capacity() + self.dscores.capacity()) * size_of::<E>()
+    }
+}
+
 struct Backward<'a, E> {
     call: Call<'a, E>,
     given: Given<'a, E>,

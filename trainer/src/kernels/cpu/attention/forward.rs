@@ -27,6 +27,13 @@ pub(super) struct Strip<E> {
     products: gemm::Scratch<E>,
 }
 
+impl<E> Strip<E> {
+    pub(super) fn bytes(&self) -> usize {
+        let sums = self.scores.capacity() + self.out.capacity();
+        sums * size_of::<f32>() + self.weights.capacity() * size_of::<E>()
+    }
+}
+
 struct Forward<'a, E> {
     call: Call<'a, E>,
     out: Shared<'a, E>,

@@ -96,6 +96,29 @@ struct Block<E> {
     dkv: Mutex<Vec<f32>>,
 }
 
+impl<E: Element> Scratch<E> {
+    /// Bytes of its memory, but for what the products inside take beside their operands.
+    pub fn bytes(&self) -> usize {
+        let units = self.units.iter().map(|unit| {
+            let unit = unit.read().unwrap_or_else(PoisonError::into_inner);
+            let blocks = unit.blocks.iter().map(Block::bytes).sum::<usize>();
+            blocks + unit.blocks.capacity() * size_of::<Block<E>>()
+        });
+        let forward = self.forward.iter().map(|strip| lock(strip).bytes());
+        let backward = self.backward.iter().map(|strip| lock(strip).bytes());
+        self.starts.capacity() * size_of::<u32>() + units.chain(forward).chain(backward).sum::<usize>()
+    }
+}
+
+impl<E: Element> Block<E> {
+    fn bytes(&self) -> usize {
+        let panels = [&self.keys, &self.values, &self.key_rows].into_iter();
+        let panels = panels.chain(&self.queries).chain(&self.outputs).map(Panels::bytes).sum::<usize>();
+        let sums = self.along.capacity() + lock(&self.dq).capacity() + lock(&self.dkv).capacity();
+        panels + sums * size_of::<f32>()
+    }
+}
+
 /// A call's arguments as its pieces read them.
 struct Call<'a, E> {
     isa: Isa,

@@ -230,6 +230,25 @@ fn threads_and_used_scratch_change_no_bit() {
 }
 
 #[test]
+fn memory_is_kept_and_grows_with_positions_and_not_with_their_square() {
+    let used = |positions: usize| {
+        let case = Case::<f32>::new(shape(1, positions, 2, 1, 8), true);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        pool.install(|| {
+            let mut scratch = Scratch::default();
+            case.made(Isa::best(), &mut scratch);
+            let first = scratch.bytes();
+            case.made(Isa::best(), &mut scratch);
+            assert_eq!(scratch.bytes(), first, "a second call takes no memory");
+            first
+        })
+    };
+    let (short, middle, long) = (used(256), used(512), used(1024));
+    // Twice as many further positions take twice the memory.
+    assert!(short < middle && long - middle <= 2 * (middle - short), "{short} {middle} {long}");
+}
+
+#[test]
 fn a_sequence_has_the_same_bits_in_every_batch() {
     let case = Case::<f32>::new(shape(3, 150, 4, 2, 16), true);
     let rows = 150 * Case::<f32>::stride(&case.shape);
