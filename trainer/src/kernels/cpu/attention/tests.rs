@@ -1,6 +1,6 @@
-//! Against the reference in f64, against slopes, and against itself in other threads.
+//! Against the reference in f64 and f32, against slopes, and against itself in other threads.
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use half::bf16;
 
 use super::super::matrix::MatrixMut;
@@ -91,14 +91,15 @@ impl<E: Element> Case<E> {
         Made { out, lse, gradient }
     }
 
-    /// Output and gradient of the reference, in f64.
-    fn expected(&self) -> (Vec<f64>, Vec<f64>) {
+    /// Output and gradient of the reference, computed in `dtype`.
+    fn expected(&self, dtype: DType) -> (Vec<f64>, Vec<f64>) {
         let Shape { sequences: b, keys: t, heads, groups, width, .. } = self.shape;
         let rows: Vec<Vec<f64>> = self.qkv.chunks(Self::stride(&self.shape)).map(wide).collect();
         let part = |first: usize, heads: usize| {
             let values: Vec<f64> =
                 rows.iter().flat_map(|row| &row[first * width..(first + heads) * width]).copied().collect();
-            Var::from_vec(values, (b, t, heads, width), &Device::Cpu).unwrap()
+            let values = Tensor::from_vec(values, (b, t, heads, width), &Device::Cpu).unwrap();
+            Var::from_tensor(&values.to_dtype(dtype).unwrap()).unwrap()
         };
         let (q, k, v) = (part(0, heads), part(heads, groups), part(heads + groups, groups));
         let mask = match &self.documents {
@@ -109,10 +110,12 @@ impl<E: Element> Case<E> {
         };
         let out = Reference.attention(&q, &k, &v, &mask).unwrap();
         let dout = Tensor::from_vec(wide(&self.dout), out.shape(), &Device::Cpu).unwrap();
+        let dout = dout.to_dtype(dtype).unwrap();
         let gradients = (&out * dout).unwrap().sum_all().unwrap().backward().unwrap();
         let of = |var: &Var| gradients.get(var).unwrap().reshape((b * t, ())).unwrap();
         let gradient = Tensor::cat(&[of(&q), of(&k), of(&v)], 1).unwrap();
-        let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let values =
+            |x: &Tensor| x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         (values(&out), values(&gradient))
     }
 }
@@ -134,11 +137,13 @@ fn agrees_with_reference<E: Element>() {
     ] {
         for with_documents in [false, true] {
             let case = Case::<E>::new(shape(sequences, positions, heads, groups, width), with_documents);
-            let (out, gradient) = case.expected();
+            let expected = [DType::F64, DType::F32].map(|dtype| case.expected(dtype));
             for isa in Isa::available() {
                 let made = case.made(isa, &mut Scratch::default());
-                close(&made.out, &out, tolerance::<E>(roundings::<E>()));
-                close(&made.gradient, &gradient, tolerance::<E>(roundings::<E>()));
+                for (out, gradient) in &expected {
+                    close(&made.out, out, tolerance::<E>(roundings::<E>()));
+                    close(&made.gradient, gradient, tolerance::<E>(roundings::<E>()));
+                }
             }
         }
     }
@@ -316,7 +321,7 @@ fn a_query_that_is_alone_in_its_document_has_its_own_value() {
 fn large_scores_neither_overflow_nor_vanish() {
     let mut case = Case::<f32>::new(shape(1, 80, 1, 1, 4), false);
     case.qkv.iter_mut().for_each(|x| *x *= 100.0);
-    let (out, gradient) = case.expected();
+    let (out, gradient) = case.expected(DType::F64);
     for isa in Isa::available() {
         let made = case.made(isa, &mut Scratch::default());
         // Scores are as large as 10^4, and an error of one of them is one of its weight.
