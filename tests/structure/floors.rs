@@ -51,7 +51,8 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("trainer::kernels", &[&["adjoint", "inplace", "cpu"], &["reference"]]),
-    ("trainer::kernels::cpu", &[&["isa", "element", "matrix"], &["gemm"]]),
+    ("trainer::kernels::cpu", &[&["isa", "element", "matrix"], &["exp", "gemm"], &["attention"]]),
+    ("trainer::kernels::cpu::attention", &[&["softmax", "shared"], &["forward", "backward"]]),
     (
         "trainer::kernels::cpu::gemm",
         &[&["micro", "units"], &["portable", "avx2", "avx512"], &["version"], &["pack", "left"], &["tile"]],

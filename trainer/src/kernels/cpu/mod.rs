@@ -4,7 +4,12 @@
 //! them. All of them give the same bits at every number of threads, since work is cut into pieces of a fixed size and
 //! sums are taken in the order of the pieces.
 
+pub mod attention;
 pub mod element;
+pub mod exp;
 pub mod gemm;
 pub mod isa;
 pub mod matrix;
+
+#[cfg(test)]
+mod testing;
