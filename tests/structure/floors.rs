@@ -50,7 +50,10 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("trainer::kernels", &[&["adjoint", "inplace", "cpu"], &["reference"]]),
-    ("trainer::kernels::cpu", &[&["isa", "element", "matrix"], &["gemm"]]),
+    (
+        "trainer::kernels::cpu",
+        &[&["isa", "element", "matrix"], &["exp", "sums", "gemm"], &["norm", "rope", "swiglu", "embedding"]],
+    ),
     ("trainer::model", &[&["family"], &["weights", "decoder"]]),
     (
         "daemon",

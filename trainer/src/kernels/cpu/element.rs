@@ -58,7 +58,10 @@ mod tests {
         let others = (0..100_000u32).map(|i| f32::from_bits(i.wrapping_mul(0x9e37_79b9)));
         for value in special.into_iter().chain(others) {
             let (found, expected) = (bf16::nearest(value), bf16::from_f32(value));
-            assert!(found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()), "{value}");
+            assert!(
+                found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()),
+                "{value}"
+            );
             assert!(value.is_nan() || found.value() == expected.to_f32());
         }
     }

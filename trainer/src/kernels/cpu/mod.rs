@@ -5,6 +5,15 @@
 //! sums are taken in the order of the pieces.
 
 pub mod element;
+pub mod embedding;
+pub mod exp;
 pub mod gemm;
 pub mod isa;
 pub mod matrix;
+pub mod norm;
+pub mod rope;
+pub mod sums;
+pub mod swiglu;
+
+#[cfg(test)]
+mod testing;
