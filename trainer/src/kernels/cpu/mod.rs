@@ -4,6 +4,8 @@
 //! them. All of them give the same bits at every number of threads, since work is cut into pieces of a fixed size and
 //! sums are taken in the order of the pieces.
 
+pub mod adamw;
+pub mod cross_entropy;
 pub mod element;
 pub mod embedding;
 pub mod exp;
