@@ -49,10 +49,10 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["main"],
         ],
     ),
-    ("trainer::kernels", &[&["adjoint", "inplace", "cpu"], &["reference"]]),
+    ("trainer::kernels", &[&["adjoint", "inplace", "cpu"], &["reference"], &["fused"]]),
     (
         "trainer::kernels::cpu",
-        &[&["isa", "element", "matrix"], &["exp", "sums", "gemm"], &["norm", "rope", "swiglu", "embedding"]],
+        &[&["isa", "element", "matrix"], &["exp", "sums", "gemm"], &["gemv", "norm", "rope", "swiglu", "embedding"]],
     ),
     ("trainer::model", &[&["family"], &["weights", "decoder"]]),
     (

@@ -10,6 +10,7 @@ pub mod element;
 pub mod embedding;
 pub mod exp;
 pub mod gemm;
+pub mod gemv;
 pub mod isa;
 pub mod matrix;
 pub mod norm;
