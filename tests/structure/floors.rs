@@ -50,8 +50,15 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["main"],
         ],
     ),
-    ("trainer::kernels", &[&["adjoint", "inplace", "cpu"], &["reference"]]),
-    ("trainer::kernels::cpu", &[&["isa", "element", "matrix"], &["exp", "gemm"], &["attention"]]),
+    ("trainer::kernels", &[&["adjoint", "inplace", "cpu"], &["reference"], &["fused"]]),
+    (
+        "trainer::kernels::cpu",
+        &[
+            &["isa", "element", "matrix"],
+            &["exp", "sums", "gemm"],
+            &["gemv", "norm", "rope", "swiglu", "embedding", "attention", "cross_entropy", "adamw"],
+        ],
+    ),
     ("trainer::kernels::cpu::attention", &[&["softmax", "shared"], &["forward", "backward"]]),
     (
         "trainer::kernels::cpu::gemm",

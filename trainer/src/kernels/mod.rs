@@ -8,6 +8,7 @@
 
 mod adjoint;
 pub mod cpu;
+mod fused;
 mod inplace;
 mod reference;
 
@@ -15,6 +16,7 @@ use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Result, Tensor};
 
+pub use fused::Cpu;
 pub use reference::Reference;
 
 /// The operations of a decoder and its optimizer.

@@ -8,7 +8,8 @@ use candle_core::{DType, Device, Tensor};
 use super::*;
 use crate::data::Examples;
 use crate::fixture;
-use crate::kernels::Reference;
+use crate::kernels::cpu::isa::Isa;
+use crate::kernels::{Cpu, Kernels, Reference};
 
 /// Elements of each tensor that are checked.
 const CHECKED: usize = 64;
@@ -99,6 +100,51 @@ fn every_gradient_agrees_with_central_differences_where_documents_are_masked() {
     every_gradient_agrees_with_central_differences(false, Some(1));
 }
 
+/// Loss and gradients with the CPU's own kernels, on every instruction set, against the reference's.
+fn kernels_agree_with_the_reference(tied: bool, end_of_text: Option<u32>) {
+    let (config, examples) = (config(tied), examples(end_of_text));
+    let weights = Weights::new(&config, 3, DType::F32, &Device::Cpu).unwrap();
+    for (name, variable) in weights.iter().filter(|(_, variable)| variable.rank() == 1) {
+        let noise = normal_of(name, variable.elem_count()).to_dtype(DType::F32).unwrap();
+        variable.set(&(variable.as_tensor() + noise).unwrap()).unwrap();
+    }
+    let of = |kernels: &dyn Kernels| {
+        let decoder = Decoder::new(&config, kernels, &weights.tracked(), fixture::LENGTH as usize).unwrap();
+        let loss = decoder.loss(&examples.inputs, &examples.targets, &examples.mask).unwrap();
+        (f64::from(loss.to_scalar::<f32>().unwrap()), loss.backward().unwrap())
+    };
+    let (expected, slopes) = of(&Reference);
+    for isa in Isa::available() {
+        let (found, found_slopes) = of(&Cpu::new(isa));
+        assert!((found - expected).abs() <= 1e-6 * expected, "{}: {found}, {expected}", isa.name());
+        for (name, variable) in weights.iter() {
+            let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let found = values(found_slopes.get(variable).unwrap());
+            let expected = values(slopes.get(variable).unwrap());
+            let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            let error = norm(&mut found.iter().zip(&expected).map(|(found, expected)| found - expected));
+            let norm = norm(&mut expected.iter().copied());
+            assert!(error <= 1e-5 * norm, "{}: {name} is off by {error} of {norm}", isa.name());
+        }
+    }
+}
+
+#[test]
+fn kernels_agree_with_the_reference_on_an_untied_model() {
+    kernels_agree_with_the_reference(false, None);
+}
+
+#[test]
+fn kernels_agree_with_the_reference_on_a_tied_model() {
+    kernels_agree_with_the_reference(true, None);
+}
+
+#[test]
+fn kernels_agree_with_the_reference_where_documents_are_masked() {
+    kernels_agree_with_the_reference(false, Some(1));
+    kernels_agree_with_the_reference(true, Some(1));
+}
+
 #[test]
 fn f32_computes_what_f64_does() {
     let (config, examples) = (config(false), examples(None));
@@ -113,9 +159,14 @@ fn f32_computes_what_f64_does() {
 
 #[test]
 fn cached_positions_give_the_logits_of_the_whole() {
+    cached_positions_agree(&Reference);
+    cached_positions_agree(&Cpu::default());
+}
+
+fn cached_positions_agree(kernels: &dyn Kernels) {
     let config = config(false);
     let weights = Weights::new(&config, 3, DType::F32, &Device::Cpu).unwrap();
-    let decoder = Decoder::new(&config, &Reference, &weights.detached(), config.positions).unwrap();
+    let decoder = Decoder::new(&config, kernels, &weights.detached(), config.positions).unwrap();
     let tokens = fixture::tokens(20, 4);
     let inputs = Tensor::new(&tokens[..], &Device::Cpu).unwrap().unsqueeze(0).unwrap();
     let whole = decoder.logits(&inputs).unwrap().squeeze(0).unwrap().to_vec2::<f32>().unwrap();

@@ -1,0 +1,361 @@
+//! The CPU's own kernels behind the seam, over candle's tensors.
+//!
+//! Each operation is one call of a kernel on slices and one node of candle's graph with its own backward. They are for
+//! f32 on the CPU; what is anything else goes to the reference.
+
+use std::cell::Cell;
+use std::ops::Deref;
+
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Shape, Storage, Tensor, bail};
+
+use super::cpu::gemm::{Panels, Scratch, Store, product};
+use super::cpu::isa::Isa;
+use super::cpu::matrix::{Matrix, MatrixMut};
+use super::cpu::rope::{Angles, Heads};
+use super::cpu::{adamw, cross_entropy, embedding, gemv, norm, rope, swiglu};
+use super::{AdamW, Kernels, Mask, Moments, Reference, Rotary, adjoint};
+
+/// The kernels of [`cpu`](super::cpu), on one instruction set.
+#[derive(Debug, Clone, Copy)]
+pub struct Cpu {
+    isa: Isa,
+}
+
+impl Cpu {
+    /// The kernels on `isa`.
+    pub fn new(isa: Isa) -> Self {
+        Self { isa }
+    }
+}
+
+impl Default for Cpu {
+    /// On the fastest set that this machine has.
+    fn default() -> Self {
+        Self::new(Isa::best())
+    }
+}
+
+impl Kernels for Cpu {
+    fn name(&self) -> String {
+        format!("cpu-{}", self.isa.name())
+    }
+
+    fn embedding(&self, weight: &Tensor, tokens: &Tensor) -> Result<Tensor> {
+        if !ours(&[weight]) {
+            return Reference.embedding(weight, tokens);
+        }
+        let (sequences, positions) = tokens.dims2()?;
+        let (vocabulary, width) = weight.dims2()?;
+        let numbers = numbers_below(tokens, vocabulary)?;
+        let mut out = vec![0f32; numbers.len() * width];
+        let w = weight.contiguous()?;
+        embedding::forward(&view(&w)?, width, &numbers, &mut out);
+        let y = tensor(out, (sequences, positions, width))?;
+        let isa = self.isa;
+        adjoint::unary("embedding", weight, y, move |dy| {
+            let mut dweight = vec![0f32; vocabulary * width];
+            embedding::backward(isa, &view(dy)?, width, &numbers, &mut dweight);
+            tensor(dweight, (vocabulary, width))
+        })
+    }
+
+    fn linear(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        if !ours(&[x, weight]) {
+            return Reference.linear(x, weight);
+        }
+        let isa = self.isa;
+        let (outputs, inputs) = weight.dims2()?;
+        let rows = x.elem_count() / inputs;
+        let dims = x.dims().to_vec();
+        if dims.last() != Some(&inputs) {
+            bail!("linear: {dims:?} does not end with the {inputs} inputs of the weight");
+        }
+        let mut shape = dims.clone();
+        if let Some(last) = shape.last_mut() {
+            *last = outputs;
+        }
+        let (x_rows, w) = (x.detach().contiguous()?, weight.detach().contiguous()?);
+        let mut y = vec![0f32; rows * outputs];
+        if rows == 1 {
+            gemv::product(isa, &view(&w)?, &view(&x_rows)?, &mut y);
+        } else {
+            let w = view(&w)?;
+            multiply(
+                isa,
+                Matrix::new(&view(&x_rows)?, rows, inputs),
+                Matrix::new(&w, outputs, inputs).transpose(),
+                &mut y,
+            );
+        }
+        adjoint::binary("linear", (x, weight), tensor(y, shape)?, move |dy| {
+            let (dy, x, w) = (view(dy)?, view(&x_rows)?, view(&w)?);
+            let dy = Matrix::new(&dy, rows, outputs);
+            let mut dx = vec![0f32; rows * inputs];
+            multiply(isa, dy, Matrix::new(&w, outputs, inputs), &mut dx);
+            let mut dw = vec![0f32; outputs * inputs];
+            multiply(isa, dy.transpose(), Matrix::new(&x, rows, inputs), &mut dw);
+            Ok((tensor(dx, dims.clone())?, tensor(dw, (outputs, inputs))?))
+        })
+    }
+
+    fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+        if !ours(&[x, weight]) {
+            return Reference.rms_norm(x, weight, eps);
+        }
+        let (rows, w) = (x.contiguous()?, weight.contiguous()?);
+        let (stream, width) = (view(&rows)?, weight.dims1()?);
+        let mut normed = Normed::empty(stream.len(), width);
+        let Normed { unit, scale, out } = &mut normed;
+        norm::forward(self.isa, &stream, &view(&w)?, eps as f32, unit, scale, Some(out));
+        normed.tracked(self.isa, x, weight)
+    }
+
+    fn add_rms_norm(
+        &self,
+        residual: &Tensor,
+        x: &Tensor,
+        weight: &Tensor,
+        eps: f64,
+    ) -> Result<(Tensor, Tensor)> {
+        if !ours(&[residual, x, weight]) {
+            return Reference.add_rms_norm(residual, x, weight, eps);
+        }
+        let (x_rows, w) = (x.contiguous()?, weight.contiguous()?);
+        let mut sum = residual.flatten_all()?.to_vec1::<f32>()?;
+        let mut normed = Normed::empty(sum.len(), weight.dims1()?);
+        let Normed { unit, scale, out } = &mut normed;
+        let (x_rows, w) = (view(&x_rows)?, view(&w)?);
+        norm::add_forward(self.isa, &mut sum, &x_rows, &w, eps as f32, unit, scale, Some(out));
+        let sum = tensor(sum, residual.shape())?;
+        let sum = adjoint::binary("residual", (residual, x), sum, |dy| Ok((dy.clone(), dy.clone())))?;
+        let normed = normed.tracked(self.isa, &sum, weight)?;
+        Ok((sum, normed))
+    }
+
+    fn rope(&self, x: &Tensor, rotary: &Rotary) -> Result<Tensor> {
+        if !ours(&[x, &rotary.cos, &rotary.sin]) {
+            return Reference.rope(x, rotary);
+        }
+        let (isa, rotary) = (self.isa, rotary.clone());
+        let y = turned(x, &rotary, |rows, heads, angles| rope::forward(isa, rows, heads, angles))?;
+        adjoint::unary("rope", x, y, move |dy| {
+            turned(dy, &rotary, |rows, heads, angles| rope::backward(isa, rows, heads, angles))
+        })
+    }
+
+    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> Result<Tensor> {
+        Reference.attention(q, k, v, mask)
+    }
+
+    fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        if !ours(&[gate, up]) {
+            return Reference.swiglu(gate, up);
+        }
+        let (isa, shape) = (self.isa, gate.shape().clone());
+        let (g, u) = (gate.detach().contiguous()?, up.detach().contiguous()?);
+        let mut out = vec![0f32; shape.elem_count()];
+        swiglu::forward_apart(isa, &view(&g)?, &view(&u)?, &mut out);
+        adjoint::binary("swiglu", (gate, up), tensor(out, &shape)?, move |dy| {
+            let (mut dgate, mut dup) = (view(&g)?.to_vec(), view(&u)?.to_vec());
+            swiglu::backward_apart(isa, &view(dy)?, &mut dgate, &mut dup);
+            Ok((tensor(dgate, &shape)?, tensor(dup, &shape)?))
+        })
+    }
+
+    fn linear_cross_entropy(&self, x: &Tensor, weight: &Tensor, targets: &Tensor) -> Result<Tensor> {
+        if !ours(&[x, weight]) {
+            return Reference.linear_cross_entropy(x, weight, targets);
+        }
+        let (rows, width) = x.dims2()?;
+        let vocabulary = weight.dim(0)?;
+        let numbers = numbers_below(targets, vocabulary)?;
+        let wants_gradient = x.track_op() || weight.track_op();
+        let mut head = cross_entropy::Head::<f32>::default();
+        let w = weight.contiguous()?;
+        head.pack(self.isa, Matrix::new(&view(&w)?, vocabulary, width), wants_gradient);
+        let (x_rows, mut nats, mut scratch) = (x.contiguous()?, 0.0, cross_entropy::Scratch::default());
+        let (mut dx, mut dw) = (Vec::new(), Vec::new());
+        let x_rows = view(&x_rows)?;
+        if wants_gradient {
+            dx.resize(rows * width, 0f32);
+            dw.resize(vocabulary * width, 0f32);
+            let (isa, scale) = (self.isa, 1.0 / rows as f32);
+            cross_entropy::loss_and_gradient(
+                isa,
+                &x_rows,
+                &head,
+                &numbers,
+                scale,
+                &mut nats,
+                &mut dx,
+                &mut dw,
+                &mut scratch,
+            );
+        } else {
+            cross_entropy::loss(self.isa, &x_rows, &head, &numbers, &mut nats, &mut scratch);
+        }
+        let loss = Tensor::new((nats / rows as f64) as f32, &Device::Cpu)?;
+        if !wants_gradient {
+            return Ok(loss);
+        }
+        let (dx, dw) = (tensor(dx, (rows, width))?, tensor(dw, (vocabulary, width))?);
+        adjoint::binary("linear-cross-entropy", (x, weight), loss, move |dy| {
+            Ok((dx.broadcast_mul(dy)?, dw.broadcast_mul(dy)?))
+        })
+    }
+
+    fn adamw(&self, update: &AdamW, parameter: &Tensor, gradient: &Tensor, moments: &Moments) -> Result<()> {
+        let Moments { exp_avg, exp_avg_sq } = moments;
+        if !ours(&[parameter, gradient, exp_avg, exp_avg_sq]) {
+            return Reference.adamw(update, parameter, gradient, moments);
+        }
+        let gradient = gradient.contiguous()?;
+        open(parameter, |parameter| {
+            open(exp_avg, |exp_avg| {
+                open(exp_avg_sq, |exp_avg_sq| {
+                    let gradient = &view(&gradient)?;
+                    let slot = adamw::Slot { parameter, exp_avg, exp_avg_sq, gradient, decays: true };
+                    adamw::update(self.isa, update, &mut [slot]);
+                    Ok(())
+                })
+            })
+        })
+    }
+
+    fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
+        if !ours(&[x]) {
+            return Reference.sum_of_squares(x);
+        }
+        let x = x.contiguous()?;
+        Ok(adamw::sum_of_squares(self.isa, &[&view(&x)?], &mut Vec::new()))
+    }
+
+    fn accumulate(&self, sum: &Tensor, x: &Tensor) -> Result<()> {
+        if !ours(&[sum, x]) {
+            return Reference.accumulate(sum, x);
+        }
+        let x = x.contiguous()?;
+        open(sum, |sum| {
+            adamw::add(self.isa, sum, &view(&x)?);
+            Ok(())
+        })
+    }
+}
+
+/// What a norm makes, and its backward needs.
+struct Normed {
+    unit: Vec<f32>,
+    scale: Vec<f32>,
+    out: Vec<f32>,
+}
+
+impl Normed {
+    fn empty(length: usize, width: usize) -> Self {
+        Self { unit: vec![0.0; length], scale: vec![0.0; length / width], out: vec![0.0; length] }
+    }
+
+    /// Its output, whose gradient flows to `x` and `weight`.
+    fn tracked(self, isa: Isa, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let Self { unit, scale, out } = self;
+        let (y, w) = (tensor(out, x.shape())?, weight.detach().contiguous()?);
+        adjoint::binary("rms-norm", (x, weight), y, move |dy| {
+            let w = view(&w)?;
+            let (mut dx, mut dweight) = (vec![0f32; unit.len()], vec![0f32; w.len()]);
+            let partial = &mut Vec::new();
+            norm::backward(isa, &view(dy)?, &unit, &scale, &w, &mut dx, &mut dweight, partial);
+            let width = dweight.len();
+            Ok((tensor(dx, dy.shape())?, tensor(dweight, width)?))
+        })
+    }
+}
+
+/// Whether the tensors are for these kernels.
+fn ours(tensors: &[&Tensor]) -> bool {
+    tensors.iter().all(|tensor| tensor.dtype() == DType::F32 && tensor.device().is_cpu())
+}
+
+/// `y = a b`, with memory of its own.
+fn multiply(isa: Isa, a: Matrix<'_, f32>, b: Matrix<'_, f32>, y: &mut [f32]) {
+    let mut panels = Panels::<f32>::default();
+    panels.pack(isa, b);
+    let y = MatrixMut::new(y, a.rows(), b.columns());
+    product(isa, a, &panels, y, Store::Write, &mut Scratch::default());
+}
+
+/// `x` (B, T, heads, hd) after `turn`.
+fn turned(x: &Tensor, rotary: &Rotary, turn: impl Fn(&mut [f32], Heads, Angles<'_>)) -> Result<Tensor> {
+    let (_, positions, count, width) = x.dims4()?;
+    let (cos, sin) = (rotary.cos.contiguous()?, rotary.sin.contiguous()?);
+    if cos.dims2()? != (positions, width / 2) || sin.dims() != cos.dims() {
+        bail!("rope: the tables are {:?}, but {positions} positions were expected", cos.dims());
+    }
+    let mut rows = x.flatten_all()?.to_vec1::<f32>()?;
+    let angles = Angles { cos: &view(&cos)?, sin: &view(&sin)?, positions };
+    turn(&mut rows, Heads { stride: count * width, count, width }, angles);
+    tensor(rows, x.shape())
+}
+
+/// The numbers of tokens, all below `vocabulary`.
+fn numbers_below(tokens: &Tensor, vocabulary: usize) -> Result<Vec<u32>> {
+    let numbers = tokens.flatten_all()?.to_vec1::<u32>()?;
+    match numbers.iter().find(|number| **number as usize >= vocabulary) {
+        Some(number) => bail!("token {number} is outside the vocabulary of {vocabulary} tokens"),
+        None => Ok(numbers),
+    }
+}
+
+fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+    let shape: Shape = shape.into();
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+/// The elements of a contiguous f32 tensor on the CPU.
+struct View<S> {
+    storage: S,
+    first: usize,
+    end: usize,
+}
+
+fn view(x: &Tensor) -> Result<View<impl Deref<Target = Storage> + '_>> {
+    let (storage, layout) = x.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(_)), Some((first, end))) => Ok(View { storage, first, end }),
+        _ => bail!("a contiguous f32 tensor on the CPU was expected"),
+    }
+}
+
+impl<S: Deref<Target = Storage>> Deref for View<S> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &*self.storage {
+            Storage::Cpu(CpuStorage::F32(all)) => &all[self.first..self.end],
+            // Nothing changes the type of a storage; `view` saw it.
+            _ => &[],
+        }
+    }
+}
+
+/// Lets `f` change the elements of a contiguous f32 tensor on the CPU. Calls may be nested over several tensors: each
+/// holds its own lock.
+fn open(x: &Tensor, f: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
+    struct Open<F>(Cell<Option<F>>);
+
+    impl<F: FnOnce(&mut [f32]) -> Result<()>> InplaceOp1 for Open<F> {
+        fn name(&self) -> &'static str {
+            "open"
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+            match (storage, layout.contiguous_offsets(), self.0.take()) {
+                (CpuStorage::F32(all), Some((first, end)), Some(f)) => f(&mut all[first..end]),
+                _ => bail!("a contiguous f32 tensor on the CPU was expected"),
+            }
+        }
+    }
+
+    x.inplace_op1(&Open(Cell::new(Some(f))))
+}
+
+#[cfg(test)]
+mod tests;
