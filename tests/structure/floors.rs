@@ -20,7 +20,14 @@ pub const KEPT_OUT: [(&str, &[&str]); 3] = [
 pub const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "paradigm",
-        &[&["units", "decay"], &["settings", "increments"], &["schedule"], &["plan"], &["fit"], &["report"]],
+        &[
+            &["units", "decay"],
+            &["settings", "increments", "model"],
+            &["schedule", "memory"],
+            &["plan"],
+            &["fit"],
+            &["report"],
+        ],
     ),
     (
         "artifacts",
