@@ -16,6 +16,7 @@ pub mod gradient;
 pub mod guard;
 pub mod logits;
 pub mod machine;
+pub mod memory;
 pub mod optimizer;
 pub mod state;
 pub mod task;
