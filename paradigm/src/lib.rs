@@ -7,12 +7,15 @@
 //!
 //! [`settings`], [`decay`] and [`schedule`] say which rate each step runs at, [`increments`] where a branch leaves the
 //! main path, [`plan`] which segments each paradigm trains, [`fit`] whether the warm-up fits into them, and [`report`] is
-//! all of it as a document and as rows.
+//! all of it as a document and as rows. [`model`] says how large a model is and what a token of its training costs, and
+//! [`memory`] how many bytes a step of it takes.
 #![forbid(unsafe_code)]
 
 pub mod decay;
 pub mod fit;
 pub mod increments;
+pub mod memory;
+pub mod model;
 pub mod plan;
 pub mod report;
 pub mod schedule;
@@ -24,6 +27,7 @@ mod vectors;
 
 pub use decay::Decay;
 pub use increments::{Increment, Increments};
+pub use model::Model;
 pub use plan::{Paradigm, Plan, Segment, SegmentKind};
 pub use report::{Report, Row};
 pub use schedule::Schedule;

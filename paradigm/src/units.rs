@@ -26,6 +26,11 @@ pub fn sum(what: &'static str, left: u64, right: u64) -> Result<u64, TooLarge> {
     bounded(what, left.saturating_add(right))
 }
 
+/// The product of `factors`, if it is below [`COUNT_LIMIT`]; `what` names it in the refusal.
+pub fn product(what: &'static str, factors: &[u64]) -> Result<u64, TooLarge> {
+    bounded(what, factors.iter().fold(1, |product, factor| product.saturating_mul(*factor)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +50,14 @@ mod tests {
         assert_eq!(sum("steps", 1, 2), Ok(3));
         assert!(sum("steps", COUNT_LIMIT - 1, 1).is_err());
         assert!(sum("steps", u64::MAX, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_product_that_would_wrap_is_refused() {
+        assert_eq!(product("bytes", &[2, 3, 7]), Ok(42));
+        assert_eq!(product("bytes", &[COUNT_LIMIT - 1, 1]), Ok(COUNT_LIMIT - 1));
+        assert!(product("bytes", &[COUNT_LIMIT / 2, 2]).is_err());
+        assert!(product("bytes", &[1 << 33, 1 << 33, 1 << 33]).is_err());
+        assert_eq!(product("bytes", &[u64::MAX, u64::MAX, 0]), Ok(0));
     }
 }

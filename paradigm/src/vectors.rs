@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::decay::Decay;
 use crate::increments::{Increments, smallest_first_increment};
+use crate::model::{Convention, Model};
 use crate::plan::{Paradigm, Plan, Segment};
 use crate::report::Report;
 use crate::schedule::Schedule;
@@ -81,6 +82,18 @@ enum ScheduleCase {
         min: f64,
         points: Vec<(usize, u64, f64)>,
     },
+}
+
+#[derive(Deserialize)]
+struct ModelCase {
+    name: String,
+    config: serde_json::Value,
+    parameters: u64,
+    embedding_parameters: u64,
+    matmul_parameters: u64,
+    sequence_length: u64,
+    flops_per_token: u64,
+    flops_per_token_causal: u64,
 }
 
 fn plans() -> Plans {
@@ -189,4 +202,28 @@ fn every_schedule_is_reproduced() {
             }
         }
     }
+}
+
+#[test]
+fn every_llama_is_counted_exactly_and_other_families_are_refused_by_name() {
+    let cases: Vec<ModelCase> = serde_json::from_str(include_str!("../vectors/models.json")).unwrap();
+    let mut counted = 0;
+    for case in &cases {
+        let family = case.config["model_type"].as_str().unwrap();
+        let model = serde_json::from_value::<Model>(case.config.clone());
+        if family != "llama" {
+            let refusal = model.unwrap_err().to_string();
+            assert!(refusal.contains(&format!("the family `{family}` is not known")), "{refusal}");
+            continue;
+        }
+        let (model, name) = (model.unwrap(), &case.name);
+        assert_eq!(model.parameters(), case.parameters, "{name}");
+        assert_eq!(model.embedding_parameters(), case.embedding_parameters, "{name}");
+        assert_eq!(model.matmul_parameters(), case.matmul_parameters, "{name}");
+        let flops = |convention| model.flops_per_token(case.sequence_length, convention);
+        assert_eq!(flops(Convention::Full), Ok(case.flops_per_token), "{name}");
+        assert_eq!(flops(Convention::Causal), Ok(case.flops_per_token_causal), "{name}");
+        counted += 1;
+    }
+    assert_eq!((counted, cases.len()), (8, 13));
 }

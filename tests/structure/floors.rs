@@ -20,7 +20,14 @@ pub const KEPT_OUT: [(&str, &[&str]); 3] = [
 pub const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "paradigm",
-        &[&["units", "decay"], &["settings", "increments"], &["schedule"], &["plan"], &["fit"], &["report"]],
+        &[
+            &["units", "decay"],
+            &["settings", "increments", "model"],
+            &["schedule", "memory"],
+            &["plan"],
+            &["fit"],
+            &["report"],
+        ],
     ),
     (
         "artifacts",
@@ -45,7 +52,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["state"],
             &["failure"],
             &["machine", "task", "step", "generate", "logits"],
-            &["evaluate"],
+            &["evaluate", "memory"],
             &["training"],
             &["main"],
         ],
@@ -64,6 +71,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         "trainer::kernels::cpu::gemm",
         &[&["micro", "units"], &["portable", "avx2", "avx512"], &["version"], &["pack", "left"], &["tile"]],
     ),
+    ("trainer::memory", &[&["available"]]),
     ("trainer::model", &[&["family"], &["weights", "decoder"]]),
     (
         "daemon",

@@ -27,6 +27,8 @@ pub enum Kind {
     Software,
     /// The system refused something that is no file.
     Os,
+    /// The job takes more memory than there is.
+    NoMemory,
     /// Another trainer holds the job's folder.
     Locked,
     /// Something cannot be created.
@@ -51,6 +53,7 @@ impl Kind {
             Self::NotFinite => "not-finite",
             Self::Software => "software",
             Self::Os => "os",
+            Self::NoMemory => "no-memory",
             Self::Locked => "locked",
             Self::CannotCreate => "cannot-create",
             Self::NoSpace => "no-space",
@@ -66,7 +69,8 @@ impl Kind {
             Self::Data | Self::Checkpoint => 65,
             Self::NoInput => 66,
             Self::MissingGradient | Self::NotFinite | Self::Software => 70,
-            Self::Os => 71,
+            // As where the system cannot fork: the job is sound, this machine lacks what it takes.
+            Self::Os | Self::NoMemory => 71,
             Self::Locked | Self::CannotCreate => 73,
             Self::NoSpace | Self::Io => 74,
             Self::Config => 78,

@@ -15,6 +15,7 @@ pub mod generate;
 pub mod guard;
 pub mod logits;
 pub mod machine;
+pub mod memory;
 pub mod optimizer;
 pub mod state;
 pub mod step;

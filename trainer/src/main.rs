@@ -20,7 +20,7 @@ use trainer::model::{Config, Weights};
 use trainer::step::Autograd;
 use trainer::task::{self, Task};
 use trainer::training::{self, Attempt, End, Requests};
-use trainer::{evaluate, logits, machine, state};
+use trainer::{evaluate, logits, machine, memory, state};
 
 /// Exit code of a trainer that was asked to stop, and saved: EX_TEMPFAIL.
 const STOPPED: u8 = 75;
@@ -202,6 +202,7 @@ fn train(path: &Path) -> Result<End, Failure> {
         task: &task,
         kernels: &Reference,
         storage: Arc::new(Disk),
+        available: memory::available(),
         requests,
         events: &mut events(io::stdout().lock()),
     }
@@ -262,8 +263,8 @@ fn evaluate_model(arguments: &Evaluate) -> Result<(), Failure> {
     model.start_threads(Some(1))?;
     let task = Task::read(&arguments.job)?;
     let config = match &model.config {
-        Some(path) => Config::read(path)?,
-        None if model.config().exists() => Config::read(&model.config())?,
+        Some(path) => task.config_at(path)?,
+        None if model.config().exists() => task.config_at(&model.config())?,
         None => task.config()?,
     };
     let tokens = TokenFiles::open(&task.job, &task.folder, config.vocabulary)?;

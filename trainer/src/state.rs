@@ -292,5 +292,15 @@ impl Saver {
     }
 }
 
+impl Drop for Saver {
+    /// Waits too: whoever ends, for whatever reason, leaves no checkpoint half written.
+    fn drop(&mut self) {
+        if let Some(thread) = self.writing.take() {
+            // Its failure is not the one that is told.
+            let _ = thread.join();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -48,10 +48,14 @@ impl Task {
         self.folder.join(path)
     }
 
-    /// The model's configuration, which must fit the job.
+    /// The configuration of the job's model, which must fit the job.
     pub fn config(&self) -> Result<Config, Failure> {
-        let path = self.resolve(&self.job.model);
-        let config = Config::read(&path)?;
+        self.config_at(&self.resolve(&self.job.model))
+    }
+
+    /// The configuration in the file `path`, which must fit the job.
+    pub fn config_at(&self, path: &Path) -> Result<Config, Failure> {
+        let config = Config::read(path)?;
         let refuse =
             |reason: String| Err(Failure::new(Kind::Config, format!("`{}`: {reason}", self.path.display())));
         let length = self.job.sequence_length as usize;
@@ -136,6 +140,13 @@ fn check_steps(job: &Job) -> Result<(), String> {
     if job.from > job.to || job.to >= LAST {
         return Err(format!("the steps from {} to {} are no range below 2^53", job.from, job.to));
     }
+    let (sequences, length) = (u64::from(job.sequences_per_step), u64::from(job.sequence_length));
+    if job.to.saturating_mul(sequences).saturating_mul(length) >= LAST {
+        return Err(format!(
+            "{} steps of {sequences} sequences of {length} tokens are 2^53 tokens or more",
+            job.to
+        ));
+    }
     match job.start {
         Start::Checkpoint { step, .. } if !(job.from..=job.to).contains(&step) => {
             return Err(format!(
@@ -192,7 +203,7 @@ mod tests {
     fn a_job_that_makes_no_sense_is_refused_with_the_key() {
         let digest = artifacts::Digest::of(b"");
         type Change<'a> = &'a dyn Fn(&mut Job);
-        let cases: [(Change<'_>, &str); 17] = [
+        let cases: [(Change<'_>, &str); 18] = [
             (&|job| job.sequence_length = 0, "`sequence_length` is 0"),
             (&|job| job.sequences_per_step = 0, "`sequences_per_step` is 0"),
             (&|job| job.micro_batch = 0, "`micro_batch` is 0"),
@@ -204,6 +215,10 @@ mod tests {
             (&|job| job.path = String::new(), "path `` cannot be part"),
             (&|job| job.to = u64::MAX, "no range below 2^53"),
             (&|job| (job.from, job.to) = (3, 2), "from 3 to 2"),
+            (
+                &|job| (job.to, job.sequences_per_step) = (1 << 48, 32),
+                "281474976710656 steps of 32 sequences of 12 tokens are 2^53 tokens or more",
+            ),
             (&|job| job.from = 1, "new moments at step 1"),
             (
                 &|job| {

@@ -21,6 +21,7 @@ use crate::events::Events;
 use crate::failure::{Failure, Kind};
 use crate::guard;
 use crate::kernels::Kernels;
+use crate::memory;
 use crate::model::{Config, Weights};
 use crate::optimizer::Optimizer;
 use crate::state::{self, Saved, Saver, Snapshot};
@@ -59,6 +60,8 @@ pub struct Attempt<'a, W, C> {
     pub kernels: &'a dyn Kernels,
     /// Where checkpoints are written.
     pub storage: Arc<dyn Storage>,
+    /// Bytes of memory that it may take, where that is known.
+    pub available: Option<u64>,
     /// What is asked of it while it runs.
     pub requests: Requests,
     /// Its voice.
@@ -77,6 +80,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
     pub fn run(&mut self) -> Result<End, Failure> {
         let job = &self.task.job;
         let config = self.task.config()?;
+        memory::check(job, &config, memory::precision(job.precision), self.available)?;
         let tokens = Arc::new(TokenFiles::open(job, &self.task.folder, config.vocabulary)?);
         evaluate::check(job, &tokens, &self.task.path)?;
         let checkpoints = self.task.resolve(&job.checkpoints.folder);

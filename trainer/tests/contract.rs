@@ -6,7 +6,7 @@ mod fixture;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use artifacts::event::{Event, Line};
@@ -80,6 +80,163 @@ fn failures_have_their_exit_codes_and_words() {
         of(&|fixture| fixture.job.start = Start::Folder { path: "gone".into() }),
         (66, "no-input".into())
     );
+}
+
+/// Every file below a folder and its bytes, the lock apart, in order.
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(self::files(&path));
+        } else if path.file_name().unwrap() != "lock" {
+            let bytes = fs::read(&path).unwrap();
+            files.push((path, bytes));
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Exit code, word and sentence of a job that is refused before its first step, with no file written or changed.
+fn refused(change: impl FnOnce(&mut Fixture)) -> (i32, String, String) {
+    let mut fixture = Fixture::new();
+    change(&mut fixture);
+    fixture.write();
+    let before = files(fixture.path());
+    let failure = failure(&train(&fixture));
+    assert!(files(fixture.path()) == before, "files were written: {failure:?}");
+    failure
+}
+
+/// Changes keys of the model's config.json.
+fn configure(fixture: &Fixture, changes: &[(&str, u64)]) {
+    let mut config: serde_json::Value = serde_json::from_str(&fixture::config(false)).unwrap();
+    for (key, value) in changes {
+        config[key] = (*value).into();
+    }
+    fs::write(fixture.path().join("config.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn a_sequence_longer_than_the_rotary_table_is_refused() {
+    let (code, kind, message) = refused(|fixture| configure(fixture, &[("max_position_embeddings", 11)]));
+    assert_eq!((code, kind.as_str()), (78, "config"));
+    assert!(message.contains("sequence_length is 12") && message.contains("has 11 positions"), "{message}");
+}
+
+#[test]
+fn sizes_that_contradict_each_other_are_refused() {
+    type Change<'a> = &'a dyn Fn(&mut Fixture);
+    let cases: [(Change<'_>, &str, &str); 8] = [
+        (
+            &|fixture| fixture.job.micro_batch = 3,
+            "config",
+            "micro_batch 3 does not divide sequences_per_step 4",
+        ),
+        (
+            &|fixture| fixture.job.micro_batch = 8,
+            "config",
+            "micro_batch 8 does not divide sequences_per_step 4",
+        ),
+        (&|fixture| fixture.job.sequence_length = 0, "config", "`sequence_length` is 0"),
+        (&|fixture| fixture.job.sequence_length = 13, "data", "take 80 sequences of 14 tokens"),
+        (&|fixture| fixture.job.to = 21, "data", "the job has 21 steps"),
+        (
+            &|fixture| (fixture.job.to, fixture.job.sequences_per_step) = (1 << 50, 2),
+            "config",
+            "are 2^53 tokens or more",
+        ),
+        (
+            &|fixture| configure(fixture, &[("num_key_value_heads", 3)]),
+            "config",
+            "must divide num_attention_heads",
+        ),
+        (&|fixture| configure(fixture, &[("head_dim", 15)]), "config", "even width of a head"),
+    ];
+    for (change, word, reason) in cases {
+        let (code, kind, message) = refused(change);
+        assert_eq!((code, kind.as_str()), (if word == "data" { 65 } else { 78 }, word), "{message}");
+        assert!(message.contains(reason), "{message}, not {reason}");
+    }
+}
+
+#[test]
+fn a_batch_that_does_not_fit_into_memory_is_refused_with_the_largest_that_does() {
+    // Petabytes, on any machine; one sequence alone is small.
+    let (code, kind, message) = refused(|fixture| {
+        (fixture.job.sequences_per_step, fixture.job.micro_batch) = (1 << 31, 1 << 31);
+        fixture.job.sequence_length = 64;
+    });
+    assert_eq!((code, kind.as_str()), (71, "no-memory"));
+    assert!(message.starts_with("training with micro_batch 2147483648 takes "), "{message}");
+    assert!(
+        message.contains(" MiB of memory, but ") && message.contains(" MiB are available; "),
+        "{message}"
+    );
+    let largest: u32 = message.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(message.contains("the largest micro_batch that fits is ") && largest.is_power_of_two());
+    assert!((2..1 << 31).contains(&largest), "{message}");
+}
+
+#[test]
+fn a_model_that_does_not_fit_into_memory_is_refused_before_it_is_made() {
+    let sizes = [("hidden_size", 1 << 18), ("intermediate_size", 1 << 20), ("num_hidden_layers", 100)];
+    let (code, kind, message) = refused(|fixture| configure(fixture, &sizes));
+    assert_eq!((code, kind.as_str()), (71, "no-memory"));
+    assert!(message.contains("no micro_batch fits, even 1 needs "), "{message}");
+}
+
+#[test]
+fn a_token_outside_the_vocabulary_ends_a_job_with_whole_checkpoints() {
+    let mut fixture = Fixture::new();
+    // In the ninth step, while the checkpoint of the eighth is being written.
+    let stream = fixture.path().join("stream.u32");
+    let at = 8 * fixture::PER_STEP * fixture::LENGTH + 3;
+    let mut tokens = fixture::tokens(fixture::STEPS as u32 * fixture::PER_STEP * fixture::LENGTH + 1, 1);
+    tokens[at as usize] = fixture::VOCABULARY;
+    fixture::write_tokens(&stream, &tokens);
+    let outside = format!("stream.u32: token {at} is 31, outside the model's vocabulary of 31 tokens");
+    let output = train(&fixture);
+    let events = events(&output);
+    assert_eq!(output.status.code(), Some(65));
+    let steps = events.iter().filter(|event| matches!(event, Event::Step { .. })).count();
+    assert_eq!(steps, 8);
+    let Some(Event::Failed { kind, message }) = events.last() else { panic!("{events:?}") };
+    assert!(kind == "data" && message.contains(&outside), "{message}");
+    let checkpoints: Vec<_> = fs::read_dir(fixture.path().join("checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    let [checkpoint] = &checkpoints[..] else { panic!("{checkpoints:?}") };
+    assert!(checkpoint.ends_with("path-switching.main.g1.s8"), "{checkpoint:?}");
+    assert!(artifacts::manifest::verify(checkpoint).is_ok());
+
+    // In a held-out block, which is looked at before the first step.
+    let (code, kind, message) = refused(|fixture| {
+        let mut tokens = fixture::tokens(100, 2);
+        tokens[50] = u32::MAX;
+        fixture::write_tokens(&fixture.path().join("held_out.u32"), &tokens);
+    });
+    assert_eq!((code, kind.as_str()), (65, "data"));
+    assert!(message.contains("held_out.u32: token 50 is 4294967295, outside"), "{message}");
+    fixture.job.mask_documents_at = Some(fixture::VOCABULARY);
+    let (code, kind, _) = failure(&train(&fixture));
+    assert_eq!((code, kind.as_str()), (78, "config"));
+}
+
+#[test]
+fn an_evaluation_beyond_the_models_positions_is_refused() {
+    let fixture = Fixture::new();
+    assert_eq!(train(&fixture).status.code(), Some(0));
+    configure(&fixture, &[("max_position_embeddings", 11)]);
+    let model = fixture.path().join("checkpoints/path-switching.main.g1.s20");
+    let (job, config) = (fixture.path().join("job.json"), fixture.path().join("config.json"));
+    let mut command = trainer();
+    command.arg("evaluate").arg("--model").arg(&model).arg("--config").arg(config).arg("--job").arg(job);
+    let (code, kind, message) = failure(&command.output().unwrap());
+    assert_eq!((code, kind.as_str()), (78, "config"));
+    assert!(message.contains("has 11 positions"), "{message}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use paradigm::model::Sizes;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -216,6 +217,20 @@ impl Config {
             positions: raw.max_position_embeddings,
             end_of_text: raw.eos_token_id.as_ref().and_then(first_token),
         })
+    }
+
+    /// The sizes that parameters, FLOPs and memory are counted from.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            vocabulary: self.vocabulary as u64,
+            width: self.width as u64,
+            feed_forward: self.feed_forward as u64,
+            layers: self.layers as u64,
+            heads: self.heads as u64,
+            groups: self.groups as u64,
+            head: self.head as u64,
+            tied: self.tied,
+        }
     }
 
     /// Every tensor of the model, with its shape, in byte order of names.

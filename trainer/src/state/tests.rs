@@ -113,3 +113,15 @@ fn a_saver_gives_each_checkpoint_once() {
     assert_eq!(saver.poll().unwrap(), None);
     assert!(folder.path().join(saved.name).join(manifest::NAME).exists());
 }
+
+#[test]
+fn a_saver_that_is_dropped_leaves_a_whole_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut saver = Saver::new(Arc::new(storage::Disk), folder.path().to_owned());
+    saver.submit(snapshot(1)).unwrap();
+    drop(saver);
+    let names: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["scratch.v2.s40"]);
+    assert!(manifest::verify(&folder.path().join("scratch.v2.s40")).is_ok());
+}

@@ -72,6 +72,7 @@ fn run_asking(
         task: &task,
         kernels,
         storage: Arc::new(Disk),
+        available: None,
         requests: requests.clone(),
         events: &mut events,
     };

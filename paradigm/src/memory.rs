@@ -1,0 +1,357 @@
+//! How many bytes a training step takes on the CPU, part by part.
+//!
+//! A job that the system kills in the middle of the night says nothing; one that is refused before its first step says
+//! what would fit. So the memory of a step is a forecast that can be held against what a machine has, and against what a
+//! step is measured to take. The trainer's hand-scheduled step works on buffers whose sizes follow from the model and the
+//! micro batch; [`Part`] names them, and each part's formula stands once, in [`Part::bytes`].
+//!
+//! The letters: n = B T tokens of a micro batch, d the width of the residual stream, H query heads and G key/value heads
+//! of hd columns, f the width of the feed-forward part, V the vocabulary, P the parameters, and E the bytes of an
+//! element: 4 in f32, 2 in bf16. What the residual stream, weights, moments and statistics take is f32 in both.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Model, Sizes};
+use crate::units::{self, TooLarge};
+
+/// Bytes of an f32.
+const F32: u64 = 4;
+
+/// Tokens of a block: sums over tokens are added block by block.
+const TOKENS: u64 = 256;
+
+/// Positions of a block of attention, which packs and scores its operands by blocks.
+const POSITIONS: u64 = 64;
+/// Blocks of keys whose scores exist at once.
+const BLOCKS_AT_ONCE: u64 = 4;
+
+/// Rows of a block of logits.
+const ROWS: u64 = 256;
+/// Elements of a block of logits, at most: with a large vocabulary it has fewer rows, a power of two.
+const LOGITS: u64 = 1 << 23;
+/// Columns of a piece of the vocabulary, of which the logits exist in f32.
+const PIECE: u64 = 2048;
+
+/// What activations and packed operands are stored as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// 16 bits, with weights, moments, statistics and the residual stream in f32.
+    Bf16,
+}
+
+impl Precision {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::F32, Self::Bf16];
+
+    /// Bytes of an element, E.
+    pub fn element(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// What the forward computes once more in the backward, instead of keeping it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recompute {
+    /// Nothing.
+    None,
+    /// What costs no matrix product: the scaled norms and the output of SwiGLU.
+    #[default]
+    Selective,
+    /// Each layer, from the stream at its entry.
+    Full,
+}
+
+impl Recompute {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::None, Self::Selective, Self::Full];
+}
+
+/// How a model is trained, as far as memory depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Workload {
+    /// What activations are stored as.
+    pub precision: Precision,
+    /// What is computed twice.
+    pub recompute: Recompute,
+    /// Tokens of a sequence, T.
+    pub sequence_length: u32,
+    /// Sequences that go through the model at once, B.
+    pub micro_batch: u32,
+    /// Threads that compute.
+    pub threads: u32,
+}
+
+/// A buffer of the step, or some that belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// The parameters in f32: 4 P.
+    Weights,
+    /// Their gradients, summed over micro batches in f32: 4 P.
+    Gradients,
+    /// AdamW's two moments in f32: 8 P.
+    Moments,
+    /// What a checkpoint takes beside training while it is written: a copy of weights and moments, and the larger of its
+    /// two files before it is on disk, that of the moments: 20 P. Not part of a step, but no run goes without.
+    Snapshot,
+    /// The matrices as matrix products read them, once for the forward and once for the backward, E each. In bf16 those
+    /// of all layers, packed once an update; in f32 those of one layer at a time. The output head always.
+    PackedWeights,
+    /// Kept for each layer: both norms' input divided by its root mean square, 2 n d E, and those roots, 2 n in f32.
+    Units,
+    /// Kept for each layer: queries, keys and values, n (H + 2 G) hd E.
+    Projections,
+    /// Kept for each layer: the output of attention before its projection, n H hd E.
+    Attended,
+    /// Kept for each layer: each query's log-sum-exp, n H in f32.
+    LogSumExp,
+    /// Kept for each layer: gate and up, n 2 f E.
+    GateUp,
+    /// Kept for each layer where nothing is recomputed: the output of both norms, 2 n d E.
+    Normed,
+    /// Kept for each layer where nothing is recomputed: the output of SwiGLU, n f E.
+    Activated,
+    /// Kept for each layer where layers are recomputed: the stream at its entry, n d in f32. What is otherwise kept for
+    /// each layer is then there for one.
+    Entries,
+    /// Kept: the last norm's input divided by its root mean square, n d E, and those roots, n in f32.
+    FinalUnit,
+    /// The residual stream, n d in f32.
+    Stream,
+    /// Its gradient, n d in f32.
+    StreamGradient,
+    /// What one layer works on, forward and backward: the output of a norm n d E and of SwiGLU n f E; the gradients of a
+    /// norm's output n d E, of queries, keys and values n (H + 2 G) hd E, of attention's output n H hd E, of gate and up
+    /// n 2 f E, and of SwiGLU's output n f E.
+    Temporaries,
+    /// A block of tokens of the widest activation, packed for the gradient of a weight: 256 tokens, E each.
+    PackedActivations,
+    /// A block of rows of the loss: logits of a piece of the vocabulary in f32, exponentials over all of it in E, and what
+    /// is carried from piece to piece.
+    Logits,
+    /// What attention packs and sums for a sequence's group of heads, one for each thread: over T positions, keys twice,
+    /// values, and each head's queries and output gradients, hd E each; and the gradients of queries, keys and values in
+    /// f32.
+    AttentionUnits,
+    /// Blocks of scores, probabilities and their gradients, for each thread.
+    AttentionStrips,
+    /// Cosines and sines of the rotary embedding, T hd in f32.
+    Rotary,
+}
+
+impl Part {
+    /// All parts, in the order in which a forecast lists them.
+    pub const ALL: [Self; 22] = [
+        Self::Weights,
+        Self::Gradients,
+        Self::Moments,
+        Self::Snapshot,
+        Self::PackedWeights,
+        Self::Units,
+        Self::Projections,
+        Self::Attended,
+        Self::LogSumExp,
+        Self::GateUp,
+        Self::Normed,
+        Self::Activated,
+        Self::Entries,
+        Self::FinalUnit,
+        Self::Stream,
+        Self::StreamGradient,
+        Self::Temporaries,
+        Self::PackedActivations,
+        Self::Logits,
+        Self::AttentionUnits,
+        Self::AttentionStrips,
+        Self::Rotary,
+    ];
+
+    /// What it is, in a few words: the head of a row that people read.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Weights => "weights",
+            Self::Gradients => "gradients",
+            Self::Moments => "moments",
+            Self::Snapshot => "snapshot of a checkpoint",
+            Self::PackedWeights => "packed weights",
+            Self::Units => "kept: units of the norms",
+            Self::Projections => "kept: queries, keys, values",
+            Self::Attended => "kept: outputs of attention",
+            Self::LogSumExp => "kept: log-sum-exps",
+            Self::GateUp => "kept: gate and up",
+            Self::Normed => "kept: outputs of the norms",
+            Self::Activated => "kept: outputs of SwiGLU",
+            Self::Entries => "kept: streams at the layers' entries",
+            Self::FinalUnit => "kept: unit of the last norm",
+            Self::Stream => "residual stream",
+            Self::StreamGradient => "gradient of the stream",
+            Self::Temporaries => "temporaries of a layer",
+            Self::PackedActivations => "packed activations",
+            Self::Logits => "block of logits",
+            Self::AttentionUnits => "attention: packed operands",
+            Self::AttentionStrips => "attention: strips",
+            Self::Rotary => "rotary table",
+        }
+    }
+
+    /// Whether a step needs it; the other parts are there beside steps.
+    pub fn is_of_step(self) -> bool {
+        self != Self::Snapshot
+    }
+
+    /// Its bytes.
+    pub fn bytes(self, model: &Model, workload: &Workload) -> Result<u64, TooLarge> {
+        let Sizes { vocabulary, width, feed_forward, layers, heads, groups, head, .. } = *model.sizes();
+        let parameters = model.parameters();
+        let element = workload.precision.element();
+        let (length, threads) = (u64::from(workload.sequence_length), u64::from(workload.threads));
+        let sequences = u64::from(workload.micro_batch);
+        let tokens = of(&[sequences, length])?;
+        let (queries, keys) = (of(&[heads, head])?, of(&[groups, head])?);
+        let qkv = sum(&[queries, keys, keys])?;
+        let gate_up = of(&[2, feed_forward])?;
+        let is = |recompute| workload.recompute == recompute;
+        // So many layers keep their own.
+        let kept = if is(Recompute::Full) { 1 } else { layers };
+        let for_none = if is(Recompute::None) { layers } else { 0 };
+        match self {
+            Self::Weights | Self::Gradients => of(&[F32, parameters]),
+            Self::Moments => of(&[2, F32, parameters]),
+            Self::Snapshot => of(&[5, F32, parameters]),
+            Self::PackedWeights => {
+                let layers_at_once = match workload.precision {
+                    Precision::F32 => 1,
+                    Precision::Bf16 => layers,
+                };
+                let matrices = of(&[layers_at_once, model.layer_matmul_parameters()])?;
+                of(&[2, element, sum(&[matrices, model.embedding_parameters()])?])
+            }
+            Self::Units => of(&[kept, 2, tokens, sum(&[of(&[width, element])?, F32])?]),
+            Self::Projections => of(&[kept, tokens, qkv, element]),
+            Self::Attended => of(&[kept, tokens, queries, element]),
+            Self::LogSumExp => of(&[kept, tokens, heads, F32]),
+            Self::GateUp => of(&[kept, tokens, gate_up, element]),
+            Self::Normed => of(&[for_none, 2, tokens, width, element]),
+            Self::Activated => of(&[for_none, tokens, feed_forward, element]),
+            Self::Entries => of(&[if is(Recompute::Full) { layers } else { 0 }, tokens, width, F32]),
+            Self::FinalUnit => of(&[tokens, sum(&[of(&[width, element])?, F32])?]),
+            Self::Stream | Self::StreamGradient => of(&[tokens, width, F32]),
+            Self::Temporaries => {
+                let columns = sum(&[width, feed_forward, width, qkv, queries, gate_up, feed_forward])?;
+                of(&[tokens, columns, element])
+            }
+            Self::PackedActivations => {
+                let widest = gate_up.max(qkv).max(width);
+                of(&[tokens.min(TOKENS), widest, element])
+            }
+            Self::Logits => {
+                let rows = tokens.min(1 << (LOGITS / vocabulary).clamp(1, ROWS).ilog2());
+                let logits = of(&[F32, vocabulary.min(PIECE)])?;
+                let exponentials = of(&[element, vocabulary])?;
+                let peaks = of(&[F32, vocabulary.div_ceil(PIECE)])?;
+                // Largest logit, sum and target's logit of a row; the sum is an f64.
+                of(&[rows, sum(&[logits, exponentials, peaks, 4 * F32 + 8])?])
+            }
+            Self::AttentionUnits => {
+                let sharing = heads / groups;
+                let units = threads.min(of(&[sequences, groups])?);
+                let packed = of(&[sum(&[3, of(&[2, sharing])?])?, head, element])?;
+                let along = of(&[sharing, F32])?;
+                let gradients = of(&[sum(&[sharing, 2])?, head, F32])?;
+                let positions = length.next_multiple_of(POSITIONS);
+                of(&[units, positions, sum(&[packed, along, gradients])?])
+            }
+            Self::AttentionStrips => {
+                let square = POSITIONS * POSITIONS;
+                let forward = square * BLOCKS_AT_ONCE * (F32 + element);
+                let backward = square * 2 * (F32 + element);
+                of(&[threads, sum(&[forward, backward, of(&[POSITIONS, head, F32])?])?])
+            }
+            Self::Rotary => of(&[length, head, F32]),
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+fn of(factors: &[u64]) -> Result<u64, TooLarge> {
+    units::product("bytes of a training step", factors)
+}
+
+fn sum(terms: &[u64]) -> Result<u64, TooLarge> {
+    terms.iter().try_fold(0, |sum, term| units::sum("bytes of a training step", sum, *term))
+}
+
+/// The bytes of every part of a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Forecast {
+    parts: Vec<(Part, u64)>,
+    bytes: u64,
+}
+
+impl Forecast {
+    /// What training the model takes; an error where it comes to 2^53 bytes or more.
+    pub fn new(model: &Model, workload: &Workload) -> Result<Self, TooLarge> {
+        let parts = Part::ALL
+            .into_iter()
+            .map(|part| Ok((part, part.bytes(model, workload)?)))
+            .collect::<Result<Vec<_>, TooLarge>>()?;
+        let bytes = sum(&parts.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>())?;
+        Ok(Self { parts, bytes })
+    }
+
+    /// Every part with its bytes, also those that take none.
+    pub fn parts(&self) -> &[(Part, u64)] {
+        &self.parts
+    }
+
+    /// Bytes of all parts.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes of a step alone, with no checkpoint being written beside it.
+    pub fn bytes_of_step(&self) -> u64 {
+        self.parts.iter().filter(|(part, _)| part.is_of_step()).map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// The largest micro batch that divides the sequences of a step and with which training takes at most `bytes`; `None`
+/// where not even one sequence fits. The micro batch of `workload` is not looked at.
+pub fn largest_micro_batch(
+    model: &Model,
+    workload: &Workload,
+    sequences_per_step: u32,
+    bytes: u64,
+) -> Option<u32> {
+    let fits = |micro_batch: &u32| {
+        let workload = Workload { micro_batch: *micro_batch, ..*workload };
+        Forecast::new(model, &workload).is_ok_and(|forecast| forecast.bytes() <= bytes)
+    };
+    divisors(sequences_per_step).into_iter().rev().find(fits)
+}
+
+/// The divisors of a number, rising; none of 0.
+fn divisors(number: u32) -> Vec<u32> {
+    let small = (1..=number.isqrt()).filter(|divisor| number.is_multiple_of(*divisor));
+    let mut divisors: Vec<u32> = small.flat_map(|divisor| [divisor, number / divisor]).collect();
+    divisors.sort_unstable();
+    divisors.dedup();
+    divisors
+}
+
+#[cfg(test)]
+mod tests;

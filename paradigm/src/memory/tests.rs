@@ -1,0 +1,205 @@
+//! The forecast against figures worked out by hand, and what must hold for every model.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn tiny() -> Model {
+    Model::new(Sizes {
+        vocabulary: 4096,
+        width: 128,
+        feed_forward: 344,
+        layers: 4,
+        heads: 4,
+        groups: 2,
+        head: 32,
+        tied: false,
+    })
+    .unwrap()
+}
+
+const TINY: Workload = Workload {
+    precision: Precision::F32,
+    recompute: Recompute::Selective,
+    sequence_length: 256,
+    micro_batch: 8,
+    threads: 2,
+};
+
+fn bytes(workload: &Workload) -> u64 {
+    Forecast::new(&tiny(), workload).unwrap().bytes()
+}
+
+#[test]
+fn every_part_of_a_small_step_is_what_its_words_say() {
+    let (model, n) = (tiny(), 8 * 256);
+    let matrices = 2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 344;
+    let parameters = 4 * (matrices + 2 * 128) + 128 + 2 * 4096 * 128;
+    for (precision, e, packed_layers) in [(Precision::F32, 4, 1), (Precision::Bf16, 2, 4)] {
+        let workload = Workload { precision, ..TINY };
+        let expected = [
+            (Part::Weights, 4 * parameters),
+            (Part::Gradients, 4 * parameters),
+            (Part::Moments, 8 * parameters),
+            (Part::Snapshot, 20 * parameters),
+            (Part::PackedWeights, 2 * e * (packed_layers * matrices + 4096 * 128)),
+            (Part::Units, 4 * (2 * n * 128 * e + 2 * n * 4)),
+            (Part::Projections, 4 * n * (4 + 2 * 2) * 32 * e),
+            (Part::Attended, 4 * n * 4 * 32 * e),
+            (Part::LogSumExp, 4 * 8 * 4 * 256 * 4),
+            (Part::GateUp, 4 * n * 2 * 344 * e),
+            (Part::Normed, 0),
+            (Part::Activated, 0),
+            (Part::Entries, 0),
+            (Part::FinalUnit, n * 128 * e + n * 4),
+            (Part::Stream, n * 128 * 4),
+            (Part::StreamGradient, n * 128 * 4),
+            (Part::Temporaries, n * (128 + 344 + 128 + 256 + 128 + 688 + 344) * e),
+            (Part::PackedActivations, 256 * 688 * e),
+            (Part::Logits, 256 * (2048 * 4 + 4096 * e + 2 * 4 + 24)),
+            (Part::AttentionUnits, 2 * 256 * ((3 + 2 * 2) * 32 * e + 2 * 4 + (2 + 2) * 32 * 4)),
+            (Part::AttentionStrips, 2 * (64 * 256 * (4 + e) + 64 * 32 * 4 + 64 * 64 * (8 + 2 * e))),
+            (Part::Rotary, 256 * 32 * 4),
+        ];
+        let forecast = Forecast::new(&model, &workload).unwrap();
+        assert_eq!(forecast.parts(), expected);
+        assert_eq!(forecast.bytes(), expected.iter().map(|(_, bytes)| bytes).sum::<u64>());
+        assert_eq!(forecast.bytes() - forecast.bytes_of_step(), 20 * parameters);
+    }
+}
+
+#[test]
+fn what_is_recomputed_is_not_kept() {
+    let n = 8 * 256;
+    let kept = |recompute| {
+        let forecast = Forecast::new(&tiny(), &Workload { recompute, ..TINY }).unwrap();
+        let of = |wanted| forecast.parts().iter().find(|(part, _)| *part == wanted).unwrap().1;
+        [Part::Units, Part::Projections, Part::GateUp, Part::Normed, Part::Activated, Part::Entries].map(of)
+    };
+    let [units, projections, gate_up, ..] = kept(Recompute::Selective);
+    assert_eq!(kept(Recompute::None), [units, projections, gate_up, 4 * 2 * n * 128 * 4, 4 * n * 344 * 4, 0]);
+    assert_eq!(kept(Recompute::Full), [units / 4, projections / 4, gate_up / 4, 0, 0, 4 * n * 128 * 4]);
+}
+
+#[test]
+fn a_large_vocabulary_has_fewer_rows_of_logits() {
+    let rows = |vocabulary: u64| {
+        let model = Model::new(Sizes { vocabulary, ..*tiny().sizes() }).unwrap();
+        let each = 4 * vocabulary.min(2048) + 4 * vocabulary + 4 * vocabulary.div_ceil(2048) + 24;
+        let bytes = Part::Logits.bytes(&model, &TINY).unwrap();
+        assert_eq!(bytes % each, 0);
+        bytes / each
+    };
+    assert_eq!([31, 32_768, 32_769, 128_256, 1 << 24].map(rows), [256, 256, 128, 64, 1]);
+}
+
+#[test]
+fn the_largest_micro_batch_is_the_last_divisor_that_fits() {
+    let of = |micro_batch| bytes(&Workload { micro_batch, ..TINY });
+    let largest = |bytes| largest_micro_batch(&tiny(), &TINY, 12, bytes);
+    assert_eq!(largest(of(12)), Some(12));
+    assert_eq!(largest(of(12) - 1), Some(6));
+    assert_eq!(largest(of(5)), Some(4));
+    assert_eq!(largest(of(1)), Some(1));
+    assert_eq!(largest(of(1) - 1), None);
+    assert_eq!(largest_micro_batch(&tiny(), &TINY, 0, u64::MAX), None);
+}
+
+#[test]
+fn divisors_are_those_that_divide() {
+    for number in [1, 2, 12, 36, 97, 1024] {
+        let expected: Vec<u32> = (1..=number).filter(|divisor| number % divisor == 0).collect();
+        assert_eq!(divisors(number), expected);
+    }
+    assert_eq!(divisors(u32::MAX).last(), Some(&u32::MAX));
+}
+
+#[test]
+fn bytes_that_are_not_exact_any_more_are_refused_with_words_and_never_fit() {
+    let workload = Workload { sequence_length: u32::MAX, micro_batch: u32::MAX, ..TINY };
+    let refusal = Forecast::new(&tiny(), &workload).unwrap_err().to_string();
+    assert!(refusal.starts_with("bytes of a training step: "), "{refusal}");
+    let workload = Workload { sequence_length: 1 << 20, ..TINY };
+    let micro_batch = largest_micro_batch(&tiny(), &workload, 1 << 31, u64::MAX).unwrap();
+    assert!(micro_batch < 1 << 31);
+    assert!(Forecast::new(&tiny(), &Workload { micro_batch: 2 * micro_batch, ..workload }).is_err());
+}
+
+#[test]
+fn a_forecast_is_a_list_of_named_bytes() {
+    let json = serde_json::to_value(Forecast::new(&tiny(), &TINY).unwrap()).unwrap();
+    assert_eq!(json["parts"][0][0], "weights");
+    assert_eq!(json["parts"].as_array().unwrap().len(), Part::ALL.len());
+    assert_eq!(json["bytes"], bytes(&TINY));
+}
+
+prop_compose! {
+    fn model()(
+        (vocabulary, width, feed_forward) in (1..50_000_u64, 1..500_u64, 1..2_000_u64),
+        (layers, groups, sharing, head) in (1..9_u64, 1..9_u64, 1..9_u64, 1..200_u64),
+        tied: bool,
+    ) -> Model {
+        let heads = groups * sharing;
+        Model::new(Sizes { vocabulary, width, feed_forward, layers, heads, groups, head, tied }).unwrap()
+    }
+}
+
+prop_compose! {
+    fn workload()(
+        precision in prop::sample::select(&Precision::ALL[..]),
+        recompute in prop::sample::select(&Recompute::ALL[..]),
+        (sequence_length, micro_batch, threads) in (1..5_000_u32, 1..100_u32, 1..65_u32),
+    ) -> Workload {
+        Workload { precision, recompute, sequence_length, micro_batch, threads }
+    }
+}
+
+proptest! {
+    #[test]
+    fn more_work_never_takes_less(model in model(), workload in workload()) {
+        let bytes = |workload: Workload| Forecast::new(&model, &workload).unwrap().bytes();
+        let (all, Workload { sequence_length, micro_batch, threads, .. }) = (bytes(workload), workload);
+        for more in [
+            Workload { micro_batch: micro_batch + 1, ..workload },
+            Workload { sequence_length: sequence_length + 1, ..workload },
+            Workload { threads: threads + 1, ..workload },
+        ] {
+            prop_assert!(bytes(more) > all, "{:?}", more);
+        }
+        let [none, selective] = [Recompute::None, Recompute::Selective]
+            .map(|recompute| bytes(Workload { recompute, ..workload }));
+        prop_assert!(none > selective);
+    }
+
+    #[test]
+    fn a_step_takes_more_than_sixteen_bytes_a_parameter(model in model(), workload in workload()) {
+        let forecast = Forecast::new(&model, &workload).unwrap();
+        prop_assert!(forecast.bytes_of_step() > 16 * model.parameters());
+    }
+
+    #[test]
+    fn the_largest_micro_batch_fits_and_the_next_divisor_does_not(
+        model in model(), workload in workload(), sequences in 1..500_u32, share in 0.0..1.5_f64,
+    ) {
+        let of = |micro_batch| {
+            Forecast::new(&model, &Workload { micro_batch, ..workload }).unwrap().bytes()
+        };
+        let bytes = (of(sequences) as f64 * share) as u64;
+        let largest = largest_micro_batch(&model, &workload, sequences, bytes);
+        let fitting = (1..=sequences).filter(|m| sequences % m == 0 && of(*m) <= bytes).max();
+        prop_assert_eq!(largest, fitting);
+    }
+
+    #[test]
+    fn tokens_grow_memory_in_proportion_apart_from_whole_blocks(model in model(), workload in workload()) {
+        let by_tokens = |workload: Workload| {
+            let forecast = Forecast::new(&model, &workload).unwrap();
+            let kept = |part: &Part| (Part::Units as u32..=Part::Temporaries as u32).contains(&(*part as u32));
+            forecast.parts().iter().filter(|(part, _)| kept(part)).map(|(_, bytes)| bytes).sum::<u64>()
+        };
+        let once = by_tokens(workload);
+        let (sequence_length, micro_batch) = (workload.sequence_length, workload.micro_batch);
+        prop_assert_eq!(by_tokens(Workload { sequence_length: 3 * sequence_length, ..workload }), 3 * once);
+        prop_assert_eq!(by_tokens(Workload { micro_batch: 3 * micro_batch, ..workload }), 3 * once);
+    }
+}

@@ -1,0 +1,81 @@
+//! Whether a job fits into the machine's memory, asked before its first step.
+//!
+//! A process that takes more than there is gets killed, often hours after its start and without a last word. What a job
+//! will take is known from its sizes (`paradigm::memory`), and what there is can be read, so a job that cannot fit is
+//! refused at once, with what would fit.
+
+mod available;
+
+use artifacts::job::{self, Job};
+use paradigm::memory::{self, Forecast, Precision, Recompute, Workload};
+use paradigm::model::{Model, ModelError};
+
+use crate::failure::{Failure, Kind};
+use crate::machine;
+use crate::model::Config;
+
+pub use available::available;
+
+/// The precision of a job, as a forecast knows it.
+pub fn precision(of: job::Precision) -> Precision {
+    match of {
+        job::Precision::F32 => Precision::F32,
+    }
+}
+
+/// What training the job takes, as a forecast; a failure of the kind `no-memory` where that is more than `available`
+/// bytes. Where it is not known what is available, only what no machine has is refused.
+pub fn check(
+    job: &Job,
+    config: &Config,
+    precision: Precision,
+    available: Option<u64>,
+) -> Result<Forecast, Failure> {
+    let workload = Workload {
+        precision,
+        recompute: Recompute::default(),
+        sequence_length: job.sequence_length,
+        micro_batch: job.micro_batch,
+        threads: u32::try_from(machine::threads(job.threads)).unwrap_or(u32::MAX),
+    };
+    let refuse = |reason: String| Err(Failure::new(Kind::NoMemory, reason));
+    let model = match Model::new(config.sizes()) {
+        Ok(model) => model,
+        Err(ModelError::TooLarge(error)) => {
+            return refuse(format!("no machine has the memory for this model: {error}"));
+        }
+        Err(error) => return Err(Failure::new(Kind::Config, error)),
+    };
+    let available = available.unwrap_or(u64::MAX);
+    let needed = match Forecast::new(&model, &workload) {
+        Ok(forecast) if forecast.bytes() <= available => return Ok(forecast),
+        Ok(forecast) => mebibytes_up(forecast.bytes()),
+        Err(_) => "2^33 MiB or more".to_owned(),
+    };
+    let there_is = match available {
+        u64::MAX => "no machine has that".to_owned(),
+        bytes => format!("{} MiB are available", bytes >> 20),
+    };
+    let advice = match memory::largest_micro_batch(&model, &workload, job.sequences_per_step, available) {
+        Some(largest) => format!("the largest micro_batch that fits is {largest}"),
+        None => match Forecast::new(&model, &Workload { micro_batch: 1, ..workload }) {
+            Ok(one) => format!(
+                "no micro_batch fits, even 1 needs {}: take a smaller model, a shorter sequence_length or more memory",
+                mebibytes_up(one.bytes())
+            ),
+            Err(_) => "no micro_batch fits: take a smaller model or a shorter sequence_length".to_owned(),
+        },
+    };
+    refuse(format!(
+        "training with micro_batch {} takes {needed} of memory, but {there_is}; {advice}",
+        job.micro_batch
+    ))
+}
+
+/// Rounded up, so that what is needed never reads as little as what there is.
+fn mebibytes_up(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+#[cfg(test)]
+mod tests;
