@@ -58,6 +58,9 @@ pub struct Job {
     pub mask_documents_at: Option<u32>,
     /// Arithmetic of the run.
     pub precision: Precision,
+    /// What the forward pass computes once more in the backward pass; it changes no bit.
+    #[serde(default)]
+    pub recompute: Recompute,
     /// File of little-endian f64, one for each step from `from` to `to`.
     pub learning_rates: PathBuf,
     /// File of [`Piece`] records; see there.
@@ -107,6 +110,19 @@ pub enum Start {
 pub enum Precision {
     /// Everything in 32-bit floating point.
     F32,
+}
+
+/// What the forward pass computes once more in the backward pass instead of keeping it: memory for time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recompute {
+    /// Nothing.
+    None,
+    /// What costs no matrix product: the outputs of norms and of SwiGLU.
+    #[default]
+    Selective,
+    /// Each layer, from the residual stream at its entry.
+    Full,
 }
 
 /// AdamW with decoupled weight decay, and clipping at a global norm.

@@ -57,7 +57,8 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["main"],
         ],
     ),
-    ("trainer::kernels", &[&["adjoint", "inplace", "cpu"], &["reference"], &["fused"]]),
+    ("trainer::kernels", &[&["adjoint", "inplace", "slices", "cpu"], &["reference"], &["fused"]]),
+    ("trainer::kernels::fused", &[&["attention"]]),
     (
         "trainer::kernels::cpu",
         &[
@@ -72,6 +73,11 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         &[&["micro", "units"], &["portable", "avx2", "avx512"], &["version"], &["pack", "left"], &["tile"]],
     ),
     ("trainer::memory", &[&["available"]]),
+    ("trainer::step", &[&["autograd", "scheduled"]]),
+    (
+        "trainer::step::scheduled",
+        &[&["buffers", "parameters"], &["machine"], &["forward", "backward"]],
+    ),
     ("trainer::model", &[&["family"], &["weights", "decoder"]]),
     (
         "daemon",

@@ -335,27 +335,60 @@ pub struct Examples {
 }
 
 impl Batch {
+    /// A batch of these tokens.
+    #[cfg(test)]
+    pub(crate) fn of(tokens: Vec<u32>, sequence_length: usize, end_of_text: Option<u32>) -> Self {
+        Self { step: 0, tokens, digest: String::new(), sequence_length, end_of_text }
+    }
+
     /// Number of its sequences.
     pub fn sequences(&self) -> usize {
         self.tokens.len() / (self.sequence_length + 1)
     }
 
+    /// Number of their targets.
+    pub fn targets(&self) -> usize {
+        self.sequences() * self.sequence_length
+    }
+
     /// The examples of `count` sequences from `first`.
     pub fn examples(&self, first: usize, count: usize) -> Examples {
+        let mut examples = Examples::default();
+        self.examples_into(first, count, &mut examples);
+        examples
+    }
+
+    /// As [`examples`](Self::examples), in memory that is there.
+    pub fn examples_into(&self, first: usize, count: usize, examples: &mut Examples) {
         let whole = self.sequence_length + 1;
         let rows = self.tokens[first * whole..(first + count) * whole].chunks_exact(whole);
-        Examples::new(rows, self.sequence_length, self.end_of_text)
+        examples.become_those_of(rows, self.sequence_length, self.end_of_text);
     }
 }
 
 impl Examples {
     /// The examples of windows of `length + 1` tokens each.
     pub fn new<'a>(windows: impl Iterator<Item = &'a [u32]>, length: usize, end_of_text: Option<u32>) -> Self {
-        let mut examples = Self { length, documents: end_of_text.map(|_| Vec::new()), ..Self::default() };
+        let mut examples = Self::default();
+        examples.become_those_of(windows, length, end_of_text);
+        examples
+    }
+
+    fn become_those_of<'a>(
+        &mut self,
+        windows: impl Iterator<Item = &'a [u32]>,
+        length: usize,
+        end_of_text: Option<u32>,
+    ) {
+        self.inputs.clear();
+        self.targets.clear();
+        self.length = length;
+        self.documents = end_of_text.map(|_| self.documents.take().unwrap_or_default());
+        self.documents.iter_mut().for_each(Vec::clear);
         for window in windows {
-            examples.inputs.extend_from_slice(&window[..length]);
-            examples.targets.extend_from_slice(&window[1..]);
-            if let (Some(documents), Some(end_of_text)) = (&mut examples.documents, end_of_text) {
+            self.inputs.extend_from_slice(&window[..length]);
+            self.targets.extend_from_slice(&window[1..]);
+            if let (Some(documents), Some(end_of_text)) = (&mut self.documents, end_of_text) {
                 let mut document = 0u32;
                 for &token in &window[..length] {
                     documents.push(document);
@@ -363,7 +396,6 @@ impl Examples {
                 }
             }
         }
-        examples
     }
 
     /// Number of sequences.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use artifacts::job::{
-    Block, Checkpoints, Evaluation, FORMAT, HeldOut, Job, Optimizer, Piece, Precision, Start,
+    Block, Checkpoints, Evaluation, FORMAT, HeldOut, Job, Optimizer, Piece, Precision, Recompute, Start,
 };
 use tempfile::TempDir;
 
@@ -55,6 +55,7 @@ impl Fixture {
             micro_batch: 2,
             mask_documents_at: None,
             precision: Precision::F32,
+            recompute: Recompute::default(),
             learning_rates: PathBuf::from("rates.f64"),
             sequences: PathBuf::from("sequences.bin"),
             token_files: vec![PathBuf::from("stream.u32"), PathBuf::from("held_out.u32")],

@@ -1,7 +1,7 @@
 //! What must not pass silently: a parameter that learns nothing, and numbers that are none.
 
-use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use candle_core::{Result as CandleResult, Tensor};
 
 use crate::model::Weights;
 
@@ -57,6 +57,25 @@ pub fn every_gradient(weights: &Weights, mut store: GradStore) -> Result<Vec<Ten
             store.remove(variable).ok_or_else(|| MissingGradient { name: name.to_owned() })
         })
         .collect()
+}
+
+/// What a gradient holds before it is known: a number that no arithmetic makes, and that none makes disappear.
+const UNKNOWN: f32 = f32::from_bits(0x7fd0_0b0e);
+
+/// Gradients of f32 that are not known yet, in the order of [`Weights::iter`].
+pub fn unknown(weights: &Weights) -> CandleResult<Vec<Tensor>> {
+    weights.iter().map(|(_, variable)| Tensor::full(UNKNOWN, variable.shape(), variable.device())).collect()
+}
+
+/// The first parameter whose gradient was [`unknown`] and is so still, in one element at least.
+pub fn first_unknown(weights: &Weights, parts: &[Tensor]) -> CandleResult<Option<MissingGradient>> {
+    for ((name, _), part) in weights.iter().zip(parts) {
+        let elements = part.flatten_all()?.to_vec1::<f32>()?;
+        if elements.iter().any(|element| element.to_bits() == UNKNOWN.to_bits()) {
+            return Ok(Some(MissingGradient { name: name.to_owned() }));
+        }
+    }
+    Ok(None)
 }
 
 /// Refuses a step whose loss or gradient norm is not finite.

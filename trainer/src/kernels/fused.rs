@@ -3,16 +3,16 @@
 //! Each operation is one call of a kernel on slices and one node of candle's graph with its own backward. They are for
 //! f32 on the CPU; what is anything else goes to the reference.
 
-use std::cell::Cell;
-use std::ops::Deref;
+mod attention;
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
 use super::cpu::gemm::{Panels, Scratch, Store, product};
 use super::cpu::isa::Isa;
 use super::cpu::matrix::{Matrix, MatrixMut};
 use super::cpu::rope::{Angles, Heads};
 use super::cpu::{adamw, cross_entropy, embedding, gemv, norm, rope, swiglu};
+use super::slices::{self, view};
 use super::{AdamW, Kernels, Mask, Moments, Reference, Rotary, adjoint};
 
 /// The kernels of [`cpu`](super::cpu), on one instruction set.
@@ -144,7 +144,12 @@ impl Kernels for Cpu {
     }
 
     fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> Result<Tensor> {
-        Reference.attention(q, k, v, mask)
+        // Where only the last positions ask, as in generation, the kernels have no backward.
+        let tracked = [q, k, v].iter().any(|x| x.track_op());
+        if !ours(&[q, k, v]) || (tracked && q.dim(1)? != k.dim(1)?) {
+            return Reference.attention(q, k, v, mask);
+        }
+        attention::attention(self.isa, q, k, v, mask)
     }
 
     fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
@@ -210,15 +215,12 @@ impl Kernels for Cpu {
             return Reference.adamw(update, parameter, gradient, moments);
         }
         let gradient = gradient.contiguous()?;
-        open(parameter, |parameter| {
-            open(exp_avg, |exp_avg| {
-                open(exp_avg_sq, |exp_avg_sq| {
-                    let gradient = &view(&gradient)?;
-                    let slot = adamw::Slot { parameter, exp_avg, exp_avg_sq, gradient, decays: true };
-                    adamw::update(self.isa, update, &mut [slot]);
-                    Ok(())
-                })
-            })
+        slices::write(&[parameter, exp_avg, exp_avg_sq], |opened| {
+            let [parameter, exp_avg, exp_avg_sq] = opened else { bail!("three tensors were opened") };
+            let gradient = &view(&gradient)?;
+            let slot = adamw::Slot { parameter, exp_avg, exp_avg_sq, gradient, decays: true };
+            adamw::update(self.isa, update, &mut [slot]);
+            Ok(())
         })
     }
 
@@ -235,9 +237,11 @@ impl Kernels for Cpu {
             return Reference.accumulate(sum, x);
         }
         let x = x.contiguous()?;
-        open(sum, |sum| {
-            adamw::add(self.isa, sum, &view(&x)?);
-            Ok(())
+        slices::write(&[sum], |opened| {
+            opened.iter_mut().try_for_each(|sum| {
+                adamw::add(self.isa, sum, &view(&x)?);
+                Ok(())
+            })
         })
     }
 }
@@ -307,54 +311,6 @@ fn numbers_below(tokens: &Tensor, vocabulary: usize) -> Result<Vec<u32>> {
 fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
     let shape: Shape = shape.into();
     Tensor::from_vec(values, shape, &Device::Cpu)
-}
-
-/// The elements of a contiguous f32 tensor on the CPU.
-struct View<S> {
-    storage: S,
-    first: usize,
-    end: usize,
-}
-
-fn view(x: &Tensor) -> Result<View<impl Deref<Target = Storage> + '_>> {
-    let (storage, layout) = x.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(_)), Some((first, end))) => Ok(View { storage, first, end }),
-        _ => bail!("a contiguous f32 tensor on the CPU was expected"),
-    }
-}
-
-impl<S: Deref<Target = Storage>> Deref for View<S> {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        match &*self.storage {
-            Storage::Cpu(CpuStorage::F32(all)) => &all[self.first..self.end],
-            // Nothing changes the type of a storage; `view` saw it.
-            _ => &[],
-        }
-    }
-}
-
-/// Lets `f` change the elements of a contiguous f32 tensor on the CPU. Calls may be nested over several tensors: each
-/// holds its own lock.
-fn open(x: &Tensor, f: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
-    struct Open<F>(Cell<Option<F>>);
-
-    impl<F: FnOnce(&mut [f32]) -> Result<()>> InplaceOp1 for Open<F> {
-        fn name(&self) -> &'static str {
-            "open"
-        }
-
-        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-            match (storage, layout.contiguous_offsets(), self.0.take()) {
-                (CpuStorage::F32(all), Some((first, end)), Some(f)) => f(&mut all[first..end]),
-                _ => bail!("a contiguous f32 tensor on the CPU was expected"),
-            }
-        }
-    }
-
-    x.inplace_op1(&Open(Cell::new(Some(f))))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod cpu;
 mod fused;
 mod inplace;
 mod reference;
+pub(crate) mod slices;
 
 use std::sync::OnceLock;
 

@@ -1,11 +1,13 @@
 //! How a step is computed: the loss of a batch, and its gradient.
 //!
-//! [`Autograd`] lets candle differentiate the model over any kernels. Training knows only [`Step`], so that a faster way
-//! can take its place, and be judged against it.
+//! [`Autograd`] lets candle differentiate the model over any kernels; [`Scheduled`] is written down for the CPU's kernels,
+//! and judged against it. Training knows only [`Step`].
 
 mod autograd;
+mod scheduled;
 
 pub use autograd::Autograd;
+pub use scheduled::{Plan, Scheduled};
 
 use crate::data::{Batch, Examples};
 use crate::failure::Failure;

@@ -3,6 +3,10 @@
 //! Kernels compute in f32 and store in either type: a kernel that is written over [`Element`] serves both precisions.
 
 use half::bf16;
+use rayon::prelude::*;
+
+/// Numbers that a thread rounds at once.
+const AT_ONCE: usize = 1 << 14;
 
 /// A number in memory.
 pub trait Element: Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + 'static {
@@ -14,6 +18,12 @@ pub trait Element: Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + 
 
     /// The nearest to a value; ties go to even.
     fn nearest(value: f32) -> Self;
+
+    /// The nearest to each of `values`: themselves where no rounding is needed, else in `memory`, of their length.
+    fn all_nearest<'a>(values: &'a [f32], memory: &'a mut [Self]) -> &'a [Self];
+
+    /// Elements of memory that [`all_nearest`](Self::all_nearest) needs for so many values.
+    fn rounded(values: usize) -> usize;
 }
 
 impl Element for f32 {
@@ -27,6 +37,14 @@ impl Element for f32 {
     #[inline(always)]
     fn nearest(value: f32) -> Self {
         value
+    }
+
+    fn all_nearest<'a>(values: &'a [f32], _: &'a mut [Self]) -> &'a [Self] {
+        values
+    }
+
+    fn rounded(_: usize) -> usize {
+        0
     }
 }
 
@@ -45,6 +63,19 @@ impl Element for bf16 {
         // Rounding could carry a NaN's payload away.
         let quiet = (bits >> 16) | 0x40;
         Self::from_bits(if value.is_nan() { quiet } else { rounded } as u16)
+    }
+
+    fn all_nearest<'a>(values: &'a [f32], memory: &'a mut [Self]) -> &'a [Self] {
+        memory.par_chunks_mut(AT_ONCE).zip(values.par_chunks(AT_ONCE)).for_each(|(rounded, values)| {
+            for (rounded, value) in rounded.iter_mut().zip(values) {
+                *rounded = Self::nearest(*value);
+            }
+        });
+        memory
+    }
+
+    fn rounded(values: usize) -> usize {
+        values
     }
 }
 

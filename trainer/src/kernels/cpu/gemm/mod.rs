@@ -59,6 +59,14 @@ impl<E> Default for Scratch<E> {
     }
 }
 
+impl<E> Scratch<E> {
+    /// Bytes of its memory.
+    pub fn bytes(&self) -> usize {
+        let strip = |strip: &Mutex<Vec<f32>>| strip.lock().unwrap_or_else(PoisonError::into_inner).capacity();
+        self.left.bytes() + self.strips.iter().map(strip).sum::<usize>() * size_of::<f32>()
+    }
+}
+
 /// `c = a b`, or `c += a b`, with all threads. No bit depends on their number.
 pub fn product<E: Element, O: Element>(
     isa: Isa,

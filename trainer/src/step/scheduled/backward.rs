@@ -1,0 +1,170 @@
+//! The backward pass of a layer.
+//!
+//! Gradients of weights are sums over tokens. Those of a step's first micro batch are written, those of the others are
+//! added, so that no second set of gradients exists.
+
+use super::buffers::{Kept, Working};
+use super::machine::{Machine, Model};
+use super::parameters::Layer;
+use crate::data::Examples;
+use crate::kernels::cpu::element::Element;
+use crate::kernels::cpu::gemm::Store;
+use crate::kernels::cpu::isa::Isa;
+use crate::kernels::cpu::matrix::{Matrix, MatrixMut};
+use crate::kernels::cpu::{attention, norm, rope, swiglu};
+
+/// The gradients of all parameters, and what is done with what is there already.
+pub(super) struct Gradients<'a, 'b> {
+    pub parts: &'a mut [&'b mut [f32]],
+    pub store: Store,
+}
+
+impl Gradients<'_, '_> {
+    /// The gradient of a parameter to which a kernel only adds.
+    pub fn sum(&mut self, place: usize) -> &mut [f32] {
+        let part = &mut *self.parts[place];
+        if self.store == Store::Write {
+            part.fill(0.0);
+        }
+        part
+    }
+}
+
+/// One layer: the gradient of the stream behind it comes in, that of the stream before it goes out.
+#[allow(clippy::too_many_arguments, reason = "a layer's backward has all that its forward has, and gradients")]
+pub(super) fn layer<E: Element>(
+    model: &Model,
+    machine: &mut Machine<E>,
+    weights: &[&[f32]],
+    layer: &Layer,
+    examples: &Examples,
+    kept: &mut Kept<E>,
+    working: &mut Working<E>,
+    gradients: &mut Gradients<'_, '_>,
+) {
+    feed_forward(model, machine, weights, layer, examples.inputs.len(), kept, working, gradients);
+    attend(model, machine, weights, layer, examples, kept, working, gradients);
+}
+
+#[allow(clippy::too_many_arguments, reason = "as above")]
+fn feed_forward<E: Element>(
+    model: &Model,
+    machine: &mut Machine<E>,
+    weights: &[&[f32]],
+    layer: &Layer,
+    n: usize,
+    kept: &mut Kept<E>,
+    working: &mut Working<E>,
+    gradients: &mut Gradients<'_, '_>,
+) {
+    let (isa, width, inner) = (machine.isa, model.sizes.width, model.sizes.feed_forward);
+    let Working { stream_gradient, rounded, normed, normed_gradient, activation, .. } = working;
+    let stream_gradient = &mut stream_gradient[..n * width];
+    let gate_up = &mut kept.gate_up[..n * 2 * inner];
+    let activation = if kept.activation.is_empty() {
+        swiglu::forward(isa, gate_up, inner, &mut activation[..n * inner]);
+        &mut activation[..n * inner]
+    } else {
+        &mut kept.activation[..n * inner]
+    };
+    let dy = Matrix::new(E::all_nearest(stream_gradient, &mut rounded[..E::rounded(n * width)]), n, width);
+    machine.pack_input(Matrix::new(activation, n, inner));
+    machine.weight_gradient(dy, inner, gradients.parts[layer.down], gradients.store);
+    // The activation is not needed any more: its gradient takes its place.
+    machine.input_gradient(dy, weights[layer.down], MatrixMut::new(activation, n, inner), Store::Write);
+    swiglu::backward(isa, activation, inner, gate_up);
+
+    let (unit, weight) = (&kept.unit2[..n * width], weights[layer.post_norm]);
+    machine.pack_input(Matrix::new(again(isa, unit, weight, &kept.normed2, normed), n, width));
+    let halves = [(0, layer.gate), (inner, layer.up)].map(|(first, place)| {
+        let dy = Matrix::strided(&gate_up[first..], n, inner, 2 * inner);
+        (dy, place)
+    });
+    for (dy, place) in halves {
+        machine.weight_gradient(dy, width, gradients.parts[place], gradients.store);
+    }
+    let normed_gradient = &mut normed_gradient[..n * width];
+    for ((dy, place), store) in halves.into_iter().zip([Store::Write, Store::Add]) {
+        machine.input_gradient(dy, weights[place], MatrixMut::new(normed_gradient, n, width), store);
+    }
+    let (scale, sum) = (&kept.scale2[..n], gradients.sum(layer.post_norm));
+    norm::backward(isa, normed_gradient, unit, scale, weight, stream_gradient, sum, &mut machine.norm);
+}
+
+#[allow(clippy::too_many_arguments, reason = "as above")]
+fn attend<E: Element>(
+    model: &Model,
+    machine: &mut Machine<E>,
+    weights: &[&[f32]],
+    layer: &Layer,
+    examples: &Examples,
+    kept: &mut Kept<E>,
+    working: &mut Working<E>,
+    gradients: &mut Gradients<'_, '_>,
+) {
+    let (isa, sizes, n) = (machine.isa, model.sizes, examples.inputs.len());
+    let (width, queries, attended) = (sizes.width, sizes.queries, sizes.attended());
+    let Working {
+        stream_gradient,
+        rounded,
+        normed,
+        normed_gradient,
+        attention_gradient,
+        attended_gradient,
+        ..
+    } = working;
+    let stream_gradient = &mut stream_gradient[..n * width];
+    let attention = Matrix::new(&kept.attention[..n * queries], n, queries);
+    let dy = Matrix::new(E::all_nearest(stream_gradient, &mut rounded[..E::rounded(n * width)]), n, width);
+    machine.pack_input(attention);
+    machine.weight_gradient(dy, queries, gradients.parts[layer.output], gradients.store);
+    let attention_gradient = &mut attention_gradient[..n * queries];
+    let dx = MatrixMut::new(attention_gradient, n, queries);
+    machine.input_gradient(dy, weights[layer.output], dx, Store::Write);
+    let attended_gradient = &mut attended_gradient[..n * attended];
+    attention::backward(
+        isa,
+        model.attention(examples),
+        model.operands(&kept.attended[..n * attended], examples),
+        attention::Given {
+            out: attention,
+            lse: &kept.log_sums[..n * sizes.heads],
+            dout: Matrix::new(attention_gradient, n, queries),
+        },
+        MatrixMut::new(attended_gradient, n, attended),
+        &mut machine.attention,
+    );
+    rope::backward(isa, attended_gradient, model.rotated(), model.angles(examples.length));
+
+    let (unit, weight) = (&kept.unit1[..n * width], weights[layer.input_norm]);
+    machine.pack_input(Matrix::new(again(isa, unit, weight, &kept.normed1, normed), n, width));
+    let thirds = model.projections(layer).map(|(columns, place)| {
+        let dy = Matrix::strided(&attended_gradient[columns.start..], n, columns.len(), attended);
+        (dy, place)
+    });
+    for (dy, place) in thirds {
+        machine.weight_gradient(dy, width, gradients.parts[place], gradients.store);
+    }
+    let normed_gradient = &mut normed_gradient[..n * width];
+    for ((dy, place), store) in thirds.into_iter().zip([Store::Write, Store::Add, Store::Add]) {
+        machine.input_gradient(dy, weights[place], MatrixMut::new(normed_gradient, n, width), store);
+    }
+    let (scale, sum) = (&kept.scale1[..n], gradients.sum(layer.input_norm));
+    norm::backward(isa, normed_gradient, unit, scale, weight, stream_gradient, sum, &mut machine.norm);
+}
+
+/// A norm's output: as it was kept, or computed again to the same bits.
+fn again<'a, E: Element>(
+    isa: Isa,
+    unit: &[E],
+    weight: &[f32],
+    kept: &'a [E],
+    working: &'a mut [E],
+) -> &'a [E] {
+    if !kept.is_empty() {
+        return &kept[..unit.len()];
+    }
+    let normed = &mut working[..unit.len()];
+    norm::scale_by_weight(isa, unit, weight, normed);
+    normed
+}

@@ -1,0 +1,200 @@
+//! The memory of a scheduled step: allocated once, used in every step.
+//!
+//! What a layer's backward needs is kept for each layer ([`Kept`]); what only lives from one operation to the next is
+//! there once ([`Working`]). How much is kept is a choice ([`Recompute`]): what was not kept is computed again, to the
+//! same bits.
+
+use artifacts::job::Recompute;
+
+use crate::kernels::cpu::element::Element;
+use crate::model::Config;
+
+/// The sizes that buffers are made for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    /// Tokens that go through the model at once, at most.
+    pub tokens: usize,
+    /// Width of the stream.
+    pub width: usize,
+    /// Width of all query heads.
+    pub queries: usize,
+    /// Width of all key heads, and of all value heads.
+    pub keys: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Width of the feed-forward part.
+    pub feed_forward: usize,
+    /// Layers.
+    pub layers: usize,
+}
+
+impl Sizes {
+    pub(super) fn new(config: &Config, tokens: usize) -> Self {
+        Self {
+            tokens,
+            width: config.width,
+            queries: config.heads * config.head,
+            keys: config.groups * config.head,
+            heads: config.heads,
+            feed_forward: config.feed_forward,
+            layers: config.layers,
+        }
+    }
+
+    /// Width of a token's query, key and value, which lie side by side.
+    pub(super) fn attended(&self) -> usize {
+        self.queries + 2 * self.keys
+    }
+}
+
+/// What the forward pass of one layer leaves for its backward pass. Of `n` tokens; each is a matrix of `n` rows.
+#[derive(Debug)]
+pub(super) struct Kept<E> {
+    /// The stream at the layer's entry over its root mean square, (n, width).
+    pub unit1: Vec<E>,
+    /// One over that root mean square, (n).
+    pub scale1: Vec<f32>,
+    /// `unit1` times the norm's weight; empty where it is computed again.
+    pub normed1: Vec<E>,
+    /// Query, key and value after the rotary embedding, (n, attended).
+    pub attended: Vec<E>,
+    /// What attention gave, (n, queries).
+    pub attention: Vec<E>,
+    /// Logarithm of the sum of each softmax, (sequences, heads, positions).
+    pub log_sums: Vec<f32>,
+    /// As `unit1`, of the second norm.
+    pub unit2: Vec<E>,
+    /// As `scale1`.
+    pub scale2: Vec<f32>,
+    /// As `normed1`.
+    pub normed2: Vec<E>,
+    /// Gate and up, side by side, (n, 2 feed_forward); after the backward their gradients.
+    pub gate_up: Vec<E>,
+    /// `silu(gate) * up`, (n, feed_forward); empty where it is computed again.
+    pub activation: Vec<E>,
+}
+
+impl<E: Element> Kept<E> {
+    fn new(sizes: Sizes, recompute: Recompute) -> Self {
+        let of = |width: usize| vec![E::default(); sizes.tokens * width];
+        let cheap = |width: usize| if recompute == Recompute::None { of(width) } else { Vec::new() };
+        let numbers = |width: usize| vec![0f32; sizes.tokens * width];
+        Self {
+            unit1: of(sizes.width),
+            scale1: numbers(1),
+            normed1: cheap(sizes.width),
+            attended: of(sizes.attended()),
+            attention: of(sizes.queries),
+            log_sums: numbers(sizes.heads),
+            unit2: of(sizes.width),
+            scale2: numbers(1),
+            normed2: cheap(sizes.width),
+            gate_up: of(2 * sizes.feed_forward),
+            activation: cheap(sizes.feed_forward),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let elements = [
+            &self.unit1,
+            &self.normed1,
+            &self.attended,
+            &self.attention,
+            &self.unit2,
+            &self.normed2,
+            &self.gate_up,
+            &self.activation,
+        ];
+        of_all(&elements) + of_all(&[&self.scale1, &self.log_sums, &self.scale2])
+    }
+}
+
+/// What lives from one operation to the next.
+#[derive(Debug)]
+pub(super) struct Working<E> {
+    /// The residual stream, (n, width).
+    pub stream: Vec<f32>,
+    /// The gradient of the stream, (n, width).
+    pub stream_gradient: Vec<f32>,
+    /// That gradient as products take it; empty where they take f32.
+    pub rounded: Vec<E>,
+    /// A norm's output, where it is not kept.
+    pub normed: Vec<E>,
+    /// The gradient of a norm's output, (n, width).
+    pub normed_gradient: Vec<f32>,
+    /// `silu(gate) * up`, where it is not kept, and its gradient.
+    pub activation: Vec<E>,
+    /// The gradient of attention's output.
+    pub attention_gradient: Vec<E>,
+    /// The gradient of query, key and value.
+    pub attended_gradient: Vec<E>,
+    /// As in [`Kept`], of the norm before the head.
+    pub unit: Vec<E>,
+    /// As in [`Kept`], of the norm before the head.
+    pub scale: Vec<f32>,
+}
+
+impl<E: Element> Working<E> {
+    fn new(sizes: Sizes) -> Self {
+        let of = |width: usize| vec![E::default(); sizes.tokens * width];
+        let numbers = |width: usize| vec![0f32; sizes.tokens * width];
+        Self {
+            stream: numbers(sizes.width),
+            stream_gradient: numbers(sizes.width),
+            rounded: vec![E::default(); E::rounded(sizes.tokens * sizes.width)],
+            normed: of(sizes.width),
+            normed_gradient: numbers(sizes.width),
+            activation: of(sizes.feed_forward),
+            attention_gradient: of(sizes.queries),
+            attended_gradient: of(sizes.attended()),
+            unit: of(sizes.width),
+            scale: numbers(1),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let elements = [
+            &self.rounded,
+            &self.normed,
+            &self.activation,
+            &self.attention_gradient,
+            &self.attended_gradient,
+            &self.unit,
+        ];
+        of_all(&elements)
+            + of_all(&[&self.stream, &self.stream_gradient, &self.normed_gradient, &self.scale])
+    }
+}
+
+/// All of a step's memory beside weights, moments, gradients, and what the kernels need.
+#[derive(Debug)]
+pub(super) struct Buffers<E> {
+    /// For each layer; the same one for all layers where everything is computed again.
+    pub kept: Vec<Kept<E>>,
+    /// The stream at each layer's entry, where everything else is computed again.
+    pub entries: Vec<Vec<f32>>,
+    pub working: Working<E>,
+}
+
+impl<E: Element> Buffers<E> {
+    pub(super) fn new(sizes: Sizes, recompute: Recompute) -> Self {
+        let (kept, entries) = match recompute {
+            Recompute::None | Recompute::Selective => (sizes.layers, 0),
+            Recompute::Full => (1, sizes.layers),
+        };
+        Self {
+            kept: (0..kept).map(|_| Kept::new(sizes, recompute)).collect(),
+            entries: (0..entries).map(|_| vec![0.0; sizes.tokens * sizes.width]).collect(),
+            working: Working::new(sizes),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let entries: Vec<_> = self.entries.iter().collect();
+        self.kept.iter().map(Kept::bytes).sum::<usize>() + of_all(&entries) + self.working.bytes()
+    }
+}
+
+fn of_all<T>(memory: &[&Vec<T>]) -> usize {
+    memory.iter().map(|memory| memory.capacity() * size_of::<T>()).sum()
+}

@@ -1,0 +1,94 @@
+//! The forward pass of a layer.
+
+use super::buffers::{Kept, Working};
+use super::machine::{Machine, Model};
+use super::parameters::Layer;
+use crate::data::Examples;
+use crate::kernels::cpu::element::Element;
+use crate::kernels::cpu::gemm::Store;
+use crate::kernels::cpu::matrix::{Matrix, MatrixMut};
+use crate::kernels::cpu::{attention, norm, rope, swiglu};
+
+/// One layer: the stream goes in and comes out; what its backward needs stays in `kept`.
+pub(super) fn layer<E: Element>(
+    model: &Model,
+    machine: &mut Machine<E>,
+    weights: &[&[f32]],
+    layer: &Layer,
+    examples: &Examples,
+    kept: &mut Kept<E>,
+    working: &mut Working<E>,
+) {
+    attend(model, machine, weights, layer, examples, kept, working);
+    feed_forward(model, machine, weights, layer, examples.inputs.len(), kept, working);
+}
+
+/// The stream, and to it what attention says.
+fn attend<E: Element>(
+    model: &Model,
+    machine: &mut Machine<E>,
+    weights: &[&[f32]],
+    layer: &Layer,
+    examples: &Examples,
+    kept: &mut Kept<E>,
+    working: &mut Working<E>,
+) {
+    let (isa, sizes, n) = (machine.isa, model.sizes, examples.inputs.len());
+    let (width, attended) = (sizes.width, sizes.attended());
+    let Working { stream, normed, .. } = working;
+    let stream = &mut stream[..n * width];
+    let normed = chosen(&mut kept.normed1, normed, n * width);
+    let unit = &mut kept.unit1[..n * width];
+    let weight = weights[layer.input_norm];
+    norm::forward(isa, stream, weight, model.norm_eps, unit, &mut kept.scale1[..n], Some(normed));
+    for (columns, weight) in model.projections(layer) {
+        let y = &mut kept.attended[columns.start..n * attended];
+        let y = MatrixMut::strided(y, n, columns.len(), attended);
+        machine.linear(Matrix::new(normed, n, width), weights[weight], y, Store::Write);
+    }
+    rope::forward(isa, &mut kept.attended[..n * attended], model.rotated(), model.angles(examples.length));
+    attention::forward(
+        isa,
+        model.attention(examples),
+        model.operands(&kept.attended[..n * attended], examples),
+        MatrixMut::new(&mut kept.attention[..n * sizes.queries], n, sizes.queries),
+        &mut kept.log_sums[..n * sizes.heads],
+        &mut machine.attention,
+    );
+    let attention = Matrix::new(&kept.attention[..n * sizes.queries], n, sizes.queries);
+    machine.linear(attention, weights[layer.output], MatrixMut::new(stream, n, width), Store::Add);
+}
+
+/// The stream of `n` tokens, and to it what the feed-forward part says.
+fn feed_forward<E: Element>(
+    model: &Model,
+    machine: &mut Machine<E>,
+    weights: &[&[f32]],
+    layer: &Layer,
+    n: usize,
+    kept: &mut Kept<E>,
+    working: &mut Working<E>,
+) {
+    let (isa, width, inner) = (machine.isa, model.sizes.width, model.sizes.feed_forward);
+    let Working { stream, normed, activation, .. } = working;
+    let stream = &mut stream[..n * width];
+    let normed = chosen(&mut kept.normed2, normed, n * width);
+    let unit = &mut kept.unit2[..n * width];
+    let weight = weights[layer.post_norm];
+    norm::forward(isa, stream, weight, model.norm_eps, unit, &mut kept.scale2[..n], Some(normed));
+    for (number, weight) in [layer.gate, layer.up].into_iter().enumerate() {
+        let y = &mut kept.gate_up[number * inner..n * 2 * inner];
+        let y = MatrixMut::strided(y, n, inner, 2 * inner);
+        machine.linear(Matrix::new(normed, n, width), weights[weight], y, Store::Write);
+    }
+    let activation = chosen(&mut kept.activation, activation, n * inner);
+    swiglu::forward(isa, &kept.gate_up[..n * 2 * inner], inner, activation);
+    let activation = Matrix::new(activation, n, inner);
+    machine.linear(activation, weights[layer.down], MatrixMut::new(stream, n, width), Store::Add);
+}
+
+/// The kept memory where there is some, else the working memory.
+fn chosen<'a, E>(kept: &'a mut [E], working: &'a mut [E], length: usize) -> &'a mut [E] {
+    let memory = if kept.is_empty() { working } else { kept };
+    &mut memory[..length]
+}
