@@ -110,6 +110,9 @@ pub enum Start {
 pub enum Precision {
     /// Everything in 32-bit floating point.
     F32,
+    /// Products of 16-bit numbers (bfloat16) with sums in 32 bits; weights, moments, gradients of weights and the residual
+    /// stream in 32 bits. Only where the machine has instructions for it.
+    Bf16,
 }
 
 /// What the forward pass computes once more in the backward pass instead of keeping it: memory for time.

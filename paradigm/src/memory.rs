@@ -21,6 +21,10 @@ const F32: u64 = 4;
 
 /// Tokens of a block: sums over tokens are added block by block.
 const TOKENS: u64 = 256;
+/// Elements of 32 bits of a transposed left operand that are packed at once, if a block of tokens does not take more.
+const PACKED: u64 = 1 << 19;
+/// Rows of a norm whose share of its weight's gradient is summed before it is added to it.
+const ROWS_OF_NORM: u64 = 64;
 
 /// Positions of a block of attention, which packs and scores its operands by blocks.
 const POSITIONS: u64 = 64;
@@ -103,9 +107,8 @@ pub enum Part {
     /// What a checkpoint takes beside training while it is written: a copy of weights and moments, and the larger of its
     /// two files before it is on disk, that of the moments: 20 P. Not part of a step, but no run goes without.
     Snapshot,
-    /// The matrices as matrix products read them, once for the forward and once for the backward, E each. In bf16 those
-    /// of all layers, packed once an update; in f32 those of one layer at a time. The output head always.
-    PackedWeights,
+    /// The output head as products read it, once for the forward and once for the backward: 2 V d E.
+    PackedHead,
     /// Kept for each layer: both norms' input divided by its root mean square, 2 n d E, and those roots, 2 n in f32.
     Units,
     /// Kept for each layer: queries, keys and values, n (H + 2 G) hd E.
@@ -129,14 +132,19 @@ pub enum Part {
     Stream,
     /// Its gradient, n d in f32.
     StreamGradient,
-    /// What one layer works on, forward and backward: the output of a norm n d E and of SwiGLU n f E; the gradients of a
-    /// norm's output n d E, of queries, keys and values n (H + 2 G) hd E, of attention's output n H hd E, of gate and up
-    /// n 2 f E, and of SwiGLU's output n f E.
+    /// What one layer works on, forward and backward: the output of a norm n d E and its gradient n d in f32, the output
+    /// of SwiGLU n f E, the gradients of queries, keys and values n (H + 2 G) hd E and of attention's output n H hd E; in
+    /// bf16 also the rounded gradient of the stream n d E.
     Temporaries,
-    /// A block of tokens of the widest activation, packed for the gradient of a weight: 256 tokens, E each.
-    PackedActivations,
-    /// A block of rows of the loss: logits of a piece of the vocabulary in f32, exponentials over all of it in E, and what
-    /// is carried from piece to piece.
+    /// The right operand of a product, a weight or an activation, in the order in which it is read: E for each element of
+    /// the largest.
+    PackedOperand,
+    /// The transposed left operand, a part of the gradient of an output: E each.
+    PackedGradient,
+    /// Sums of a norm's gradient: d in f32 for each 64 tokens.
+    NormSums,
+    /// A block of rows of the loss: logits of a piece of the vocabulary in f32, exponentials over all of it in E, once as
+    /// they are and once packed, the packed rows in E, and what is carried from piece to piece.
     Logits,
     /// What attention packs and sums for a sequence's group of heads, one for each thread: over T positions, keys twice,
     /// values, and each head's queries and output gradients, hd E each; and the gradients of queries, keys and values in
@@ -150,12 +158,12 @@ pub enum Part {
 
 impl Part {
     /// All parts, in the order in which a forecast lists them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Weights,
         Self::Gradients,
         Self::Moments,
         Self::Snapshot,
-        Self::PackedWeights,
+        Self::PackedHead,
         Self::Units,
         Self::Projections,
         Self::Attended,
@@ -168,7 +176,9 @@ impl Part {
         Self::Stream,
         Self::StreamGradient,
         Self::Temporaries,
-        Self::PackedActivations,
+        Self::PackedOperand,
+        Self::PackedGradient,
+        Self::NormSums,
         Self::Logits,
         Self::AttentionUnits,
         Self::AttentionStrips,
@@ -182,7 +192,7 @@ impl Part {
             Self::Gradients => "gradients",
             Self::Moments => "moments",
             Self::Snapshot => "snapshot of a checkpoint",
-            Self::PackedWeights => "packed weights",
+            Self::PackedHead => "packed output head",
             Self::Units => "kept: units of the norms",
             Self::Projections => "kept: queries, keys, values",
             Self::Attended => "kept: outputs of attention",
@@ -195,7 +205,9 @@ impl Part {
             Self::Stream => "residual stream",
             Self::StreamGradient => "gradient of the stream",
             Self::Temporaries => "temporaries of a layer",
-            Self::PackedActivations => "packed activations",
+            Self::PackedOperand => "packed operand of a product",
+            Self::PackedGradient => "packed gradient of an output",
+            Self::NormSums => "sums of a norm",
             Self::Logits => "block of logits",
             Self::AttentionUnits => "attention: packed operands",
             Self::AttentionStrips => "attention: strips",
@@ -227,14 +239,7 @@ impl Part {
             Self::Weights | Self::Gradients => of(&[F32, parameters]),
             Self::Moments => of(&[2, F32, parameters]),
             Self::Snapshot => of(&[5, F32, parameters]),
-            Self::PackedWeights => {
-                let layers_at_once = match workload.precision {
-                    Precision::F32 => 1,
-                    Precision::Bf16 => layers,
-                };
-                let matrices = of(&[layers_at_once, model.layer_matmul_parameters()])?;
-                of(&[2, element, sum(&[matrices, model.embedding_parameters()])?])
-            }
+            Self::PackedHead => of(&[2, element, model.embedding_parameters()]),
             Self::Units => of(&[kept, 2, tokens, sum(&[of(&[width, element])?, F32])?]),
             Self::Projections => of(&[kept, tokens, qkv, element]),
             Self::Attended => of(&[kept, tokens, queries, element]),
@@ -246,20 +251,32 @@ impl Part {
             Self::FinalUnit => of(&[tokens, sum(&[of(&[width, element])?, F32])?]),
             Self::Stream | Self::StreamGradient => of(&[tokens, width, F32]),
             Self::Temporaries => {
-                let columns = sum(&[width, feed_forward, width, qkv, queries, gate_up, feed_forward])?;
-                of(&[tokens, columns, element])
+                let rounded = if workload.precision == Precision::Bf16 { width } else { 0 };
+                let elements = of(&[element, sum(&[width, feed_forward, qkv, queries, rounded])?])?;
+                of(&[tokens, sum(&[elements, of(&[F32, width])?])?])
             }
-            Self::PackedActivations => {
-                let widest = gate_up.max(qkv).max(width);
-                of(&[tokens.min(TOKENS), widest, element])
+            Self::PackedOperand => {
+                let of_weights = of(&[width, feed_forward.max(queries).max(keys)])?;
+                let of_tokens = of(&[tokens, width.max(feed_forward).max(queries)])?;
+                of(&[element, of_weights.max(of_tokens)])
             }
+            Self::PackedGradient => {
+                let columns = [width, queries, keys, feed_forward];
+                let packed = columns.map(|columns| {
+                    let block = of(&[columns, TOKENS, element])?;
+                    let blocks = (of(&[F32, PACKED])? / block.max(1)).max(1);
+                    of(&[columns, tokens.min(of(&[blocks, TOKENS])?), element])
+                });
+                packed.into_iter().try_fold(0, |most, bytes| Ok(bytes?.max(most)))
+            }
+            Self::NormSums => of(&[F32, width, tokens.div_ceil(ROWS_OF_NORM)]),
             Self::Logits => {
                 let rows = tokens.min(1 << (LOGITS / vocabulary).clamp(1, ROWS).ilog2());
                 let logits = of(&[F32, vocabulary.min(PIECE)])?;
-                let exponentials = of(&[element, vocabulary])?;
+                let elements = of(&[element, sum(&[vocabulary, vocabulary, width])?])?;
                 let peaks = of(&[F32, vocabulary.div_ceil(PIECE)])?;
                 // Largest logit, sum and target's logit of a row; the sum is an f64.
-                of(&[rows, sum(&[logits, exponentials, peaks, 4 * F32 + 8])?])
+                of(&[rows, sum(&[logits, elements, peaks, 4 * F32 + 8])?])
             }
             Self::AttentionUnits => {
                 let sharing = heads / groups;

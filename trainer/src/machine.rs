@@ -1,8 +1,8 @@
 //! What this process asks of the machine before it computes.
 //!
-//! Two defaults cost candle half of its speed on a CPU. The allocator gives every large buffer back to the kernel and
-//! takes fresh pages, which must be zeroed, for the next one; and candle's own thread pool spins while it waits. So
-//! freed memory is kept, and only rayon's threads work.
+//! Two defaults cost candle half of its speed on a CPU, where it generates text and is the reference. The allocator gives
+//! every large buffer back to the kernel and takes fresh pages, which must be zeroed, for the next one; and candle's own
+//! thread pool spins while it waits. So freed memory is kept, and only rayon's threads work.
 
 use std::num::NonZero;
 
@@ -34,16 +34,16 @@ pub fn threads(asked: Option<u32>) -> usize {
     }
 }
 
-/// Starts the threads, of which `together` work on one matrix product; the rest work on other examples.
+/// Starts the threads.
 ///
 /// # Safety
 ///
 /// No other thread may run: the environment is changed, which is where candle looks for these numbers.
-pub unsafe fn start_threads(threads: usize, together: usize) -> Result<(), Failure> {
+pub unsafe fn start_threads(threads: usize) -> Result<(), Failure> {
     // SAFETY: the caller says that this is the only thread.
     unsafe {
         std::env::set_var("CANDLE_NUM_THREADS", "1");
-        std::env::set_var("RAYON_NUM_THREADS", together.to_string());
+        std::env::set_var("RAYON_NUM_THREADS", threads.to_string());
     }
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)

@@ -15,9 +15,9 @@ use trainer::data::TokenFiles;
 use trainer::events::Events;
 use trainer::failure::{Failure, Kind};
 use trainer::generate::{Sampling, Writer};
-use trainer::kernels::Reference;
+use trainer::kernels::Cpu;
 use trainer::model::{Config, Weights};
-use trainer::step::Autograd;
+use trainer::step::Arithmetic;
 use trainer::task::{self, Task};
 use trainer::training::{self, Attempt, End, Requests};
 use trainer::{evaluate, logits, machine, memory, state};
@@ -194,13 +194,11 @@ fn train(path: &Path) -> Result<End, Failure> {
         signal_hook::flag::register(signal, flag.clone())
             .map_err(|error| Failure::new(Kind::Os, format!("cannot listen to signal {signal}: {error}")))?;
     }
-    let threads = machine::threads(task.job.threads);
-    let examples = (task.job.sequences_per_step / task.job.micro_batch) as usize;
     // SAFETY: this is the main thread, and none was started yet.
-    unsafe { machine::start_threads(threads, (threads / examples.min(threads)).max(1)) }?;
+    unsafe { machine::start_threads(machine::threads(task.job.threads)) }?;
     Attempt {
         task: &task,
-        kernels: &Reference,
+        arithmetic: Arithmetic::default(),
         storage: Arc::new(Disk),
         available: memory::available(),
         requests,
@@ -237,17 +235,15 @@ impl Model {
         self.beside(self.config.as_ref(), "config.json")
     }
 
-    /// Starts the threads, `together` of which work on one matrix product; all of them if not given.
-    fn start_threads(&self, together: Option<usize>) -> Result<(), Failure> {
-        let threads = machine::threads(self.threads);
+    fn start_threads(&self) -> Result<(), Failure> {
         // SAFETY: called by the main thread, before any other was started.
-        unsafe { machine::start_threads(threads, together.unwrap_or(threads)) }
+        unsafe { machine::start_threads(machine::threads(self.threads)) }
     }
 }
 
 fn generate(arguments: &Generate) -> Result<(), Failure> {
     let model = &arguments.model;
-    model.start_threads(None)?;
+    model.start_threads()?;
     let tokenizer = model.beside(arguments.tokenizer.as_ref(), "tokenizer.json");
     let writer = Writer::open(&model.model, &model.config(), &tokenizer)?;
     let sampling = Sampling {
@@ -255,12 +251,12 @@ fn generate(arguments: &Generate) -> Result<(), Failure> {
         top_k: arguments.top_k.map(|k| k as usize),
         seed: arguments.seed,
     };
-    writer.write(&Reference, &arguments.prompt, arguments.tokens, &sampling, &mut io::stdout().lock())
+    writer.write(&Cpu::default(), &arguments.prompt, arguments.tokens, &sampling, &mut io::stdout().lock())
 }
 
 fn evaluate_model(arguments: &Evaluate) -> Result<(), Failure> {
     let Evaluate { model, .. } = arguments;
-    model.start_threads(Some(1))?;
+    model.start_threads()?;
     let task = Task::read(&arguments.job)?;
     let config = match &model.config {
         Some(path) => task.config_at(path)?,
@@ -270,19 +266,18 @@ fn evaluate_model(arguments: &Evaluate) -> Result<(), Failure> {
     let tokens = TokenFiles::open(&task.job, &task.folder, config.vocabulary)?;
     evaluate::check(&task.job, &tokens, &task.path)?;
     let weights = Weights::read_folder(&config, &model.model, &Device::Cpu)?;
-    let length = task.job.sequence_length as usize;
-    let mut step = Autograd::new(&config, &Reference, &weights, length, task.job.micro_batch as usize)?;
+    let mut step = Arithmetic::default().step(&task.job, &config, &weights)?;
     let done = match arguments.step {
         Some(step) => step,
         None => state::step_of(&model.model)?.unwrap_or(task.job.to),
     };
     let mut events = events(io::stdout().lock());
-    training::say_evaluations(&task.job, &tokens, &weights, &mut step, done, &mut events, &|| false)
+    training::say_evaluations(&task.job, &tokens, &weights, &mut *step, done, &mut events, &|| false)
 }
 
 fn write_logits(arguments: &Logits) -> Result<(), Failure> {
-    arguments.model.start_threads(None)?;
+    arguments.model.start_threads()?;
     let config = Config::read(&arguments.model.config())?;
     let weights = Weights::read_folder(&config, &arguments.model.model, &Device::Cpu)?;
-    logits::write(&config, &weights, &Reference, &arguments.tokens, &arguments.out)
+    logits::write(&config, &weights, &Cpu::default(), &arguments.tokens, &arguments.out)
 }

@@ -16,24 +16,19 @@ use crate::model::Config;
 
 pub use available::available;
 
-/// The precision of a job, as a forecast knows it.
-pub fn precision(of: job::Precision) -> Precision {
-    match of {
-        job::Precision::F32 => Precision::F32,
-    }
-}
-
 /// What training the job takes, as a forecast; a failure of the kind `no-memory` where that is more than `available`
 /// bytes. Where it is not known what is available, only what no machine has is refused.
-pub fn check(
-    job: &Job,
-    config: &Config,
-    precision: Precision,
-    available: Option<u64>,
-) -> Result<Forecast, Failure> {
+pub fn check(job: &Job, config: &Config, available: Option<u64>) -> Result<Forecast, Failure> {
     let workload = Workload {
-        precision,
-        recompute: Recompute::default(),
+        precision: match job.precision {
+            job::Precision::F32 => Precision::F32,
+            job::Precision::Bf16 => Precision::Bf16,
+        },
+        recompute: match job.recompute {
+            job::Recompute::None => Recompute::None,
+            job::Recompute::Selective => Recompute::Selective,
+            job::Recompute::Full => Recompute::Full,
+        },
         sequence_length: job.sequence_length,
         micro_batch: job.micro_batch,
         threads: u32::try_from(machine::threads(job.threads)).unwrap_or(u32::MAX),

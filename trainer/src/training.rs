@@ -20,12 +20,11 @@ use crate::evaluate;
 use crate::events::Events;
 use crate::failure::{Failure, Kind};
 use crate::guard;
-use crate::kernels::Kernels;
 use crate::memory;
 use crate::model::{Config, Weights};
 use crate::optimizer::Optimizer;
 use crate::state::{self, Saved, Saver, Snapshot};
-use crate::step::{self, Autograd, Step};
+use crate::step::{self, Arithmetic, Step};
 use crate::task::Task;
 
 /// How an attempt ends that does not fail.
@@ -56,8 +55,8 @@ impl Requests {
 pub struct Attempt<'a, W, C> {
     /// The job.
     pub task: &'a Task,
-    /// The operations.
-    pub kernels: &'a dyn Kernels,
+    /// How its steps are computed.
+    pub arithmetic: Arithmetic<'a>,
     /// Where checkpoints are written.
     pub storage: Arc<dyn Storage>,
     /// Bytes of memory that it may take, where that is known.
@@ -73,6 +72,8 @@ struct Beginning {
     weights: Weights,
     optimizer: Optimizer,
     skipped: Vec<u64>,
+    /// Those that computed a checkpoint.
+    kernels: Option<String>,
 }
 
 impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
@@ -80,7 +81,8 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
     pub fn run(&mut self) -> Result<End, Failure> {
         let job = &self.task.job;
         let config = self.task.config()?;
-        memory::check(job, &config, memory::precision(job.precision), self.available)?;
+        self.arithmetic.check(job.precision)?;
+        memory::check(job, &config, self.available)?;
         let tokens = Arc::new(TokenFiles::open(job, &self.task.folder, config.vocabulary)?);
         evaluate::check(job, &tokens, &self.task.path)?;
         let checkpoints = self.task.resolve(&job.checkpoints.folder);
@@ -91,20 +93,19 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         }
         let rates = Rates::read(job, &self.task.folder)?;
         let data = Data::open(job, &self.task.folder, tokens.clone())?;
-        let Beginning { weights, mut optimizer, mut skipped } = begin(self.task, &config, self.kernels)?;
-        let length = job.sequence_length as usize;
-        let kernels = self.kernels;
-        let mut step = Autograd::new(&config, kernels, &weights, length, job.micro_batch as usize)?;
+        let Beginning { weights, mut optimizer, mut skipped, kernels } = begin(self.task, &config)?;
+        let mut step = self.arithmetic.step(job, &config, &weights)?;
+        warn_of_other_kernels(kernels.as_deref(), &step.name());
         let mut saver = Saver::new(self.storage.clone(), checkpoints);
         let first = self.task.first_step();
         let mut ahead = data.ahead(first, job.to)?;
-        self.say_started(first, weights.parameters())?;
+        self.say_started(first, step.name(), weights.parameters())?;
 
         let mut done = first;
         while done < job.to {
             let (batch, begun) = next(&mut ahead)?;
             let loss = step.differentiate(&weights, &batch)?;
-            let norm = step::norm(&step)?;
+            let norm = step::norm(&*step)?;
             guard::finite_step(done, loss, norm)?;
             let rate = rates.of(done);
             let skip = job.skip.binary_search(&done).is_ok();
@@ -123,23 +124,25 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
             let stop = self.requests.stopping();
             let asked = self.requests.save.swap(false, Ordering::Relaxed);
             if stop || asked || done == job.to || is_due(job.checkpoints.every, done) {
-                let snapshot = Snapshot::take(&weights, &optimizer, self.state(done, &skipped))?;
+                // One copy at a time: the last one is on disk before the next is taken.
+                self.say_saved(saver.finish()?)?;
+                let snapshot = Snapshot::take(&weights, &optimizer, self.state(done, &*step, &skipped))?;
                 self.say_saved(saver.submit(snapshot)?)?;
             }
             if stop && done < job.to {
                 return self.stop(&mut saver, done);
             }
             if done < job.to && is_due(job.evaluation.every, done) {
-                self.evaluate(&tokens, &weights, &mut step, done)?;
+                self.evaluate(&tokens, &weights, &mut *step, done)?;
             }
         }
         if first == job.to {
-            let snapshot = Snapshot::take(&weights, &optimizer, self.state(done, &skipped))?;
+            let snapshot = Snapshot::take(&weights, &optimizer, self.state(done, &*step, &skipped))?;
             self.say_saved(saver.submit(snapshot)?)?;
         }
         self.say_saved(saver.finish()?)?;
         if job.evaluation.at_end || is_due(job.evaluation.every, done) {
-            self.evaluate(&tokens, &weights, &mut step, done)?;
+            self.evaluate(&tokens, &weights, &mut *step, done)?;
         }
         if self.requests.stopping() {
             return self.stop(&mut saver, done);
@@ -154,14 +157,14 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         Ok(End::Stopped)
     }
 
-    fn state(&self, step: u64, skipped: &[u64]) -> State {
+    fn state(&self, done: u64, step: &dyn Step, skipped: &[u64]) -> State {
         let job = &self.task.job;
         State {
             format: checkpoint::FORMAT,
             path: job.path.clone(),
-            step,
+            step: done,
             precision: job.precision,
-            kernels: self.kernels.name(),
+            kernels: step.name(),
             micro_batch: job.micro_batch,
             skipped: skipped.to_vec(),
         }
@@ -179,7 +182,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         say_evaluations(&self.task.job, tokens, weights, step, done, self.events, &asked_to_stop)
     }
 
-    fn say_started(&mut self, step: u64, parameters: u64) -> Result<(), Failure> {
+    fn say_started(&mut self, step: u64, kernels: String, parameters: u64) -> Result<(), Failure> {
         self.say(Event::Started {
             format: event::FORMAT,
             job: self.task.job.job,
@@ -187,7 +190,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
             pid: std::process::id(),
             step,
             program: crate::PROGRAM.to_owned(),
-            kernels: self.kernels.name(),
+            kernels,
             threads: rayon::current_num_threads() as u32,
             parameters,
         })
@@ -282,11 +285,11 @@ fn is_due(every: Option<u64>, done: u64) -> bool {
 }
 
 /// Weights, moments and skipped steps that the job starts with.
-fn begin(task: &Task, config: &Config, kernels: &dyn Kernels) -> Result<Beginning, Failure> {
+fn begin(task: &Task, config: &Config) -> Result<Beginning, Failure> {
     let (job, device) = (&task.job, Device::Cpu);
     let with_new_moments = |weights: Weights| -> Result<Beginning, Failure> {
         let optimizer = Optimizer::new(job.optimizer.clone(), &weights)?;
-        Ok(Beginning { weights, optimizer, skipped: Vec::new() })
+        Ok(Beginning { weights, optimizer, skipped: Vec::new(), kernels: None })
     };
     match &job.start {
         Start::New { seed } => with_new_moments(Weights::new(config, *seed, DType::F32, &device)?),
@@ -297,18 +300,18 @@ fn begin(task: &Task, config: &Config, kernels: &dyn Kernels) -> Result<Beginnin
             let folder = task.resolve(path);
             let loaded = state::load(&folder, *digest, config, &device)?;
             fits(job, &loaded.state, *step, &folder)?;
-            if loaded.state.kernels != kernels.name() {
-                eprintln!(
-                    "{}: was computed by the kernels `{}`; going on with `{}` gives other last bits",
-                    folder.display(),
-                    loaded.state.kernels,
-                    kernels.name()
-                );
-            }
             let updates = loaded.updates();
             let optimizer = Optimizer::resumed(job.optimizer.clone(), loaded.moments, updates);
-            Ok(Beginning { weights: loaded.weights, optimizer, skipped: loaded.state.skipped })
+            let State { skipped, kernels, .. } = loaded.state;
+            Ok(Beginning { weights: loaded.weights, optimizer, skipped, kernels: Some(kernels) })
         }
+    }
+}
+
+/// A run that goes on elsewhere is the same run, but not to the last bit.
+fn warn_of_other_kernels(before: Option<&str>, now: &str) {
+    if let Some(before) = before.filter(|before| *before != now) {
+        eprintln!("the checkpoint was computed by the kernels `{before}`; going on with `{now}` gives other last bits");
     }
 }
 

@@ -2,8 +2,18 @@
 
 use std::path::Path;
 
+use artifacts::job;
+use candle_core::{DType, Device};
+use half::bf16;
+use paradigm::memory::Part;
+
 use super::*;
+use crate::data::Batch;
 use crate::fixture::{self, Fixture};
+use crate::kernels::cpu::element::Element;
+use crate::kernels::cpu::isa::Isa;
+use crate::model::Weights;
+use crate::step::{Plan, Scheduled, Step};
 
 fn config(change: impl FnOnce(&mut serde_json::Value)) -> Config {
     let mut config = serde_json::from_str(&fixture::config(false)).unwrap();
@@ -18,7 +28,7 @@ fn job() -> Job {
 }
 
 fn of(job: &Job, available: Option<u64>) -> Result<Forecast, Failure> {
-    check(job, &config(|_| {}), precision(job.precision), available)
+    check(job, &config(|_| {}), available)
 }
 
 #[test]
@@ -49,8 +59,8 @@ fn a_refusal_says_what_is_needed_what_there_is_and_what_fits() {
     });
     let mut job = job();
     (job.sequence_length, job.threads) = (64, Some(2));
-    let all = check(&job, &config, Precision::F32, None).unwrap().bytes().div_ceil(1 << 20);
-    let check = |available: u64| check(&job, &config, Precision::F32, Some(available)).unwrap_err().message;
+    let all = check(&job, &config, None).unwrap().bytes().div_ceil(1 << 20);
+    let check = |available: u64| check(&job, &config, Some(available)).unwrap_err().message;
     let started = |message: &str, there_is: &str| {
         let wanted = format!(
             "training with micro_batch 12 takes {all} MiB of memory, but {there_is} MiB are available; "
@@ -72,7 +82,7 @@ fn what_no_machine_has_is_refused_where_nothing_is_known_of_this_one() {
             config[key] = (1 << 24).into();
         }
     });
-    let refusal = check(&job(), &model, Precision::F32, None).unwrap_err();
+    let refusal = check(&job(), &model, None).unwrap_err();
     assert_eq!(refusal.kind, Kind::NoMemory);
     assert!(refusal.message.starts_with("no machine has the memory for this model: "), "{refusal}");
     let mut long = job();
@@ -93,4 +103,52 @@ fn more_threads_need_more() {
         of(&job, None).unwrap().bytes()
     };
     assert!(bytes(2) > bytes(1));
+}
+
+/// What a step took, and what was forecast of it.
+fn taken_and_forecast<E: Element>(config: &Config, workload: Workload) -> (f64, f64) {
+    let Workload { recompute, sequence_length, micro_batch, threads, .. } = workload;
+    let recompute = match recompute {
+        Recompute::None => job::Recompute::None,
+        Recompute::Selective => job::Recompute::Selective,
+        Recompute::Full => job::Recompute::Full,
+    };
+    let weights = Weights::new(config, 1, DType::F32, &Device::Cpu).unwrap();
+    let (length, micro_batch) = (sequence_length as usize, micro_batch as usize);
+    let plan = Plan { length, micro_batch, recompute };
+    let mut step = Scheduled::<E>::new(Isa::best(), config, &weights, plan).unwrap();
+    let tokens = (0..micro_batch * (length + 1)).map(|i| (i * 7 % config.vocabulary) as u32).collect();
+    let batch = Batch::of(tokens, length, None);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build().unwrap();
+    pool.install(|| step.differentiate(&weights, &batch)).unwrap();
+    let forecast = Forecast::new(&Model::new(config.sizes()).unwrap(), &workload).unwrap();
+    let kept_by_candle = [Part::Weights, Part::Gradients, Part::Moments, Part::Snapshot];
+    let parts = forecast.parts().iter().filter(|(part, _)| !kept_by_candle.contains(part));
+    (step.bytes() as f64, parts.map(|(_, bytes)| *bytes as f64).sum())
+}
+
+#[test]
+fn a_step_takes_what_was_forecast() {
+    let config = config(|config| {
+        config["vocab_size"] = 3000.into();
+        config["hidden_size"] = 96.into();
+        config["intermediate_size"] = 256.into();
+        config["num_attention_heads"] = 6.into();
+        config["num_key_value_heads"] = 3.into();
+        config["num_hidden_layers"] = 3.into();
+    });
+    for recompute in Recompute::ALL {
+        for (sequence_length, micro_batch) in [(256, 4), (64, 1), (700, 3)] {
+            let workload = |precision| Workload { precision, recompute, sequence_length, micro_batch, threads: 1 };
+            let pairs = [
+                taken_and_forecast::<f32>(&config, workload(Precision::F32)),
+                taken_and_forecast::<bf16>(&config, workload(Precision::Bf16)),
+            ];
+            for (taken, forecast) in pairs {
+                let ratio = taken / forecast;
+                println!("{recompute:?} {sequence_length} x {micro_batch}: {taken} of {forecast}, {ratio:.3}");
+                assert!((0.99..1.01).contains(&ratio), "{recompute:?} {sequence_length} x {micro_batch}: {ratio}");
+            }
+        }
+    }
 }

@@ -3,9 +3,11 @@
 //! [`Autograd`] lets candle differentiate the model over any kernels; [`Scheduled`] is written down for the CPU's kernels,
 //! and judged against it. Training knows only [`Step`].
 
+mod arithmetic;
 mod autograd;
 mod scheduled;
 
+pub use arithmetic::Arithmetic;
 pub use autograd::Autograd;
 pub use scheduled::{Plan, Scheduled};
 

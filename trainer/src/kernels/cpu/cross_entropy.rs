@@ -85,13 +85,15 @@ pub struct Scratch<E> {
     products: gemm::Scratch<E>,
 }
 
-impl<E> Scratch<E> {
-    /// Bytes of its own memory, without that of the products.
+impl<E: Element> Scratch<E> {
+    /// Bytes of its memory.
     pub fn bytes(&self) -> usize {
         self.logits.capacity() * size_of::<f32>()
             + self.kept.capacity() * size_of::<E>()
             + self.peaks.capacity() * size_of::<f32>()
             + self.rows.capacity() * size_of::<Row>()
+            + self.packed.bytes()
+            + self.products.bytes()
     }
 }
 

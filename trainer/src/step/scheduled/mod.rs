@@ -202,7 +202,12 @@ impl<E: Element> Scheduled<E> {
 
 impl<E: Element> Step for Scheduled<E> {
     fn name(&self) -> String {
-        self.kernels.name()
+        let isa = self.machine.isa;
+        match (E::TOGETHER, isa.multiplies_bf16()) {
+            (1, _) => self.kernels.name(),
+            (_, true) => format!("{}-bf16", self.kernels.name()),
+            (_, false) => format!("{}-bf16-by-f32", self.kernels.name()),
+        }
     }
 
     fn differentiate(&mut self, weights: &Weights, batch: &Batch) -> std::result::Result<f64, Failure> {

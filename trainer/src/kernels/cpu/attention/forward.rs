@@ -30,7 +30,7 @@ pub(super) struct Strip<E> {
 impl<E> Strip<E> {
     pub(super) fn bytes(&self) -> usize {
         let sums = self.scores.capacity() + self.out.capacity();
-        sums * size_of::<f32>() + self.weights.capacity() * size_of::<E>()
+        self.products.bytes() + sums * size_of::<f32>() + self.weights.capacity() * size_of::<E>()
     }
 }
 

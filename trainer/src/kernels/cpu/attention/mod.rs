@@ -97,7 +97,7 @@ struct Block<E> {
 }
 
 impl<E: Element> Scratch<E> {
-    /// Bytes of its memory, but for what the products inside take beside their operands.
+    /// Bytes of its memory.
     pub fn bytes(&self) -> usize {
         let units = self.units.iter().map(|unit| {
             let unit = unit.read().unwrap_or_else(PoisonError::into_inner);
