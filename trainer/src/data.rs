@@ -335,9 +335,8 @@ pub struct Examples {
 }
 
 impl Batch {
-    /// A batch of these tokens.
-    #[cfg(test)]
-    pub(crate) fn of(tokens: Vec<u32>, sequence_length: usize, end_of_text: Option<u32>) -> Self {
+    /// A batch of these tokens, in sequences of `sequence_length + 1`.
+    pub fn of(tokens: Vec<u32>, sequence_length: usize, end_of_text: Option<u32>) -> Self {
         Self { step: 0, tokens, digest: String::new(), sequence_length, end_of_text }
     }
 
@@ -368,7 +367,11 @@ impl Batch {
 
 impl Examples {
     /// The examples of windows of `length + 1` tokens each.
-    pub fn new<'a>(windows: impl Iterator<Item = &'a [u32]>, length: usize, end_of_text: Option<u32>) -> Self {
+    pub fn new<'a>(
+        windows: impl Iterator<Item = &'a [u32]>,
+        length: usize,
+        end_of_text: Option<u32>,
+    ) -> Self {
         let mut examples = Self::default();
         examples.become_those_of(windows, length, end_of_text);
         examples

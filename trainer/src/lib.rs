@@ -7,6 +7,7 @@
 pub mod kernels;
 pub mod model;
 
+pub mod bench;
 pub mod data;
 pub mod evaluate;
 pub mod events;
@@ -17,6 +18,7 @@ pub mod logits;
 pub mod machine;
 pub mod memory;
 pub mod optimizer;
+pub mod start;
 pub mod state;
 pub mod step;
 pub mod task;

@@ -6,6 +6,8 @@
 
 use std::num::NonZero;
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::failure::{Failure, Kind};
 
 /// Keeps freed memory in the process. glibc only; elsewhere nothing is done.
@@ -49,4 +51,10 @@ pub unsafe fn start_threads(threads: usize) -> Result<(), Failure> {
         .num_threads(threads)
         .build_global()
         .map_err(|error| Failure::new(Kind::Os, format!("cannot start {threads} threads: {error}")))
+}
+
+/// Seconds on a clock of the system.
+pub fn seconds(clock: ClockId) -> f64 {
+    let time = clock_gettime(clock);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use artifacts::event::Event;
+use artifacts::job::{Precision, Recompute};
 use artifacts::storage::Disk;
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rustix::time::ClockId;
+use trainer::bench::{Choices, Request, Size, Subject};
 use trainer::data::TokenFiles;
 use trainer::events::Events;
 use trainer::failure::{Failure, Kind};
@@ -49,6 +52,8 @@ enum Command {
     Evaluate(Evaluate),
     /// Writes a model's logits after every token of a file.
     Logits(Logits),
+    /// Measures how fast steps are on this machine, and where their time goes.
+    Bench(Bench),
     /// Prints the JSON schemas of the contract.
     Schema {
         /// Of what; of both if not given.
@@ -116,6 +121,50 @@ struct Logits {
     /// The safetensors file that is written: `logits`, (tokens, vocabulary), f32.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+}
+
+#[derive(Args)]
+struct Bench {
+    /// The job whose steps are measured.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["size", "precision", "recompute", "micro_batch", "threads"])]
+    job: Option<PathBuf>,
+    /// A model that comes with the program: 1.8, 17 or 134 million parameters.
+    #[arg(long, default_value = "small", value_parser = size)]
+    size: Size,
+    /// Its arithmetic.
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    precision: Precision,
+    /// What is computed once more in the backward pass: none, selective, full.
+    #[arg(long, default_value = "selective", value_parser = recompute)]
+    recompute: Recompute,
+    /// Sequences that go through the model at once; all of a step if not given.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    micro_batch: Option<u32>,
+    /// Threads to compute with; all cores if not given.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+    /// Steps before the first that counts.
+    #[arg(long, default_value_t = 2)]
+    warm_up: u16,
+    /// Steps that count.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    steps: u16,
+    /// JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+fn size(text: &str) -> Result<Size, String> {
+    let names = Size::ALL.map(|size| size.name).join(", ");
+    Size::ALL.into_iter().find(|size| size.name == text).ok_or_else(|| format!("one of {names} was expected"))
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    serde_json::from_value(text.into()).map_err(|_| "f32 or bf16 was expected".to_owned())
+}
+
+fn recompute(text: &str) -> Result<Recompute, String> {
+    serde_json::from_value(text.into()).map_err(|_| "none, selective or full was expected".to_owned())
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -212,6 +261,7 @@ fn run_command(command: &Command) -> Result<(), Failure> {
         Command::Generate(arguments) => generate(arguments),
         Command::Evaluate(arguments) => evaluate_model(arguments),
         Command::Logits(arguments) => write_logits(arguments),
+        Command::Bench(arguments) => bench(arguments),
         Command::Schema { of } => {
             let schemas = match of {
                 Some(SchemaOf::Job) => vec![artifacts::job::schema()],
@@ -280,4 +330,37 @@ fn write_logits(arguments: &Logits) -> Result<(), Failure> {
     let config = Config::read(&arguments.model.config())?;
     let weights = Weights::read_folder(&config, &arguments.model.model, &Device::Cpu)?;
     logits::write(&config, &weights, &Cpu::default(), &arguments.tokens, &arguments.out)
+}
+
+fn bench(arguments: &Bench) -> Result<(), Failure> {
+    let task = arguments.job.as_deref().map(Task::read).transpose()?;
+    let threads = task.as_ref().map_or(arguments.threads, |task| task.job.threads);
+    // SAFETY: this is the main thread, and none was started yet.
+    unsafe { machine::start_threads(machine::threads(threads)) }?;
+    let (warm_up, steps) = (arguments.warm_up, arguments.steps);
+    let all = u64::from(warm_up) + u64::from(steps);
+    let subject = match &task {
+        Some(task) => Subject::of_job(task, all)?,
+        None => {
+            let Bench { precision, recompute, micro_batch, .. } = *arguments;
+            Subject::of_size(arguments.size, all, Choices { precision, recompute, micro_batch, threads })?
+        }
+    };
+    let request = Request {
+        warm_up: warm_up.into(),
+        steps: steps.into(),
+        clock: || machine::seconds(ClockId::Monotonic),
+        cpu_clock: || machine::seconds(ClockId::ProcessCPUTime),
+        available: memory::available(),
+    };
+    let report = trainer::bench::measure(subject, &request)?;
+    let mut text = if arguments.json {
+        serde_json::to_string(&report).map_err(|error| Failure::new(Kind::Software, error))?
+    } else {
+        report.to_string().trim_end().to_owned()
+    };
+    text.push('\n');
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| Failure::new(Kind::Io, format!("the report cannot be printed: {error}")))
 }

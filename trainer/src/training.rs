@@ -4,16 +4,9 @@
 //! last words are always one of `finished`, `stopped` and `failed`, after everything that they imply is safe on disk.
 
 use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-
-use artifacts::checkpoint::{self, State};
-use artifacts::event::{self, Event};
-use artifacts::job::{Job, Start};
-use artifacts::storage::Storage;
-use candle_core::{DType, Device};
 
 use crate::data::{Ahead, Batch, Data, Rates, TokenFiles};
 use crate::evaluate;
@@ -21,11 +14,15 @@ use crate::events::Events;
 use crate::failure::{Failure, Kind};
 use crate::guard;
 use crate::memory;
-use crate::model::{Config, Weights};
-use crate::optimizer::Optimizer;
-use crate::state::{self, Saved, Saver, Snapshot};
+use crate::model::Weights;
+use crate::start::Beginning;
+use crate::state::{Saved, Saver, Snapshot};
 use crate::step::{self, Arithmetic, Step};
 use crate::task::Task;
+use artifacts::checkpoint::{self, State};
+use artifacts::event::{self, Event};
+use artifacts::job::Job;
+use artifacts::storage::Storage;
 
 /// How an attempt ends that does not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,15 +64,6 @@ pub struct Attempt<'a, W, C> {
     pub events: &'a mut Events<W, C>,
 }
 
-/// Weights and moments at a job's start.
-struct Beginning {
-    weights: Weights,
-    optimizer: Optimizer,
-    skipped: Vec<u64>,
-    /// Those that computed a checkpoint.
-    kernels: Option<String>,
-}
-
 impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
     /// Trains the job to its end, or until it is asked to stop.
     pub fn run(&mut self) -> Result<End, Failure> {
@@ -93,7 +81,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         }
         let rates = Rates::read(job, &self.task.folder)?;
         let data = Data::open(job, &self.task.folder, tokens.clone())?;
-        let Beginning { weights, mut optimizer, mut skipped, kernels } = begin(self.task, &config)?;
+        let Beginning { weights, mut optimizer, mut skipped, kernels } = Beginning::of(self.task, &config)?;
         let mut step = self.arithmetic.step(job, &config, &weights)?;
         warn_of_other_kernels(kernels.as_deref(), &step.name());
         let mut saver = Saver::new(self.storage.clone(), checkpoints);
@@ -284,51 +272,13 @@ fn is_due(every: Option<u64>, done: u64) -> bool {
     every.is_some_and(|every| done.is_multiple_of(every))
 }
 
-/// Weights, moments and skipped steps that the job starts with.
-fn begin(task: &Task, config: &Config) -> Result<Beginning, Failure> {
-    let (job, device) = (&task.job, Device::Cpu);
-    let with_new_moments = |weights: Weights| -> Result<Beginning, Failure> {
-        let optimizer = Optimizer::new(job.optimizer.clone(), &weights)?;
-        Ok(Beginning { weights, optimizer, skipped: Vec::new(), kernels: None })
-    };
-    match &job.start {
-        Start::New { seed } => with_new_moments(Weights::new(config, *seed, DType::F32, &device)?),
-        Start::Folder { path } => {
-            with_new_moments(Weights::read_folder(config, &task.resolve(path), &device)?)
-        }
-        Start::Checkpoint { path, digest, step } => {
-            let folder = task.resolve(path);
-            let loaded = state::load(&folder, *digest, config, &device)?;
-            fits(job, &loaded.state, *step, &folder)?;
-            let updates = loaded.updates();
-            let optimizer = Optimizer::resumed(job.optimizer.clone(), loaded.moments, updates);
-            let State { skipped, kernels, .. } = loaded.state;
-            Ok(Beginning { weights: loaded.weights, optimizer, skipped, kernels: Some(kernels) })
-        }
-    }
-}
-
 /// A run that goes on elsewhere is the same run, but not to the last bit.
 fn warn_of_other_kernels(before: Option<&str>, now: &str) {
     if let Some(before) = before.filter(|before| *before != now) {
-        eprintln!("the checkpoint was computed by the kernels `{before}`; going on with `{now}` gives other last bits");
+        eprintln!(
+            "the checkpoint was computed by the kernels `{before}`; going on with `{now}` gives other last bits"
+        );
     }
-}
-
-/// Refuses a checkpoint that is not the one the job means, or whose run computes differently.
-fn fits(job: &Job, state: &State, step: u64, folder: &Path) -> Result<(), Failure> {
-    let refuse =
-        |reason: String| Err(Failure::new(Kind::Checkpoint, format!("`{}`: {reason}", folder.display())));
-    if state.step != step {
-        return refuse(format!("is after {} steps, but the job says {step}", state.step));
-    }
-    if state.micro_batch != job.micro_batch {
-        return refuse(format!(
-            "was trained with a micro_batch of {}, but the job says {}: the bits would not be the same",
-            state.micro_batch, job.micro_batch
-        ));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

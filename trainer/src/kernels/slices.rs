@@ -43,7 +43,7 @@ pub fn write<R>(tensors: &[&Tensor], f: impl FnOnce(&mut [&mut [f32]]) -> Result
     open(tensors, Vec::with_capacity(tensors.len()), f)
 }
 
-fn open<'a, R, F>(tensors: &[&Tensor], mut opened: Vec<&'a mut [f32]>, f: F) -> Result<R>
+fn open<R, F>(tensors: &[&Tensor], mut opened: Vec<&mut [f32]>, f: F) -> Result<R>
 where
     F: FnOnce(&mut [&mut [f32]]) -> Result<R>,
 {

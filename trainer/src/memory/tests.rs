@@ -139,15 +139,21 @@ fn a_step_takes_what_was_forecast() {
     });
     for recompute in Recompute::ALL {
         for (sequence_length, micro_batch) in [(256, 4), (64, 1), (700, 3)] {
-            let workload = |precision| Workload { precision, recompute, sequence_length, micro_batch, threads: 1 };
+            let workload =
+                |precision| Workload { precision, recompute, sequence_length, micro_batch, threads: 1 };
             let pairs = [
                 taken_and_forecast::<f32>(&config, workload(Precision::F32)),
                 taken_and_forecast::<bf16>(&config, workload(Precision::Bf16)),
             ];
             for (taken, forecast) in pairs {
                 let ratio = taken / forecast;
-                println!("{recompute:?} {sequence_length} x {micro_batch}: {taken} of {forecast}, {ratio:.3}");
-                assert!((0.99..1.01).contains(&ratio), "{recompute:?} {sequence_length} x {micro_batch}: {ratio}");
+                println!(
+                    "{recompute:?} {sequence_length} x {micro_batch}: {taken} of {forecast}, {ratio:.3}"
+                );
+                assert!(
+                    (0.99..1.01).contains(&ratio),
+                    "{recompute:?} {sequence_length} x {micro_batch}: {ratio}"
+                );
             }
         }
     }

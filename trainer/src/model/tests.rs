@@ -110,7 +110,8 @@ fn kernels_agree_with_the_reference(tied: bool, end_of_text: Option<u32>) {
     }
     let of = |kernels: &dyn Kernels| {
         let decoder = Decoder::new(&config, kernels, &weights.tracked(), fixture::LENGTH as usize).unwrap();
-        let (inputs, targets) = (examples.inputs(&Device::Cpu).unwrap(), examples.targets(&Device::Cpu).unwrap());
+        let (inputs, targets) =
+            (examples.inputs(&Device::Cpu).unwrap(), examples.targets(&Device::Cpu).unwrap());
         let loss = decoder.loss(&inputs, &targets, &examples.mask(&Device::Cpu).unwrap()).unwrap();
         (f64::from(loss.to_scalar::<f32>().unwrap()), loss.backward().unwrap())
     };

@@ -9,7 +9,7 @@ mod scheduled;
 
 pub use arithmetic::Arithmetic;
 pub use autograd::Autograd;
-pub use scheduled::{Plan, Scheduled};
+pub use scheduled::{Clock, Laps, Operation, Pass, Plan, Scheduled};
 
 use crate::data::{Batch, Examples};
 use crate::failure::Failure;
@@ -33,6 +33,14 @@ pub trait Step {
 
     /// The kernels for the passes over all parameters.
     fn kernels(&self) -> &dyn Kernels;
+
+    /// Measures, from now on, what each operation takes, where this way of computing can tell.
+    fn measure(&mut self, _: Clock) {}
+
+    /// What each operation took since [`measure`](Self::measure).
+    fn laps(&self) -> Option<&Laps> {
+        None
+    }
 }
 
 /// Sum of the squares of all gradients, and its root times the scale: the global norm.

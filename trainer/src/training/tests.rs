@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use artifacts::event::Line;
+use artifacts::job::Start;
 use artifacts::manifest;
 use artifacts::storage::Disk;
 use candle_core::Tensor;

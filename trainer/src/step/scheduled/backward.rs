@@ -4,6 +4,7 @@
 //! added, so that no second set of gradients exists.
 
 use super::buffers::{Kept, Working};
+use super::laps::Operation;
 use super::machine::{Machine, Model};
 use super::parameters::Layer;
 use crate::data::Examples;
@@ -31,7 +32,10 @@ impl Gradients<'_, '_> {
 }
 
 /// One layer: the gradient of the stream behind it comes in, that of the stream before it goes out.
-#[allow(clippy::too_many_arguments, reason = "a layer's backward has all that its forward has, and gradients")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "a layer's backward has all that its forward has, and gradients"
+)]
 pub(super) fn layer<E: Element>(
     model: &Model,
     machine: &mut Machine<E>,
@@ -67,15 +71,20 @@ fn feed_forward<E: Element>(
     } else {
         &mut kept.activation[..n * inner]
     };
+    machine.laps.lap(Operation::SwiGlu);
     let dy = Matrix::new(E::all_nearest(stream_gradient, &mut rounded[..E::rounded(n * width)]), n, width);
     machine.pack_input(Matrix::new(activation, n, inner));
     machine.weight_gradient(dy, inner, gradients.parts[layer.down], gradients.store);
     // The activation is not needed any more: its gradient takes its place.
     machine.input_gradient(dy, weights[layer.down], MatrixMut::new(activation, n, inner), Store::Write);
+    machine.laps.lap(Operation::Linear);
     swiglu::backward(isa, activation, inner, gate_up);
+    machine.laps.lap(Operation::SwiGlu);
 
     let (unit, weight) = (&kept.unit2[..n * width], weights[layer.post_norm]);
-    machine.pack_input(Matrix::new(again(isa, unit, weight, &kept.normed2, normed), n, width));
+    let normed = again(isa, unit, weight, &kept.normed2, normed);
+    machine.laps.lap(Operation::Norm);
+    machine.pack_input(Matrix::new(normed, n, width));
     let halves = [(0, layer.gate), (inner, layer.up)].map(|(first, place)| {
         let dy = Matrix::strided(&gate_up[first..], n, inner, 2 * inner);
         (dy, place)
@@ -87,8 +96,10 @@ fn feed_forward<E: Element>(
     for ((dy, place), store) in halves.into_iter().zip([Store::Write, Store::Add]) {
         machine.input_gradient(dy, weights[place], MatrixMut::new(normed_gradient, n, width), store);
     }
+    machine.laps.lap(Operation::Linear);
     let (scale, sum) = (&kept.scale2[..n], gradients.sum(layer.post_norm));
     norm::backward(isa, normed_gradient, unit, scale, weight, stream_gradient, sum, &mut machine.norm);
+    machine.laps.lap(Operation::Norm);
 }
 
 #[allow(clippy::too_many_arguments, reason = "as above")]
@@ -121,6 +132,7 @@ fn attend<E: Element>(
     let attention_gradient = &mut attention_gradient[..n * queries];
     let dx = MatrixMut::new(attention_gradient, n, queries);
     machine.input_gradient(dy, weights[layer.output], dx, Store::Write);
+    machine.laps.lap(Operation::Linear);
     let attended_gradient = &mut attended_gradient[..n * attended];
     attention::backward(
         isa,
@@ -134,10 +146,14 @@ fn attend<E: Element>(
         MatrixMut::new(attended_gradient, n, attended),
         &mut machine.attention,
     );
+    machine.laps.lap(Operation::Attention);
     rope::backward(isa, attended_gradient, model.rotated(), model.angles(examples.length));
+    machine.laps.lap(Operation::Rope);
 
     let (unit, weight) = (&kept.unit1[..n * width], weights[layer.input_norm]);
-    machine.pack_input(Matrix::new(again(isa, unit, weight, &kept.normed1, normed), n, width));
+    let normed = again(isa, unit, weight, &kept.normed1, normed);
+    machine.laps.lap(Operation::Norm);
+    machine.pack_input(Matrix::new(normed, n, width));
     let thirds = model.projections(layer).map(|(columns, place)| {
         let dy = Matrix::strided(&attended_gradient[columns.start..], n, columns.len(), attended);
         (dy, place)
@@ -149,8 +165,10 @@ fn attend<E: Element>(
     for ((dy, place), store) in thirds.into_iter().zip([Store::Write, Store::Add, Store::Add]) {
         machine.input_gradient(dy, weights[place], MatrixMut::new(normed_gradient, n, width), store);
     }
+    machine.laps.lap(Operation::Linear);
     let (scale, sum) = (&kept.scale1[..n], gradients.sum(layer.input_norm));
     norm::backward(isa, normed_gradient, unit, scale, weight, stream_gradient, sum, &mut machine.norm);
+    machine.laps.lap(Operation::Norm);
 }
 
 /// A norm's output: as it was kept, or computed again to the same bits.

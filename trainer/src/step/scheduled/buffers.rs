@@ -161,8 +161,7 @@ impl<E: Element> Working<E> {
             &self.attended_gradient,
             &self.unit,
         ];
-        of_all(&elements)
-            + of_all(&[&self.stream, &self.stream_gradient, &self.normed_gradient, &self.scale])
+        of_all(&elements) + of_all(&[&self.stream, &self.stream_gradient, &self.normed_gradient, &self.scale])
     }
 }
 

@@ -1,6 +1,7 @@
 //! The forward pass of a layer.
 
 use super::buffers::{Kept, Working};
+use super::laps::Operation;
 use super::machine::{Machine, Model};
 use super::parameters::Layer;
 use crate::data::Examples;
@@ -41,12 +42,15 @@ fn attend<E: Element>(
     let unit = &mut kept.unit1[..n * width];
     let weight = weights[layer.input_norm];
     norm::forward(isa, stream, weight, model.norm_eps, unit, &mut kept.scale1[..n], Some(normed));
+    machine.laps.lap(Operation::Norm);
     for (columns, weight) in model.projections(layer) {
         let y = &mut kept.attended[columns.start..n * attended];
         let y = MatrixMut::strided(y, n, columns.len(), attended);
         machine.linear(Matrix::new(normed, n, width), weights[weight], y, Store::Write);
     }
+    machine.laps.lap(Operation::Linear);
     rope::forward(isa, &mut kept.attended[..n * attended], model.rotated(), model.angles(examples.length));
+    machine.laps.lap(Operation::Rope);
     attention::forward(
         isa,
         model.attention(examples),
@@ -55,8 +59,10 @@ fn attend<E: Element>(
         &mut kept.log_sums[..n * sizes.heads],
         &mut machine.attention,
     );
+    machine.laps.lap(Operation::Attention);
     let attention = Matrix::new(&kept.attention[..n * sizes.queries], n, sizes.queries);
     machine.linear(attention, weights[layer.output], MatrixMut::new(stream, n, width), Store::Add);
+    machine.laps.lap(Operation::Linear);
 }
 
 /// The stream of `n` tokens, and to it what the feed-forward part says.
@@ -76,15 +82,19 @@ fn feed_forward<E: Element>(
     let unit = &mut kept.unit2[..n * width];
     let weight = weights[layer.post_norm];
     norm::forward(isa, stream, weight, model.norm_eps, unit, &mut kept.scale2[..n], Some(normed));
+    machine.laps.lap(Operation::Norm);
     for (number, weight) in [layer.gate, layer.up].into_iter().enumerate() {
         let y = &mut kept.gate_up[number * inner..n * 2 * inner];
         let y = MatrixMut::strided(y, n, inner, 2 * inner);
         machine.linear(Matrix::new(normed, n, width), weights[weight], y, Store::Write);
     }
+    machine.laps.lap(Operation::Linear);
     let activation = chosen(&mut kept.activation, activation, n * inner);
     swiglu::forward(isa, &kept.gate_up[..n * 2 * inner], inner, activation);
+    machine.laps.lap(Operation::SwiGlu);
     let activation = Matrix::new(activation, n, inner);
     machine.linear(activation, weights[layer.down], MatrixMut::new(stream, n, width), Store::Add);
+    machine.laps.lap(Operation::Linear);
 }
 
 /// The kept memory where there is some, else the working memory.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::buffers::Sizes;
+use super::laps::Laps;
 use super::parameters::{Layer, Places};
 use crate::data::Examples;
 use crate::kernels::Rotary;
@@ -101,6 +102,7 @@ pub(super) struct Machine<E> {
     pub head: cross_entropy::Head<E>,
     pub cross_entropy: cross_entropy::Scratch<E>,
     pub norm: Vec<f32>,
+    pub laps: Laps,
     panels: Panels<E>,
     products: gemm::Scratch<E>,
 }
@@ -113,6 +115,7 @@ impl<E: Element> Machine<E> {
             head: cross_entropy::Head::default(),
             cross_entropy: cross_entropy::Scratch::default(),
             norm: Vec::new(),
+            laps: Laps::default(),
             panels: Panels::default(),
             products: gemm::Scratch::default(),
         }
@@ -128,7 +131,13 @@ impl<E: Element> Machine<E> {
     }
 
     /// `y = x weight^T`, or `y +=`: x (n, inputs), weight (outputs, inputs), y (n, outputs).
-    pub fn linear<O: Element>(&mut self, x: Matrix<'_, E>, weight: &[f32], y: MatrixMut<'_, O>, store: Store) {
+    pub fn linear<O: Element>(
+        &mut self,
+        x: Matrix<'_, E>,
+        weight: &[f32],
+        y: MatrixMut<'_, O>,
+        store: Store,
+    ) {
         self.panels.pack(self.isa, Matrix::new(weight, y.columns(), x.columns()).transpose());
         product(self.isa, x, &self.panels, y, store, &mut self.products);
     }

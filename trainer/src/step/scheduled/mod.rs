@@ -13,6 +13,7 @@
 mod backward;
 mod buffers;
 mod forward;
+mod laps;
 mod machine;
 mod parameters;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use candle_core::{Result, Tensor};
 
 use self::backward::Gradients;
 use self::buffers::{Buffers, Sizes};
+pub use self::laps::{Clock, Laps, Operation, Pass};
 use self::machine::{Machine, Model};
 use super::Step;
 use crate::data::{Batch, Examples};
@@ -87,12 +89,14 @@ impl<E: Element> Scheduled<E> {
     fn forward(&mut self, weights: &[&[f32]], examples: &Examples, keep: bool) {
         let Self { model, machine, buffers: Buffers { kept, entries, working }, .. } = self;
         let (n, width) = (examples.inputs.len(), model.sizes.width);
+        machine.laps.begin(Pass::Forward);
         embedding::forward(
             weights[model.places.embedding],
             width,
             &examples.inputs,
             &mut working.stream[..n * width],
         );
+        machine.laps.lap(Operation::Embedding);
         for (number, layer) in model.places.layers.iter().enumerate() {
             if let Some(entry) = entries.get_mut(number).filter(|_| keep) {
                 entry[..n * width].copy_from_slice(&working.stream[..n * width]);
@@ -109,6 +113,7 @@ impl<E: Element> Scheduled<E> {
             &mut working.scale[..n],
             Some(&mut working.normed[..n * width]),
         );
+        machine.laps.lap(Operation::Norm);
     }
 
     /// The sum of the losses of `examples`, whose forward was just done, and the gradients of `scale` times it.
@@ -123,6 +128,7 @@ impl<E: Element> Scheduled<E> {
         let Self { model, machine, buffers: Buffers { kept, entries, working }, .. } = self;
         let (isa, n, width) = (machine.isa, examples.inputs.len(), model.sizes.width);
         let places = &model.places;
+        machine.laps.begin(Pass::Backward);
         cross_entropy::loss_and_gradient(
             isa,
             &working.normed[..n * width],
@@ -134,6 +140,7 @@ impl<E: Element> Scheduled<E> {
             gradients.sum(places.head),
             &mut machine.cross_entropy,
         );
+        machine.laps.lap(Operation::Head);
         working.stream_gradient[..n * width].fill(0.0);
         norm::backward(
             isa,
@@ -145,6 +152,7 @@ impl<E: Element> Scheduled<E> {
             gradients.sum(places.norm),
             &mut machine.norm,
         );
+        machine.laps.lap(Operation::Norm);
         for (number, layer) in places.layers.iter().enumerate().rev() {
             let place = if let Some(entry) = entries.get(number) {
                 working.stream[..n * width].copy_from_slice(&entry[..n * width]);
@@ -159,22 +167,20 @@ impl<E: Element> Scheduled<E> {
         // The head has already given its share.
         let sum = if tied { &mut *gradients.parts[places.head] } else { gradients.sum(places.embedding) };
         embedding::backward(isa, &working.stream_gradient[..n * width], width, &examples.inputs, sum);
+        machine.laps.lap(Operation::Embedding);
     }
 
     /// Packs the output embedding for the loss of everything until the weights change.
     fn pack_head(&mut self, weights: &[&[f32]], gradient: bool) {
-        let weight = Matrix::new(weights[self.model.places.head], self.model.vocabulary, self.model.sizes.width);
+        let weight =
+            Matrix::new(weights[self.model.places.head], self.model.vocabulary, self.model.sizes.width);
+        self.machine.laps.begin(Pass::Backward);
         self.machine.head.pack(self.machine.isa, weight, gradient);
+        self.machine.laps.lap(Operation::Head);
     }
 
     /// The sum of the losses of a batch, and its gradient after `scale`.
-    fn through(
-        &mut self,
-        weights: &[&[f32]],
-        batch: &Batch,
-        scale: f32,
-        parts: &mut [&mut [f32]],
-    ) -> f64 {
+    fn through(&mut self, weights: &[&[f32]], batch: &Batch, scale: f32, parts: &mut [&mut [f32]]) -> f64 {
         self.pack_head(weights, true);
         let mut examples = std::mem::take(&mut self.examples);
         let mut nats = 0.0;
@@ -243,5 +249,13 @@ impl<E: Element> Step for Scheduled<E> {
 
     fn kernels(&self) -> &dyn Kernels {
         &self.kernels
+    }
+
+    fn measure(&mut self, clock: Clock) {
+        self.machine.laps = Laps::new(clock);
+    }
+
+    fn laps(&self) -> Option<&Laps> {
+        Some(&self.machine.laps)
     }
 }

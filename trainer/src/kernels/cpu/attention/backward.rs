@@ -47,7 +47,9 @@ pub(super) struct Strip<E> {
 impl<E> Strip<E> {
     pub(super) fn bytes(&self) -> usize {
         let sums = self.scores.capacity() + self.slopes.capacity();
-        self.products.bytes() + sums * size_of::<f32>() + (self.weights.capacity() + self.dscores.capacity()) * size_of::<E>()
+        self.products.bytes()
+            + sums * size_of::<f32>()
+            + (self.weights.capacity() + self.dscores.capacity()) * size_of::<E>()
     }
 }
 

@@ -1,0 +1,252 @@
+//! How fast steps are on this machine, and where their time goes.
+//!
+//! A planner's forecast hangs on tokens a second, and an engineer's next hour on which operation is far from what the
+//! machine can do. Both are measured on the very steps that training takes: same kernels, buffers and optimizer, without
+//! checkpoints and evaluation.
+
+mod peak;
+mod report;
+mod subject;
+
+use paradigm::memory::Forecast;
+use paradigm::model::{Convention, Model};
+use serde::Serialize;
+
+pub use self::subject::{Choices, Size, Subject};
+use crate::failure::{Failure, Kind};
+use crate::guard;
+use crate::kernels::cpu::isa::Isa;
+use crate::memory;
+use crate::step::{self, Arithmetic, Clock, Laps, Operation, Pass};
+
+/// What an attention's and a product's FLOPs are counted as.
+const CONVENTION: Convention = Convention::Full;
+
+/// How a measurement is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Steps before the first that counts.
+    pub warm_up: usize,
+    /// Steps that count, one at least.
+    pub steps: usize,
+    /// Seconds that pass.
+    pub clock: Clock,
+    /// Seconds that all threads of this process have computed.
+    pub cpu_clock: Clock,
+    /// Bytes that it may take, where that is known.
+    pub available: Option<u64>,
+}
+
+/// What was measured. Times are seconds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// What was measured.
+    pub name: String,
+    /// Arithmetic and instruction set.
+    pub kernels: String,
+    /// Arithmetic of the run.
+    pub precision: artifacts::job::Precision,
+    /// What is computed again.
+    pub recompute: artifacts::job::Recompute,
+    /// Threads that computed.
+    pub threads: usize,
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// Targets of a sequence.
+    pub sequence_length: u32,
+    /// Sequences of a step.
+    pub sequences_per_step: u32,
+    /// Sequences that go through the model at once.
+    pub micro_batch: u32,
+    /// Losses of all steps, those of the warm-up first.
+    pub losses: Vec<f64>,
+    /// Of each step that counts.
+    pub seconds: Vec<f64>,
+    /// The same, of all threads together.
+    pub cpu_seconds: Vec<f64>,
+    /// At the median step.
+    pub tokens_per_second: f64,
+    /// FLOPs that a token needs, forward and backward.
+    pub flops_per_token: u64,
+    /// How they are counted.
+    pub convention: Convention,
+    /// At the median step.
+    pub flops_per_second: f64,
+    /// What the fastest matrix product reaches here, in this precision and on these threads.
+    pub matmul_peak: f64,
+    /// Model FLOPs utilisation: the share of that peak.
+    pub mfu: f64,
+    /// Memory.
+    pub memory: Memory,
+    /// Where the time of a step goes, the mean of those that count.
+    pub operations: Vec<Share>,
+}
+
+/// Memory in bytes.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Memory {
+    /// The most that this process had at once, where the system tells.
+    pub peak: Option<u64>,
+    /// What a step was forecast to take.
+    pub forecast: u64,
+}
+
+/// What a part of a step takes.
+#[derive(Debug, Clone, Serialize)]
+pub struct Share {
+    /// The part.
+    pub name: String,
+    /// Seconds of a step.
+    pub seconds: f64,
+    /// Of the step.
+    pub share: f64,
+    /// FLOP/s of its matrix products, where it has some.
+    pub flops_per_second: Option<f64>,
+}
+
+/// The seconds of one step.
+#[derive(Debug, Clone, Copy, Default)]
+struct Times {
+    whole: f64,
+    cpu: f64,
+    norm: f64,
+    update: f64,
+}
+
+/// Measures a subject.
+pub fn measure(subject: Subject, request: &Request) -> Result<Report, Failure> {
+    let Request { warm_up, steps, clock, cpu_clock, available } = *request;
+    let Subject { name, job, config, weights, mut optimizer, batches, rates } = subject;
+    let arithmetic = Arithmetic::default();
+    arithmetic.check(job.precision)?;
+    let forecast = memory::check(&job, &config, available)?;
+    let model = Model::new(config.sizes()).map_err(|error| Failure::new(Kind::Config, error))?;
+    let mut step = arithmetic.step(&job, &config, &weights)?;
+    let (mut losses, mut times) = (Vec::new(), Vec::new());
+    for (number, (batch, rate)) in batches.iter().zip(&rates).enumerate() {
+        if number == warm_up {
+            step.measure(clock);
+        }
+        let (begun, cpu_begun) = (clock(), cpu_clock());
+        let loss = step.differentiate(&weights, batch)?;
+        let differentiated = clock();
+        let norm = step::norm(&*step)?;
+        let normed = clock();
+        guard::finite_step(number as u64, loss, norm)?;
+        optimizer.update(step.kernels(), &weights, step.gradient(), norm, *rate)?;
+        let ended = clock();
+        losses.push(loss);
+        if number >= warm_up {
+            times.push(Times {
+                whole: ended - begun,
+                cpu: cpu_clock() - cpu_begun,
+                norm: normed - differentiated,
+                update: ended - normed,
+            });
+        }
+    }
+    let peak_memory = peak_of_process();
+    let in_bf16 = job.precision == artifacts::job::Precision::Bf16;
+    let matmul_peak = peak::flops_per_second(Isa::best(), in_bf16, clock);
+    let tokens = f64::from(job.sequences_per_step) * f64::from(job.sequence_length);
+    let tokens_per_second = tokens / median(times.iter().map(|times| times.whole)).max(1e-9);
+    let flops_per_token = model
+        .flops_per_token(u64::from(job.sequence_length), CONVENTION)
+        .map_err(|error| Failure::new(Kind::Config, error))?;
+    let flops_per_second = tokens_per_second * flops_per_token as f64;
+    Ok(Report {
+        name,
+        kernels: step.name(),
+        precision: job.precision,
+        recompute: job.recompute,
+        threads: rayon::current_num_threads(),
+        parameters: model.parameters(),
+        sequence_length: job.sequence_length,
+        sequences_per_step: job.sequences_per_step,
+        micro_batch: job.micro_batch,
+        losses,
+        seconds: times.iter().map(|times| times.whole).collect(),
+        cpu_seconds: times.iter().map(|times| times.cpu).collect(),
+        tokens_per_second,
+        flops_per_token,
+        convention: CONVENTION,
+        flops_per_second,
+        matmul_peak,
+        mfu: flops_per_second / matmul_peak,
+        memory: Memory { peak: peak_memory, forecast: step_bytes(&forecast) },
+        operations: shares(step.laps(), &times, steps, &model, tokens, job.sequence_length),
+    })
+}
+
+fn step_bytes(forecast: &Forecast) -> u64 {
+    forecast.bytes_of_step()
+}
+
+fn shares(
+    laps: Option<&Laps>,
+    times: &[Times],
+    steps: usize,
+    model: &Model,
+    tokens: f64,
+    length: u32,
+) -> Vec<Share> {
+    let steps = steps as f64;
+    let mean = |of: &dyn Fn(&Times) -> f64| times.iter().map(of).sum::<f64>() / steps;
+    let whole = mean(&|times| times.whole);
+    let share = |name: String, seconds: f64, flops: Option<f64>| Share {
+        name,
+        seconds,
+        share: seconds / whole,
+        flops_per_second: flops.map(|flops| flops / seconds.max(1e-9)),
+    };
+    let sizes = model.sizes();
+    let head = (sizes.vocabulary * sizes.width) as f64;
+    let matrices = model.matmul_parameters() as f64 - head;
+    let scores = (sizes.layers * sizes.heads * sizes.head) as f64 * f64::from(length);
+    let mut all = Vec::new();
+    for (operation, pass) in
+        Pass::ALL.iter().flat_map(|pass| Operation::ALL.iter().map(move |operation| (operation, pass)))
+    {
+        let Some(seconds) = laps.map(|laps| laps.seconds(*operation, *pass) / steps) else { break };
+        let passes = if *pass == Pass::Forward { 1.0 } else { 2.0 };
+        // Two FLOPs a multiplication; causal attention needs half of its square.
+        let flops = match operation {
+            Operation::Linear => Some(passes * 2.0 * matrices * tokens),
+            Operation::Attention => Some(passes * 2.0 * scores * tokens),
+            Operation::Head => Some(6.0 * head * tokens),
+            _ => None,
+        };
+        if seconds > 0.0 {
+            all.push(share(format!("{} {}", words(operation), words(pass)), seconds, flops));
+        }
+    }
+    all.push(share("norm of the gradient".to_owned(), mean(&|times| times.norm), None));
+    all.push(share("AdamW".to_owned(), mean(&|times| times.update), None));
+    all
+}
+
+/// The word of a kind, as it is written in JSON.
+fn words(kind: &impl Serialize) -> String {
+    serde_json::to_value(kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => 0.0,
+        count if count % 2 == 1 => values[middle],
+        _ => (values[middle - 1] + values[middle]) / 2.0,
+    }
+}
+
+/// The most memory that this process had at once, as Linux says it.
+fn peak_of_process() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
+}
+
+#[cfg(test)]
+mod tests;

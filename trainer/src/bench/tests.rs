@@ -1,0 +1,74 @@
+//! What is measured adds up.
+
+use std::cell::Cell;
+
+use artifacts::job::{Precision, Recompute};
+
+use super::*;
+use crate::fixture::Fixture;
+use crate::task::Task;
+
+thread_local! {
+    static NOW: Cell<f64> = const { Cell::new(0.0) };
+}
+
+/// A clock on which each look takes a second.
+fn clock() -> f64 {
+    NOW.set(NOW.get() + 1.0);
+    NOW.get()
+}
+
+const REQUEST: Request = Request { warm_up: 2, steps: 3, clock, cpu_clock: clock, available: None };
+
+#[test]
+fn the_parts_of_a_step_are_the_step() {
+    let mut fixture = Fixture::new();
+    fixture.job.micro_batch = 4;
+    let task = Task::read(&fixture.write()).unwrap();
+    let report = measure(Subject::of_job(&task, 5).unwrap(), &REQUEST).unwrap();
+    assert_eq!((report.losses.len(), report.seconds.len(), report.cpu_seconds.len()), (5, 3, 3));
+    assert!(report.losses[4] < report.losses[0]);
+    // Looks at the clock that begin a pass count for no operation.
+    let all: f64 = report.operations.iter().map(|share| share.share).sum();
+    assert!((0.9..=1.0).contains(&all), "{all}");
+    let step = report.seconds[0];
+    assert_eq!(report.seconds, [step; 3]);
+    assert_eq!(report.tokens_per_second, 48.0 / step);
+    let model = Model::new(task.config().unwrap().sizes()).unwrap();
+    assert_eq!(report.flops_per_token, model.flops_per_token(12, Convention::Full).unwrap());
+    assert_eq!(report.mfu, report.flops_per_second / report.matmul_peak);
+    for name in ["linear forward", "linear backward", "head backward", "attention backward", "AdamW"] {
+        assert!(report.operations.iter().any(|share| share.name == name), "{name}");
+    }
+}
+
+#[test]
+fn a_job_that_is_too_short_is_refused() {
+    let fixture = Fixture::new();
+    let task = Task::read(&fixture.write()).unwrap();
+    let refusal = Subject::of_job(&task, 21).err().unwrap();
+    assert!(refusal.message.contains("has 20 steps left, but 21 are to be measured"), "{refusal}");
+}
+
+#[test]
+fn a_model_that_comes_with_the_program_can_be_measured() {
+    let choices = Choices {
+        precision: Precision::F32,
+        recompute: Recompute::None,
+        micro_batch: Some(2),
+        threads: None,
+    };
+    let subject = Subject::of_size(Size::ALL[0], 2, choices).unwrap();
+    let report = measure(subject, &Request { warm_up: 1, steps: 1, ..REQUEST }).unwrap();
+    assert_eq!((report.parameters, report.micro_batch), (1_844_352, 2));
+    // ln(4096): new weights know nothing.
+    assert!((report.losses[0] - 8.32).abs() < 0.1, "{:?}", report.losses);
+    let refused = Subject::of_size(Size::ALL[0], 2, Choices { micro_batch: Some(3), ..choices });
+    assert!(refused.err().unwrap().message.contains("does not divide the 8 sequences"));
+}
+
+#[test]
+fn the_median_is_in_the_middle() {
+    assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
+    assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
+}

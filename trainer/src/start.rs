@@ -1,0 +1,67 @@
+//! What a job starts with: new weights, those of a folder, or all of a checkpoint.
+
+use std::path::Path;
+
+use artifacts::checkpoint::State;
+use artifacts::job::{Job, Start};
+use candle_core::{DType, Device};
+
+use crate::failure::{Failure, Kind};
+use crate::model::{Config, Weights};
+use crate::optimizer::Optimizer;
+use crate::state;
+use crate::task::Task;
+
+/// Weights, moments and skipped steps at a job's start.
+pub struct Beginning {
+    /// The weights.
+    pub weights: Weights,
+    /// Their moments.
+    pub optimizer: Optimizer,
+    /// Steps before it that made no update.
+    pub skipped: Vec<u64>,
+    /// The kernels that computed the checkpoint, where it is one.
+    pub kernels: Option<String>,
+}
+
+impl Beginning {
+    /// That of a task, whose model is `config`.
+    pub fn of(task: &Task, config: &Config) -> Result<Self, Failure> {
+        let (job, device) = (&task.job, Device::Cpu);
+        let with_new_moments = |weights: Weights| -> Result<Self, Failure> {
+            let optimizer = Optimizer::new(job.optimizer.clone(), &weights)?;
+            Ok(Self { weights, optimizer, skipped: Vec::new(), kernels: None })
+        };
+        match &job.start {
+            Start::New { seed } => with_new_moments(Weights::new(config, *seed, DType::F32, &device)?),
+            Start::Folder { path } => {
+                with_new_moments(Weights::read_folder(config, &task.resolve(path), &device)?)
+            }
+            Start::Checkpoint { path, digest, step } => {
+                let folder = task.resolve(path);
+                let loaded = state::load(&folder, *digest, config, &device)?;
+                fits(job, &loaded.state, *step, &folder)?;
+                let updates = loaded.updates();
+                let optimizer = Optimizer::resumed(job.optimizer.clone(), loaded.moments, updates);
+                let State { skipped, kernels, .. } = loaded.state;
+                Ok(Self { weights: loaded.weights, optimizer, skipped, kernels: Some(kernels) })
+            }
+        }
+    }
+}
+
+/// Refuses a checkpoint that is not the one the job means, or whose run computes differently.
+fn fits(job: &Job, state: &State, step: u64, folder: &Path) -> Result<(), Failure> {
+    let refuse =
+        |reason: String| Err(Failure::new(Kind::Checkpoint, format!("`{}`: {reason}", folder.display())));
+    if state.step != step {
+        return refuse(format!("is after {} steps, but the job says {step}", state.step));
+    }
+    if state.micro_batch != job.micro_batch {
+        return refuse(format!(
+            "was trained with a micro_batch of {}, but the job says {}: the bits would not be the same",
+            state.micro_batch, job.micro_batch
+        ));
+    }
+    Ok(())
+}
