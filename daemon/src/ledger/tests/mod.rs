@@ -1,4 +1,5 @@
 mod damage;
+mod history;
 mod kill;
 
 use std::fs;
