@@ -19,6 +19,7 @@ mod watch;
 mod work;
 mod workers;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -169,6 +170,15 @@ impl InboxHandle {
     pub fn is_quiet(&self) -> bool {
         self.shown.is_quiet.load(Ordering::Acquire)
     }
+}
+
+/// Whether the system has run out of something, whatever file it was asked for: room, memory, files that may be open.
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| {
+        [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOSPC, Errno::DQUOT].contains(&errno)
+    })
 }
 
 fn millis(duration: Duration) -> Millis {

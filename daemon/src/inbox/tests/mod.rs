@@ -45,6 +45,14 @@ fn command() -> Vec<PathBuf> {
     words.into_iter().chain(arguments.map(PathBuf::from)).collect()
 }
 
+/// From here on, this thread and those that it starts may only read and write what its user may: root is a user like others.
+pub(super) fn without_privileges() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let mut held = capabilities(None).unwrap();
+    held.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+    set_capabilities(None, held).unwrap();
+}
+
 /// A state folder.
 struct State {
     folder: tempfile::TempDir,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use notify::Watcher;
 
-use super::{PATIENCE, Running, State};
+use super::{PATIENCE, Running, State, without_privileges};
 use crate::inbox::watch::{self, MakeWatcher};
 use crate::inbox::{Inbox, InboxSettings, Message};
 use crate::ledger::SystemClock;
@@ -108,14 +108,6 @@ fn where_the_kernel_gives_no_watches_files_are_found_by_scans_and_the_log_says_s
         assert!(told[0].contains("the watched folder is scanned often instead"), "{told:?}");
         assert!(told[0].contains(why), "{told:?}");
     }
-}
-
-/// From here on, this thread and those that it starts may only read what its user may: root is a user like others.
-fn without_privileges() {
-    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-    let mut held = capabilities(None).unwrap();
-    held.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
-    set_capabilities(None, held).unwrap();
 }
 
 #[test]
