@@ -11,6 +11,9 @@ use crate::config::{self, ConfigError, Difference, NoTrainer};
 use crate::ledger::LedgerError;
 use crate::ledger::lock::LockError;
 
+/// How a failure begins where no person looks.
+const ERROR: &str = "error: ";
+
 /// Why a program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -115,16 +118,24 @@ impl Failure {
         if !look.terminal {
             let cause = self.cause.as_ref().map_or(String::new(), |cause| format!("\n  because: {cause}"));
             let hint = self.hint.as_ref().map_or(String::new(), |hint| format!("\n  hint: {hint}"));
-            return format!("error: {}{cause}{hint}\n", self.message);
+            return format!("{ERROR}{}{cause}{hint}\n", self.message);
         }
         let theme = if look.colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         let handler = GraphicalReportHandler::new_themed(theme).with_width(look.width).with_links(false);
         let mut text = String::new();
         match handler.render_report(&mut text, self) {
             Ok(()) => text,
-            Err(_) => format!("error: {}\n", self.message),
+            Err(_) => format!("{ERROR}{}\n", self.message),
         }
     }
+}
+
+/// The failure that a program told last, out of what it wrote where nobody looked: all of it, from its sentence to what
+/// to do.
+pub fn last_told(log: &str) -> Option<&str> {
+    let begins = |at: &usize| *at == 0 || log[..*at].ends_with('\n');
+    let (at, _) = log.rmatch_indices(ERROR).find(|(at, _)| begins(at))?;
+    Some(log[at + ERROR.len()..].trim_end())
 }
 
 impl fmt::Display for Failure {
@@ -190,5 +201,33 @@ impl From<artifacts::storage::Error> for Failure {
 impl From<paradigm::report::ReportError> for Failure {
     fn from(error: paradigm::report::ReportError) -> Self {
         Self::new(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: Look = Look { terminal: false, colour: false, width: 80 };
+
+    #[test]
+    fn of_a_log_the_whole_last_failure_is_told_and_nothing_before_it() {
+        let failure = Failure::new("the state `/srv/run` is in use by process 7")
+            .because("flock error: it is taken")
+            .hint("stop that one first");
+        let before = Failure::new("another one, long ago").hint("forget it");
+        let log =
+            format!("{}INFO error: in a line of the log\n{}", before.render(&LOG), failure.render(&LOG));
+        assert_eq!(
+            last_told(&log),
+            Some(
+                "the state `/srv/run` is in use by process 7\n  because: flock error: it is taken\n  hint: stop that \
+                 one first"
+            )
+        );
+        let told = Failure::new("the daemon does not run").because(last_told(&log).unwrap()).render(&LOG);
+        assert_eq!(told.lines().nth(1), Some("  because: the state `/srv/run` is in use by process 7"));
+        assert_eq!(last_told(&failure.render(&LOG)), last_told(&log));
+        assert_eq!(last_told("INFO all is well\n"), None);
     }
 }
