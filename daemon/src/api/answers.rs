@@ -1,6 +1,6 @@
 //! Answers out of the tree: pure, so that tests ask without a socket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use paradigm::{Paradigm, SegmentKind};
 
@@ -14,7 +14,7 @@ use super::{Progress, is_current};
 use crate::config::SlotConfig;
 use crate::ledger::path::{CheckpointKey, Path, Step};
 use crate::ledger::transition::{CutNumber, CutSource, Increment, JobNumber, Millis, TokenizerSource};
-use crate::ledger::tree::{Attempt, CutOutcome, PathState, Tree, VersionState};
+use crate::ledger::tree::{Attempt, Cut, CutOutcome, PathState, Tree, VersionState};
 
 /// Steps that an attempt must have done before its speed is believed.
 const ENOUGH_STEPS: u64 = 2;
@@ -45,7 +45,7 @@ fn version_lines(tree: &Tree, paradigm: Paradigm) -> Vec<VersionLine> {
         }
     });
     let open = VersionLine {
-        number: tree.increments().last().map_or(0, |last| last.version).saturating_add(1),
+        number: tree.open_version(),
         name: None,
         state: VersionState::Open,
         alpha: None,
@@ -121,21 +121,17 @@ pub(crate) fn waiting_cut(tree: &Tree) -> Option<WaitingCut> {
     })
 }
 
-/// The last marker that was refused, unless a request was met since.
-pub(crate) fn refused_marker(tree: &Tree) -> Option<RefusedMarker> {
-    let decided = tree.cuts().values().rev().filter(|cut| cut.outcome != CutOutcome::Waiting);
-    let refused = decided.map_while(|cut| match &cut.outcome {
-        CutOutcome::Refused { reason } => Some((cut, reason)),
+/// The markers that were refused and still want something: they lie in the folder, and no increment was closed since.
+pub(crate) fn refused_markers(tree: &Tree, markers: &BTreeSet<CutNumber>) -> Vec<RefusedMarker> {
+    let refused = |(number, cut): (&CutNumber, &Cut)| match (&cut.outcome, &cut.source) {
+        (CutOutcome::Refused { reason, open }, CutSource::Marker { file, .. })
+            if *open == tree.open_version() && markers.contains(number) =>
+        {
+            Some(RefusedMarker { file: file.clone(), at: cut.at, reason: reason.clone() })
+        }
         _ => None,
-    });
-    refused
-        .filter_map(|(cut, reason)| match &cut.source {
-            CutSource::Command => None,
-            CutSource::Marker { file, .. } => {
-                Some(RefusedMarker { file: file.clone(), at: cut.at, reason: reason.clone() })
-            }
-        })
-        .next()
+    };
+    tree.cuts().iter().filter_map(refused).collect()
 }
 
 /// What the daemon does now, and when it will probably be done with that.

@@ -1,6 +1,6 @@
 //! States for tests, made of the same transitions that a daemon commits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,6 +35,7 @@ impl Clock for Ticks {
 pub struct FakeLive {
     pub ledger: Mutex<Option<Ledger>>,
     pub waiting: Mutex<Vec<WaitingFile>>,
+    pub markers: Mutex<BTreeSet<CutNumber>>,
     pub progress: Mutex<BTreeMap<JobNumber, Progress>>,
 }
 
@@ -53,6 +54,10 @@ impl Live for FakeLive {
 
     fn waiting(&self) -> Vec<WaitingFile> {
         self.waiting.lock().unwrap().clone()
+    }
+
+    fn markers(&self) -> BTreeSet<CutNumber> {
+        self.markers.lock().unwrap().clone()
     }
 
     fn moment(&self, look: &mut dyn FnMut(&Tree, &BTreeMap<JobNumber, Progress>)) {

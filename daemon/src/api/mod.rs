@@ -16,7 +16,7 @@ mod stream;
 mod tests;
 pub mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -59,6 +59,8 @@ pub trait Live: Send + Sync {
     fn request_cut(&self, name: Option<String>) -> Result<CutNumber, String>;
     /// Files that are not taken yet.
     fn waiting(&self) -> Vec<WaitingFile>;
+    /// Requests to cut whose markers still lie in the folder.
+    fn markers(&self) -> BTreeSet<CutNumber>;
     /// Shows the tree, and how far the running attempts are by all that they have said, both as they are at one moment:
     /// no step is in both, and none in neither.
     fn moment(&self, look: &mut dyn FnMut(&Tree, &BTreeMap<JobNumber, Progress>));

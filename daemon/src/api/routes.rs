@@ -102,6 +102,7 @@ fn status_of(backend: &Backend) -> Status {
     let waiting = files.len() as u64;
     let held: Vec<WaitingFile> = files.into_iter().filter(|file| file.held).collect();
     let held = HeldFiles { count: held.len() as u64, first: held.into_iter().take(MOST_HELD).collect() };
+    let markers = backend.live.markers();
     let now = backend.clock.now();
     let (mut status, releases) = backend.at_one_moment(|tree, progress| {
         let jobs = answers::running(tree, progress, now);
@@ -124,7 +125,7 @@ fn status_of(backend: &Backend) -> Status {
             slots: answers::slots(tree, &backend.slots),
             disk: Disk { free: None, checkpoints: checkpoint_bytes(tree), releases: 0 },
             waiting_cut: answers::waiting_cut(tree),
-            refused_marker: answers::refused_marker(tree),
+            refused_markers: answers::refused_markers(tree, &markers),
             held: held.clone(),
         };
         (status, release_files(tree))

@@ -42,9 +42,10 @@ pub struct Status {
     pub disk: Disk,
     /// The request to cut that is to be decided next.
     pub waiting_cut: Option<WaitingCut>,
-    /// The last marker that was refused, unless a request was met since: whoever put it there waits for no answer.
+    /// Markers that were refused, lie in the folder all the same, and stand since the last increment was closed: whoever
+    /// put them there waits for no answer.
     #[serde(default)]
-    pub refused_marker: Option<RefusedMarker>,
+    pub refused_markers: Vec<RefusedMarker>,
     /// Files that are complete and cannot be taken.
     #[serde(default)]
     pub held: HeldFiles,

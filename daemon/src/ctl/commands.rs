@@ -187,7 +187,7 @@ fn cut(client: &Client, asked: Cut, screen: &mut Screen<'_>) -> Result<(), Failu
         }
         None => Vec::new(),
     };
-    if let CutOutcome::Refused { reason } = &answer.outcome {
+    if let CutOutcome::Refused { reason, .. } = &answer.outcome {
         if asked.output.json {
             screen.json(&answer)?;
         }

@@ -19,6 +19,7 @@ mod watch;
 mod work;
 mod workers;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch as position};
 
 use reader::{Limits, Reading};
+use scan::CutMarker;
 use settle::Settle;
 use watch::{Hint, MakeWatcher};
 use work::Work;
@@ -102,6 +104,8 @@ enum Message {
 /// What is not in the tree because it may change at any moment.
 struct Shown {
     settle: Mutex<Settle>,
+    /// The markers that the last scan found.
+    markers: Mutex<Vec<CutMarker>>,
     start: Instant,
     is_quiet: AtomicBool,
 }
@@ -109,6 +113,10 @@ struct Shown {
 impl Shown {
     fn settle(&self) -> MutexGuard<'_, Settle> {
         self.settle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn markers(&self) -> MutexGuard<'_, Vec<CutMarker>> {
+        self.markers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The clock that completeness is judged by: it never jumps.
@@ -166,6 +174,12 @@ impl InboxHandle {
         unsettled.into_iter().map(describe).collect()
     }
 
+    /// The requests to cut whose markers still lie in the folder.
+    pub fn markers(&self) -> BTreeSet<CutNumber> {
+        let markers = self.shown.markers().clone();
+        self.ledger.read(|tree| cuts::of(tree, &markers))
+    }
+
     /// Whether the first scan is worked off, no file is being taken, and none is about to be.
     pub fn is_quiet(&self) -> bool {
         self.shown.is_quiet.load(Ordering::Acquire)
@@ -202,6 +216,7 @@ impl Inbox {
         let (sender, messages) = channel();
         let shown = Arc::new(Shown {
             settle: Mutex::new(Settle::new(Duration::from_millis(settings.still))),
+            markers: Mutex::default(),
             start: Instant::now(),
             is_quiet: AtomicBool::new(false),
         });

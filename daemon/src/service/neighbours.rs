@@ -1,6 +1,6 @@
 //! What actors and API ask of each other beside the ledger: answers that no journal holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::types::WaitingFile;
 use crate::api::{Live, Progress};
@@ -46,6 +46,10 @@ impl Live for Neighbours {
                 held: file.held,
             })
             .collect()
+    }
+
+    fn markers(&self) -> BTreeSet<CutNumber> {
+        self.inbox.markers()
     }
 
     fn moment(&self, look: &mut dyn FnMut(&Tree, &BTreeMap<JobNumber, Progress>)) {

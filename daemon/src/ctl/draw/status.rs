@@ -32,7 +32,7 @@ pub fn draw(status: &Status, look: &Look) -> String {
         };
         lines.push(look.fit(&format!("  {shown}{more}"), 0));
     }
-    lines.extend(status.refused_marker.iter().map(|marker| refused(marker, look)));
+    lines.extend(status.refused_markers.iter().map(|marker| refused(marker, look)));
     lines.extend(held(status, look));
     for (paradigm, of_paradigm) in &status.paradigms {
         lines.push(String::new());

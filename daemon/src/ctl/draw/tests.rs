@@ -44,7 +44,7 @@ fn status_of(world: &World) -> Status {
             slots: answers::slots(tree, &world.backend().slots),
             disk: Disk { free: Some(79_400_000_000), checkpoints: 480_000_000, releases: 96_000_000 },
             waiting_cut: answers::waiting_cut(tree),
-            refused_marker: answers::refused_marker(tree),
+            refused_markers: answers::refused_markers(tree, &world.live.markers.lock().unwrap()),
             held: HeldFiles::default(),
         }
     })

@@ -106,6 +106,7 @@ impl Work<'_> {
         });
         drop(settle);
         self.gone(&missing)?;
+        self.inbox.shown.markers().clone_from(&scanned.cuts);
         self.count_markers(&scanned.cuts)
     }
 
