@@ -228,17 +228,17 @@ async fn the_status_names_the_first_of_the_files_that_cannot_be_taken() {
         since: 7,
         why: "it may not be read".to_owned(),
         changes: 0,
-        held: number > 0,
+        blocked: number > 0,
     };
     *world.live.waiting.lock().unwrap() = (0..30).map(file).collect();
     let served = Served::new(&world);
     let (_, status) = served.ask("GET", "/v1/status", "").await;
-    assert_eq!((&status["shards"]["waiting"], &status["held"]["count"]), (&json!(30), &json!(29)));
-    let first = status["held"]["first"].as_array().unwrap();
+    assert_eq!((&status["shards"]["waiting"], &status["blocked"]["count"]), (&json!(30), &json!(29)));
+    let first = status["blocked"]["first"].as_array().unwrap();
     assert_eq!(first.len(), 16);
     assert_eq!(
         first[0],
-        json!({"name": "01.txt", "bytes": 1, "since": 7, "why": "it may not be read", "changes": 0, "held": true})
+        json!({"name": "01.txt", "bytes": 1, "since": 7, "why": "it may not be read", "changes": 0, "blocked": true})
     );
 }
 

@@ -46,9 +46,9 @@ pub struct Status {
     /// put them there waits for no answer.
     #[serde(default)]
     pub refused_markers: Vec<RefusedMarker>,
-    /// Files that are complete and cannot be taken.
+    /// Files that cannot be taken now.
     #[serde(default)]
-    pub held: HeldFiles,
+    pub blocked: BlockedFiles,
 }
 
 /// One paradigm of the run.
@@ -146,9 +146,9 @@ pub struct ShardCounts {
     pub rejected: u64,
 }
 
-/// Files that are complete, and that something keeps from being taken.
+/// Files that cannot be taken now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldFiles {
+pub struct BlockedFiles {
     /// How many.
     pub count: u64,
     /// The first of them, and why.
@@ -327,9 +327,9 @@ pub struct WaitingFile {
     pub why: String,
     /// How often it changed while it was read.
     pub changes: u32,
-    /// It is complete, and something is in the way of taking it.
+    /// It cannot be taken now.
     #[serde(default)]
-    pub held: bool,
+    pub blocked: bool,
 }
 
 /// An accepted shard.

@@ -78,8 +78,8 @@ pub struct Waiting {
     pub why: String,
     /// How often it changed while it was read.
     pub changes: u32,
-    /// It is complete, and something is in the way of taking it.
-    pub held: bool,
+    /// It cannot be taken now.
+    pub blocked: bool,
 }
 
 /// What wakes the inbox.
@@ -168,7 +168,7 @@ impl InboxHandle {
                 since,
                 why,
                 changes: file.changes,
-                held: file.is_held,
+                blocked: file.is_blocked,
             }
         };
         unsettled.into_iter().map(describe).collect()

@@ -43,7 +43,7 @@ impl Live for Neighbours {
                 since: file.since,
                 why: file.why,
                 changes: file.changes,
-                held: file.held,
+                blocked: file.blocked,
             })
             .collect()
     }

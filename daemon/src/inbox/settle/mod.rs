@@ -19,9 +19,9 @@ pub const RETRY: Duration = Duration::from_secs(10);
 /// Longest time until then: each failure doubles it.
 const LONGEST_RETRY: Duration = Duration::from_secs(320);
 
-/// What keeps a complete file from being taken.
+/// What blocks a file: why it cannot be taken now, although it may be complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
+pub enum Blocker {
     /// The system does not let it be read, or moved.
     File,
     /// The system does not even let it be looked at.
@@ -41,8 +41,8 @@ pub struct Unsettled {
     pub waited: Duration,
     /// It is complete, and only waits for its turn.
     pub is_complete: bool,
-    /// It is complete, and cannot be taken.
-    pub is_held: bool,
+    /// It cannot be taken now.
+    pub is_blocked: bool,
     /// What it waits for.
     pub why: String,
     /// How often it changed while it was read.
@@ -96,8 +96,8 @@ enum State {
     Complete,
     /// Somebody reads it.
     Taken,
-    /// It is complete, but could not be taken; tried again at this moment.
-    Held { since: Duration, until: Duration, hold: Hold, why: String },
+    /// It could not be taken, or not even be looked at; tried again at this moment.
+    Blocked { since: Duration, until: Duration, by: Blocker, why: String },
 }
 
 impl Settle {
@@ -136,9 +136,9 @@ impl Settle {
         file.looks = file.looks.saturating_add(1);
         file.moved_in |= look.moved_in;
         // Where it could not be looked at, this look says that it can be now.
-        let is_held =
-            matches!(&file.state, State::Held { until, hold, .. } if *until > now && *hold != Hold::Unseen);
-        if is_held && file.looks > 1 {
+        let is_blocked =
+            matches!(&file.state, State::Blocked { until, by, .. } if *until > now && *by != Blocker::Unseen);
+        if is_blocked && file.looks > 1 {
             return;
         }
         let stood_still = file.looks >= 2 && now.saturating_sub(file.still) >= self.settle;
@@ -191,26 +191,26 @@ impl Settle {
 
     /// A file could not be dealt with, for a reason that is none to reject it; it is tried again later, and later each
     /// time where the reason may be its own. Says whether the reason is another than the last time.
-    pub fn hold(&mut self, now: Duration, name: &str, hold: Hold, why: String) -> bool {
+    pub fn block(&mut self, now: Duration, name: &str, by: Blocker, why: String) -> bool {
         let Some(file) = self.files.get_mut(name) else { return false };
         let is_news = file.obstacle.replace(why.clone()).is_none_or(|last| last != why);
-        let pause = match hold {
-            Hold::Daemon => RETRY,
-            Hold::File | Hold::Unseen => {
+        let pause = match by {
+            Blocker::Daemon => RETRY,
+            Blocker::File | Blocker::Unseen => {
                 file.failures = file.failures.saturating_add(1);
                 pause(file.failures)
             }
         };
-        self.set(name, State::Held { since: now, until: now.saturating_add(pause), hold, why });
+        self.set(name, State::Blocked { since: now, until: now.saturating_add(pause), by, why });
         is_news
     }
 
-    /// Somebody has done something to a file, to its permissions perhaps: if it is held back, it is tried again as soon
+    /// Somebody has done something to a file, to its permissions perhaps: if it is blocked, it is tried again as soon
     /// as after its first failure.
     pub fn hurry(&mut self, name: &str) {
-        if let Some(State::Held { since, until, hold, why }) = self.files.get(name).map(|file| &file.state) {
+        if let Some(State::Blocked { since, until, by, why }) = self.files.get(name).map(|file| &file.state) {
             let until = since.saturating_add(RETRY).min(*until);
-            let hurried = State::Held { since: *since, until, hold: *hold, why: why.clone() };
+            let hurried = State::Blocked { since: *since, until, by: *by, why: why.clone() };
             self.set(name, hurried);
         }
     }
@@ -244,12 +244,12 @@ impl Settle {
         self.files.get(name).is_some_and(|file| file.state == State::Taken)
     }
 
-    /// No file is complete or may turn out to be: all are still written, or are held back.
+    /// No file is complete or may turn out to be: all are still written, or are blocked.
     pub fn is_quiet(&self) -> bool {
         self.files.values().all(|file| match file.state {
             State::Watched(_) => file.grew || file.changes > 0,
             State::Complete | State::Taken => false,
-            State::Held { .. } => true,
+            State::Blocked { .. } => true,
         })
     }
 
@@ -260,7 +260,7 @@ impl Settle {
             bytes: file.facts.bytes,
             waited: now.saturating_sub(file.first),
             is_complete: file.state == State::Complete,
-            is_held: matches!(file.state, State::Held { .. }),
+            is_blocked: matches!(file.state, State::Blocked { .. }),
             why: self.why(now, file),
             changes: file.changes,
         };
@@ -280,7 +280,7 @@ impl Settle {
             }
             State::Complete => "it is complete and waits for its turn".to_owned(),
             State::Taken => "it is being read".to_owned(),
-            State::Held { until, why, .. } => {
+            State::Blocked { until, why, .. } => {
                 let rest = until.saturating_sub(now).as_millis().div_ceil(1000);
                 format!("{why}; it is tried again in {rest} s")
             }
@@ -291,7 +291,9 @@ impl Settle {
         self.unlist(name);
         let Some(file) = self.files.get_mut(name) else { return };
         match &state {
-            State::Watched(at) | State::Held { until: at, .. } => _ = self.due.insert((*at, name.to_owned())),
+            State::Watched(at) | State::Blocked { until: at, .. } => {
+                _ = self.due.insert((*at, name.to_owned()))
+            }
             State::Complete => _ = self.complete.insert(name.to_owned()),
             State::Taken => {}
         }
@@ -300,7 +302,7 @@ impl Settle {
 
     fn unlist(&mut self, name: &str) {
         match self.files.get(name).map(|file| &file.state) {
-            Some(State::Watched(at) | State::Held { until: at, .. }) => {
+            Some(State::Watched(at) | State::Blocked { until: at, .. }) => {
                 _ = self.due.remove(&(*at, name.to_owned()))
             }
             Some(State::Complete) => _ = self.complete.remove(name),

@@ -118,32 +118,32 @@ fn a_file_that_was_moved_in_and_changed_under_the_reader_must_stand_still() {
 }
 
 #[test]
-fn a_file_that_is_held_back_is_tried_again_later() {
+fn a_file_that_is_blocked_is_tried_again_later() {
     let mut settle = Settle::new(SETTLE);
     settle.look(at(0), "a", Look { moved_in: true, ..file(10, 1) });
     assert_eq!(names(&mut settle), ["a"]);
     let no_permission = || "no permission".to_owned();
-    assert!(settle.hold(at(50), "a", Hold::File, no_permission()), "worth a word in the log");
+    assert!(settle.block(at(50), "a", Blocker::File, no_permission()), "worth a word in the log");
     assert!(settle.is_quiet());
     settle.look(at(55), "a", file(10, 1));
     assert!(names(&mut settle).is_empty());
     let waiting = settle.waiting(at(55)).remove(0);
     assert_eq!(waiting.why, "no permission; it is tried again in 5 s");
-    assert!(waiting.is_held && !waiting.is_complete);
+    assert!(waiting.is_blocked && !waiting.is_complete);
     assert_eq!(settle.due(at(60)), ["a"]);
     settle.look(at(60), "a", file(10, 1));
     assert_eq!(names(&mut settle), ["a"]);
-    assert!(!settle.hold(at(60), "a", Hold::File, no_permission()), "said before");
+    assert!(!settle.block(at(60), "a", Blocker::File, no_permission()), "said before");
 }
 
 /// A file that was taken and could not be dealt with at these moments, one after the other.
-fn failed(settle: &mut Settle, hold: Hold, times: u32) -> Vec<u64> {
+fn failed(settle: &mut Settle, by: Blocker, times: u32) -> Vec<u64> {
     settle.look(at(0), "a", Look { moved_in: true, ..file(10, 1) });
     let mut now = at(0);
     let mut pauses = Vec::new();
     for _ in 0..times {
         assert_eq!(names(settle), ["a"]);
-        settle.hold(now, "a", hold, "no permission".to_owned());
+        settle.block(now, "a", by, "no permission".to_owned());
         let due = settle.next_due().unwrap();
         pauses.push((due - now).as_secs());
         now = due;
@@ -155,31 +155,31 @@ fn failed(settle: &mut Settle, hold: Hold, times: u32) -> Vec<u64> {
 #[test]
 fn a_file_that_cannot_be_read_is_tried_less_and_less_often_but_never_given_up() {
     let mut settle = Settle::new(SETTLE);
-    let pauses = failed(&mut settle, Hold::File, 9);
+    let pauses = failed(&mut settle, Blocker::File, 9);
     assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 320, 320, 320]);
     assert_eq!(pause(u32::MAX), LONGEST_RETRY);
     let mut settle = Settle::new(SETTLE);
-    assert_eq!(failed(&mut settle, Hold::Daemon, 3), [10, 10, 10], "that is not the file's doing");
+    assert_eq!(failed(&mut settle, Blocker::Daemon, 3), [10, 10, 10], "that is not the file's doing");
 }
 
 #[test]
 fn other_bytes_under_the_name_are_tried_as_if_nothing_had_been() {
     let mut settle = Settle::new(SETTLE);
-    failed(&mut settle, Hold::File, 6);
+    failed(&mut settle, Blocker::File, 6);
     assert_eq!(names(&mut settle), ["a"]);
-    settle.hold(at(1000), "a", Hold::File, "no permission".to_owned());
+    settle.block(at(1000), "a", Blocker::File, "no permission".to_owned());
     settle.look(at(1330), "a", Look { moved_in: true, ..file(11, 2) });
     assert_eq!(names(&mut settle), ["a"]);
-    settle.hold(at(1330), "a", Hold::File, "no permission".to_owned());
+    settle.block(at(1330), "a", Blocker::File, "no permission".to_owned());
     assert_eq!(settle.next_due(), Some(at(1340)));
 }
 
 #[test]
-fn a_word_about_a_held_file_brings_its_turn_forward_and_no_flood_of_them_keeps_it_busy() {
+fn a_word_about_a_blocked_file_brings_its_turn_forward_and_no_flood_of_them_keeps_it_busy() {
     let mut settle = Settle::new(SETTLE);
-    failed(&mut settle, Hold::File, 6);
+    failed(&mut settle, Blocker::File, 6);
     assert_eq!(names(&mut settle), ["a"]);
-    settle.hold(at(1000), "a", Hold::File, "no permission".to_owned());
+    settle.block(at(1000), "a", Blocker::File, "no permission".to_owned());
     assert_eq!(settle.next_due(), Some(at(1320)));
     for _ in 0..100 {
         settle.hurry("a");
@@ -190,14 +190,14 @@ fn a_word_about_a_held_file_brings_its_turn_forward_and_no_flood_of_them_keeps_i
     settle.look(at(1010), "a", file(10, 1));
     assert_eq!(names(&mut settle), ["a"]);
     settle.hurry("a");
-    assert!(settle.is_taken("a"), "only what is held is hurried");
+    assert!(settle.is_taken("a"), "only what is blocked is hurried");
 }
 
 #[test]
 fn a_file_that_could_not_be_looked_at_is_tried_as_soon_as_it_is_seen() {
     let mut settle = Settle::new(SETTLE);
     settle.look(at(0), "a", Look { moved_in: true, ..file(10, 1) });
-    settle.hold(at(1), "a", Hold::Unseen, "its folder is closed".to_owned());
+    settle.block(at(1), "a", Blocker::Unseen, "its folder is closed".to_owned());
     assert!(names(&mut settle).is_empty());
     settle.look(at(3), "a", file(10, 1));
     assert_eq!(names(&mut settle), ["a"]);

@@ -10,7 +10,7 @@ use crate::inbox::accept::Left;
 use crate::inbox::reader::Failure;
 use crate::inbox::rejected::{self, Stays};
 use crate::inbox::scan::Found;
-use crate::inbox::settle::{Hold, WORTH_A_WORD};
+use crate::inbox::settle::{Blocker, WORTH_A_WORD};
 use crate::inbox::sources::Obstacle;
 use crate::inbox::tokenising::is_tokens;
 use crate::inbox::workers::{Done, Job, Outcome};
@@ -132,7 +132,7 @@ impl Work<'_> {
                 return self.look_at(&name, false);
             }
             Left::Back(Found { name, .. }, Obstacle::Unreadable(why)) => {
-                if settle.hold(now, &name, Hold::File, why.clone()) {
+                if settle.block(now, &name, Blocker::File, why.clone()) {
                     tracing::warn!(
                         name,
                         why,
@@ -141,7 +141,7 @@ impl Work<'_> {
                 }
             }
             Left::Back(Found { name, .. }, Obstacle::Trouble(why)) => {
-                if settle.hold(now, &name, Hold::Daemon, why.clone()) {
+                if settle.block(now, &name, Blocker::Daemon, why.clone()) {
                     tracing::error!(
                         name,
                         why,
@@ -150,7 +150,7 @@ impl Work<'_> {
                 }
             }
             Left::Back(Found { name, .. }, Obstacle::NoReader(why)) => {
-                if settle.hold(now, &name, Hold::Daemon, why.clone()) {
+                if settle.block(now, &name, Blocker::Daemon, why.clone()) {
                     tracing::error!(name, why, "no shard can be read; it is tried again");
                 }
                 self.not_before = now + RETRY;
