@@ -19,7 +19,7 @@ mod template;
 use std::path::Path;
 
 pub use files::{Given, weights_digest};
-pub use fixed::{Difference, FORMAT, differences};
+pub use fixed::{Changed, Difference, FORMAT, Newer, differences, format_is_known, is_unchanged};
 pub use keys::*;
 pub use read::{ConfigError, Fault};
 pub(crate) use settings::SOCKET;

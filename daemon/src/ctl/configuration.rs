@@ -10,7 +10,7 @@ use super::draw::{Look, Paint};
 use super::failure::Failure;
 use super::layout::{JOURNAL, is_unfinished};
 use super::offline;
-use crate::config::{Config, Given, Machine, differences};
+use crate::config::{Config, Given, Machine, is_unchanged};
 use crate::ledger::tree::Tree;
 
 /// What a configuration stands for.
@@ -34,10 +34,7 @@ pub fn check(file: &Path, state: Option<&Path>) -> Result<Checked, Failure> {
     };
     let (mut config, given) = Config::load_with_files(file)?;
     if let Some(fixed) = tree.as_ref().and_then(Tree::fixed) {
-        let found = differences(fixed, &config.fixed(&given));
-        if !found.is_empty() {
-            return Err(Failure::changed(file, &found));
-        }
+        is_unchanged(fixed, &config.fixed(&given), file)?;
     }
     let notes = notes(&config, file);
     fill_in(&mut config, &given, artifacts::storage::parent(file));

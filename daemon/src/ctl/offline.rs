@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::layout::{JOURNAL, is_unfinished};
-use crate::config::FORMAT;
+use crate::config::format_is_known;
 use crate::ledger::LedgerError;
 use crate::ledger::journal::{JournalError, verify};
 use crate::ledger::lock::LockError;
@@ -77,12 +77,12 @@ pub fn check(state: &Path, quick: bool) -> Result<Findings, Failure> {
 /// The journal is damaged, a newer version of the program made it, or `init` never finished it.
 pub(super) fn tree_of_known_format(state: &Path) -> Result<Tree, Failure> {
     let tree = tree(state)?;
-    match tree.fixed() {
-        None => Err(Failure::new("the journal has no first record: the state was never finished")
-            .hint("run `lrpathctl init` again")),
-        Some(fixed) if fixed.format > FORMAT => Err(Failure::newer(state, fixed.format)),
-        Some(_) => Ok(tree),
-    }
+    let Some(fixed) = tree.fixed() else {
+        let failure = Failure::new("the journal has no first record: the state was never finished");
+        return Err(failure.hint("run `lrpathctl init` again"));
+    };
+    format_is_known(state, fixed)?;
+    Ok(tree)
 }
 
 fn tree(state: &Path) -> Result<Tree, Failure> {

@@ -1,13 +1,12 @@
 //! What went wrong, told to a person, and the number that a script sees.
 
 use std::fmt;
-use std::path::Path;
 use std::process::ExitCode;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use super::look::Look;
-use crate::config::{self, ConfigError, Difference, NoTrainer};
+use crate::config::{Changed, ConfigError, Newer, NoTrainer};
 use crate::ledger::LedgerError;
 use crate::ledger::lock::LockError;
 
@@ -87,32 +86,6 @@ impl Failure {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// A configuration that says something else than what its state was made with.
-    pub fn changed(file: &Path, differences: &[Difference]) -> Self {
-        let told = differences.iter().map(|difference| format!("{}: {difference}", file.display()));
-        Self::new(told.collect::<Vec<_>>().join("\n"))
-            .exit(Exit::Configuration)
-            .hint("change it back, or make a new state with `lrpathctl init`")
-    }
-
-    /// A folder that is no state.
-    pub fn no_state(folder: &Path) -> Self {
-        Self::new(format!("`{}` holds no state", folder.display()))
-            .exit(Exit::Configuration)
-            .hint("name the folder with --state, or make one there with `lrpathctl init`")
-    }
-
-    /// A state of a format that only a newer version of the program knows.
-    pub fn newer(state: &Path, found: u32) -> Self {
-        Self::new(format!(
-            "the state `{}` has format {found}, and this program knows formats up to {}",
-            state.display(),
-            config::FORMAT
-        ))
-        .exit(Exit::Damaged)
-        .hint("it was made by a newer version: use that one")
-    }
-
     /// As a person reads it on a terminal; as plain lines elsewhere.
     pub fn render(&self, look: &Look) -> String {
         if !look.terminal {
@@ -168,6 +141,20 @@ impl From<NoTrainer> for Failure {
     }
 }
 
+impl From<Changed> for Failure {
+    fn from(error: Changed) -> Self {
+        Self::new(error)
+            .exit(Exit::Configuration)
+            .hint("change it back, or make a new state with `lrpathctl init`")
+    }
+}
+
+impl From<Newer> for Failure {
+    fn from(error: Newer) -> Self {
+        Self::new(error).exit(Exit::Damaged).hint("it was made by a newer version: use that one")
+    }
+}
+
 impl From<LockError> for Failure {
     fn from(error: LockError) -> Self {
         let is_held = matches!(error, LockError::Held { .. });
@@ -185,7 +172,9 @@ impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         match error {
             LedgerError::Lock(error) => error.into(),
-            LedgerError::NoState(state) => Self::no_state(&state),
+            error @ LedgerError::NoState(_) => Self::new(error)
+                .exit(Exit::Configuration)
+                .hint("name the folder with --state, or make one there with `lrpathctl init`"),
             error if error.blames_the_state() => Self::new(error).exit(Exit::Damaged),
             error => Self::new(error),
         }

@@ -85,7 +85,7 @@ pub enum LedgerError {
     #[error(transparent)]
     Lock(#[from] lock::LockError),
     /// There is no journal.
-    #[error("`{}` holds no state: it has no journal. `lrpathctl init` makes one", .0.display())]
+    #[error("`{}` holds no state", .0.display())]
     NoState(std::path::PathBuf),
     /// The copy in sled could not be made.
     #[error(transparent)]
