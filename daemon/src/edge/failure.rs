@@ -175,6 +175,9 @@ impl From<LedgerError> for Failure {
             error @ LedgerError::NoState(_) => Self::new(error)
                 .exit(Exit::Configuration)
                 .hint("name the folder with --state, or make one there with `lrpathctl init`"),
+            error @ LedgerError::Unseen { .. } => {
+                Self::new(error).hint("run it as the user who owns the state")
+            }
             error if error.blames_the_state() => Self::new(error).exit(Exit::Damaged),
             error => Self::new(error),
         }

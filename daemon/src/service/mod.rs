@@ -24,7 +24,7 @@ use crate::jobs::{self, Jobs, Local};
 use crate::ledger::lock::StateLock;
 use crate::ledger::probe::Probe;
 use crate::ledger::transition::{Fixed, Transition};
-use crate::ledger::{Clock, Ledger, LedgerError, Options, SystemClock};
+use crate::ledger::{self, Clock, Ledger, LedgerError, Options, SystemClock};
 use crate::publish::{Publisher, Publishing};
 use crate::scheduler::Scheduler;
 pub use error::ServiceError;
@@ -41,10 +41,7 @@ pub const PROBE: &str = "probe-tree";
 /// What keeps it from starting, or stopped it.
 pub fn run(state: &Path) -> Result<(), ServiceError> {
     let system = |what| move |cause| ServiceError::System { what, cause };
-    let state = state.canonicalize().map_err(|_| LedgerError::NoState(state.to_owned()))?;
-    if !state.join("journal").is_dir() {
-        return Err(LedgerError::NoState(state).into());
-    }
+    let state = ledger::find(state)?;
     let lock = Arc::new(StateLock::take(&state)?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let program = std::env::current_exe().map_err(system("the daemon's own program cannot be found"))?;
