@@ -1,13 +1,16 @@
 //! What went wrong, told to a person, and the number that a script sees.
 
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
+use artifacts::storage;
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use super::look::Look;
 use crate::config::{Changed, ConfigError, Newer, NoTrainer};
 use crate::ledger::LedgerError;
+use crate::ledger::journal::JournalError;
 use crate::ledger::lock::LockError;
 
 /// How a failure begins where no person looks.
@@ -163,7 +166,7 @@ impl From<LockError> for Failure {
             true => failure
                 .exit(Exit::InUse)
                 .hint("two programs on one state would destroy it: stop that one first"),
-            false => failure,
+            false => failure.hint("run it as the user who owns the state, where that can be written"),
         }
     }
 }
@@ -178,15 +181,31 @@ impl From<LedgerError> for Failure {
             error @ LedgerError::Unseen { .. } => {
                 Self::new(error).hint("run it as the user who owns the state")
             }
+            LedgerError::Journal(JournalError::Storage(error)) => error.into(),
+            // What is damaged says itself what to do.
             error if error.blames_the_state() => Self::new(error).exit(Exit::Damaged),
+            error @ LedgerError::View(_) => Self::new(error)
+                .hint("the journal is untouched; when the state can be written and has room, run `lrpathctl rebuild`"),
             error => Self::new(error),
         }
     }
 }
 
-impl From<artifacts::storage::Error> for Failure {
-    fn from(error: artifacts::storage::Error) -> Self {
-        Self::new(error)
+impl From<storage::Error> for Failure {
+    fn from(error: storage::Error) -> Self {
+        let hint = what_to_do(&error);
+        Self::new(error).hint(hint)
+    }
+}
+
+/// What to do about an error of the storage, whatever it kept from being done.
+pub fn what_to_do(error: &storage::Error) -> &'static str {
+    match error.cause.kind() {
+        _ if error.is_full() => "make room on that disk and try again: nothing that was acknowledged is lost",
+        io::ErrorKind::PermissionDenied => "run it as the user who owns the folder, or let this user in",
+        io::ErrorKind::ReadOnlyFilesystem => "mount that disk so that it can be written, and try again",
+        io::ErrorKind::NotFound => "put it where it is looked for, or name another one",
+        _ => "the system's log says more about that disk; mend it and try again",
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::api::SocketError;
 use crate::config::{Changed, ConfigError, Newer, NoTrainer};
-use crate::edge::failure::{Exit, Failure};
-use crate::jobs::JobsError;
+use crate::edge::failure::{Exit, Failure, what_to_do};
+use crate::jobs::{CheckpointsError, JobsError};
 use crate::ledger::LedgerError;
 use crate::ledger::lock::LockError;
 use crate::scheduler::SchedulerError;
@@ -63,11 +63,36 @@ impl From<ServiceError> for Failure {
             ServiceError::NoTrainer(error) => error.into(),
             ServiceError::Ledger(error) => error.into(),
             ServiceError::Socket(error) => of_socket(error),
-            error @ ServiceError::Task(_) => {
-                Self::new(error).hint("start it again: nothing that was acknowledged is lost")
-            }
-            error => Self::new(error),
+            ServiceError::Scheduler(error) => of_scheduler(error),
+            ServiceError::Jobs(error) => of_jobs(error),
+            error @ ServiceError::Task(_) => Self::new(error).hint(AGAIN),
+            error @ ServiceError::System { .. } => Self::new(error).hint(
+                "look at what this user may have (`ulimit -a`) and at the system's log, and start it again",
+            ),
         }
+    }
+}
+
+/// What to do about what should not happen.
+const AGAIN: &str = "start it again: nothing that was acknowledged is lost";
+
+fn of_scheduler(error: SchedulerError) -> Failure {
+    match error {
+        SchedulerError::Ledger(error) => error.into(),
+        error @ SchedulerError::Stream(_) => Failure::new(error).hint(
+            "this state takes no more data; its releases stay, and `lrpathctl init` makes another state",
+        ),
+    }
+}
+
+fn of_jobs(error: JobsError) -> Failure {
+    let failure = Failure::new(&error);
+    match error {
+        JobsError::Ledger(error) | JobsError::Checkpoints(CheckpointsError::Ledger(error)) => error.into(),
+        JobsError::Storage(error) | JobsError::Checkpoints(CheckpointsError::Storage(error)) => {
+            failure.hint(what_to_do(&error))
+        }
+        JobsError::Task(_) => failure.hint(AGAIN),
     }
 }
 
@@ -90,13 +115,23 @@ fn of_socket(error: SocketError) -> Failure {
 mod tests {
     use std::path::PathBuf;
 
+    use artifacts::{storage, stream};
+
     use super::*;
+    use crate::ledger::journal::JournalError;
 
     #[test]
-    fn a_script_can_tell_what_to_try_again() {
+    fn a_script_can_tell_what_to_try_again_and_a_person_what_to_do() {
         let io = || std::io::Error::from_raw_os_error(13);
         let path = || PathBuf::from("/srv/state");
-        let table: [(ServiceError, Exit); 7] = [
+        let storage = || storage::Error::at("write", &path())(io());
+        let table: [(ServiceError, Exit); 13] = [
+            (LedgerError::Unseen { state: path(), cause: io() }.into(), Exit::Refused),
+            (LedgerError::from(JournalError::Storage(storage())).into(), Exit::Refused),
+            (SchedulerError::Stream(stream::Error::Shape).into(), Exit::Refused),
+            (JobsError::Storage(storage()).into(), Exit::Refused),
+            (JobsError::Checkpoints(CheckpointsError::Storage(storage())).into(), Exit::Refused),
+            (JobsError::Task("it was cancelled".to_owned()).into(), Exit::Refused),
             (LedgerError::NoState(path()).into(), Exit::Configuration),
             (Changed { file: path(), differences: Vec::new() }.into(), Exit::Configuration),
             (Newer { state: path(), found: 9 }.into(), Exit::Damaged),
@@ -106,8 +141,9 @@ mod tests {
             (ServiceError::System { what: "the runtime cannot be started", cause: io() }, Exit::Refused),
         ];
         for (error, exit) in table {
-            let told = error.to_string();
-            assert_eq!(Failure::from(error).exit, exit, "{told}");
+            let failure = Failure::from(error);
+            assert_eq!(failure.exit, exit, "{failure}");
+            assert!(failure.hint.is_some(), "what is to be done? {failure}");
         }
     }
 
