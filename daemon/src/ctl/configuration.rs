@@ -32,10 +32,14 @@ pub fn check(file: &Path, state: Option<&Path>) -> Result<Checked, Failure> {
         Some(state) => Some(offline::tree_of_known_format(state)?),
         None => None,
     };
-    let (mut config, given) = Config::load_with_files(file)?;
-    if let Some(fixed) = tree.as_ref().and_then(Tree::fixed) {
-        is_unchanged(fixed, &config.fixed(&given), file)?;
-    }
+    let (mut config, given) = match tree.as_ref().and_then(Tree::fixed) {
+        None => Config::load_with_files(file)?,
+        Some(fixed) => {
+            let (config, given) = Config::load_of_state(file, fixed)?;
+            is_unchanged(fixed, &config.fixed(&given), file)?;
+            (config, given)
+        }
+    };
     let notes = notes(&config, file);
     fill_in(&mut config, &given, artifacts::storage::parent(file));
     Ok(Checked { config, notes })

@@ -78,7 +78,7 @@ impl Daemon {
         let fixed = fixed.ok_or_else(|| LedgerError::NoState(state.clone()))?;
         config::format_is_known(&state, &fixed)?;
         let file = state.join(config::FILE);
-        let (config, given) = Config::load_with_files(&file)?;
+        let (config, given) = Config::load_of_state(&file, &fixed)?;
         config::is_unchanged(&fixed, &config.fixed(&given), &file)?;
         let settings = config.settings(&state, &Machine::this())?;
         let weights = config.weights_folder(&file);
