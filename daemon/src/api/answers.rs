@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use paradigm::{Paradigm, SegmentKind};
 
+use super::Progress;
 use super::counters;
 use super::types::{
     AttemptDetail, Branches, CheckpointLine, CutAnswer, DuplicateFile, JobDetail, ParadigmStatus,
     RefusedMarker, RejectedFile, ReleaseLine, RunningJob, ShardLine, Shards, Slot, Trunk, VersionDetail,
     VersionLine, WaitingCut, WaitingFile,
 };
-use super::{Progress, is_current};
 use crate::config::SlotConfig;
 use crate::ledger::path::{CheckpointKey, Path, Step};
 use crate::ledger::transition::{CutNumber, CutSource, Increment, JobNumber, Millis, TokenizerSource};
@@ -67,7 +67,7 @@ fn release(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> Option<Rel
 pub(crate) fn running(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>, now: Millis) -> Vec<RunningJob> {
     let job = |(job, attempt): (JobNumber, &Attempt)| {
         let start = &attempt.start;
-        let live = progress.get(&job).filter(|live| is_current(tree, job, live));
+        let live = progress.get(&job);
         RunningJob {
             job,
             attempt: start.attempt,
@@ -240,7 +240,7 @@ fn trunk(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Trunk {
     let state = tree.path(&path);
     Trunk {
         path,
-        reached: state.map_or(0, |state| reached(tree, state, progress)),
+        reached: state.map_or(0, |state| reached(state, progress)),
         running: state.and_then(|state| state.running),
         failed: state.and_then(|state| state.failed.clone()),
         checkpoints: checkpoints(tree, path),
@@ -248,10 +248,9 @@ fn trunk(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Trunk {
 }
 
 /// One past the furthest step that was ever done on a path, by the attempt that runs too.
-fn reached(tree: &Tree, state: &PathState, progress: &BTreeMap<JobNumber, Progress>) -> Step {
-    let running = state.running.and_then(|job| Some((job, progress.get(&job)?)));
-    let live = running.filter(|(job, live)| is_current(tree, *job, live)).map_or(0, |(_, live)| live.step);
-    state.reached.max(live)
+fn reached(state: &PathState, progress: &BTreeMap<JobNumber, Progress>) -> Step {
+    let live = state.running.and_then(|job| progress.get(&job));
+    state.reached.max(live.map_or(0, |live| live.step))
 }
 
 fn checkpoints(tree: &Tree, path: Path) -> Vec<CheckpointLine> {
@@ -293,7 +292,7 @@ fn version(
         decay: plan.map(|plan| plan.decay).unwrap_or_default(),
         peak: plan.map_or(0.0, |plan| plan.peak),
         min: plan.map_or(0.0, |plan| plan.min),
-        reached: state.map(|state| reached(tree, state, progress)),
+        reached: state.map(|state| reached(state, progress)),
         running: state.and_then(|state| state.running),
         checkpoints: checkpoints(tree, path),
         evaluations: tree.evaluations().range(at_end).map(|(_, evaluation)| *evaluation).collect(),

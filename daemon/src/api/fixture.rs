@@ -31,9 +31,8 @@ impl Clock for Ticks {
 }
 
 /// What the neighbours would say.
-#[derive(Default)]
 pub struct FakeLive {
-    pub ledger: Mutex<Option<Ledger>>,
+    pub ledger: Ledger,
     pub waiting: Mutex<Vec<WaitingFile>>,
     pub markers: Mutex<BTreeSet<CutNumber>>,
     pub progress: Mutex<BTreeMap<JobNumber, Progress>>,
@@ -42,14 +41,13 @@ pub struct FakeLive {
 impl Live for FakeLive {
     fn request_cut(&self, name: Option<String>) -> Result<CutNumber, String> {
         let waits_for = self.waiting.lock().unwrap().iter().map(|file| file.name.clone()).collect();
-        let ledger = self.ledger.lock().unwrap().clone().ok_or("the folder is gone")?;
         if let Some(taken) = name.as_ref().filter(|name| {
-            ledger.read(|tree| tree.cuts().values().any(|cut| cut.name.as_ref() == Some(*name)))
+            self.ledger.read(|tree| tree.cuts().values().any(|cut| cut.name.as_ref() == Some(*name)))
         }) {
             return Err(format!("the name {taken} is taken"));
         }
         let requested = Transition::CutRequested { name, source: CutSource::Command, waits_for };
-        ledger.commit(requested).map(|record| record.position).map_err(|error| error.to_string())
+        self.ledger.commit(requested).map(|record| record.position).map_err(|error| error.to_string())
     }
 
     fn waiting(&self) -> Vec<WaitingFile> {
@@ -62,9 +60,7 @@ impl Live for FakeLive {
 
     fn moment(&self, look: &mut dyn FnMut(&Tree, &BTreeMap<JobNumber, Progress>)) {
         let progress = self.progress.lock().unwrap().clone();
-        if let Some(ledger) = self.ledger.lock().unwrap().clone() {
-            ledger.read(|tree| look(tree, &progress));
-        }
+        self.ledger.read(|tree| look(tree, &progress));
     }
 }
 
@@ -81,8 +77,12 @@ impl World {
     pub fn new(paradigms: &[Paradigm]) -> Self {
         let clock = Arc::new(Ticks::default());
         let ledger = Ledger::in_memory(clock.clone());
-        let live = Arc::new(FakeLive::default());
-        *live.ledger.lock().unwrap() = Some(ledger.clone());
+        let live = Arc::new(FakeLive {
+            ledger: ledger.clone(),
+            waiting: Mutex::default(),
+            markers: Mutex::default(),
+            progress: Mutex::default(),
+        });
         let mut config: Config = toml::from_str("[model]\nconfig = \"model/config.json\"").unwrap();
         config.paradigm = crate::config::Paradigms::Several(paradigms.to_vec());
         let given = Given {
