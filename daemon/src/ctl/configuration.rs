@@ -6,11 +6,11 @@ use paradigm::Settings as Rates;
 use serde::Serialize;
 
 use super::draw::units::{bytes, count, counted};
-use super::draw::{Look, Paint};
-use super::failure::Failure;
 use super::layout::{JOURNAL, is_unfinished};
 use super::offline;
 use crate::config::{Config, Given, Machine, is_unchanged};
+use crate::edge::failure::Failure;
+use crate::edge::look::{Look, Paint};
 use crate::ledger::tree::Tree;
 
 /// What a configuration stands for.

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use artifacts::storage::{self, Disk, Storage};
 use serde::Serialize;
 
-use super::failure::{Exit, Failure};
 use super::flags::Init;
 use super::layout::{JOURNAL, UNFINISHED, is_unfinished};
 use crate::config::{Config, DEFAULT_MODEL, DEFAULT_TOML, FILE, Given, differences, point_at};
+use crate::edge::failure::{Exit, Failure};
 use crate::ledger::lock::StateLock;
 use crate::ledger::transition::{Fixed, Transition};
 use crate::ledger::{Ledger, SystemClock};

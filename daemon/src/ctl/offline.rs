@@ -12,9 +12,9 @@ use artifacts::storage::Disk;
 use artifacts::{Digest, storage};
 use serde::Serialize;
 
-use super::failure::Failure;
 use super::layout::{JOURNAL, is_unfinished};
 use crate::config::format_is_known;
+use crate::edge::failure::Failure;
 use crate::ledger::LedgerError;
 use crate::ledger::journal::{JournalError, verify};
 use crate::ledger::lock::LockError;

@@ -19,12 +19,12 @@ use serde::Serialize;
 
 use super::client::Client;
 use super::draw::tree;
-use super::failure::{Failure, last_told};
 use super::flags::{self, Init, Output};
 use super::init;
 use super::screen::Screen;
 use crate::api::types::{Status, TreeView};
 use crate::config::{Config, FILE};
+use crate::edge::failure::{Failure, last_told};
 use crate::ledger::tree::VersionState;
 use era::Era;
 use progress::Progress;

@@ -6,7 +6,7 @@ use super::*;
 use crate::api::fixture::World;
 use crate::api::types::{BlockedFiles, Disk, ShardCounts, Status, TreeView, WaitingFile};
 use crate::api::{Progress, answers};
-use crate::ctl::failure::{Exit, Failure};
+use crate::edge::failure::{Exit, Failure};
 use crate::ledger::path::CheckpointKey;
 use crate::ledger::transition::{Outcome, Transition};
 use crate::ledger::{Clock, tree::Tree};
