@@ -19,12 +19,12 @@ use serde::Serialize;
 
 use super::client::Client;
 use super::draw::tree;
-use super::failure::Failure;
 use super::flags::{self, Init, Output};
 use super::init;
 use super::screen::Screen;
 use crate::api::types::{Shards, Status, TreeView};
 use crate::config::{Config, FILE};
+use crate::edge::failure::{Failure, last_told};
 use crate::ledger::tree::VersionState;
 use era::Era;
 use progress::Progress;
@@ -241,8 +241,8 @@ impl Daemon {
             let is_gone = daemon.process.try_wait().is_ok_and(|ended| ended.is_some());
             if is_gone || began.elapsed() > PATIENCE {
                 let log = std::fs::read_to_string(state.join("../daemon.log")).unwrap_or_default();
-                let last = log.lines().last().map_or_else(|| error.to_string(), str::to_owned);
-                return Err(Failure::new("the daemon does not run").because(last));
+                let why = last_told(&log).map_or_else(|| error.to_string(), str::to_owned);
+                return Err(Failure::new("the daemon does not run").because(why));
             }
             std::thread::sleep(LOOK);
         }

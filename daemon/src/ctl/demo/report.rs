@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::super::draw::table::{Field, Table};
 use super::super::draw::units::{count, duration};
-use super::super::draw::{Look, Paint};
-use super::super::failure::Failure;
 use super::era::Era;
 use super::recount::{self, Steps};
 use super::{measure, steps_of_an_increment};
 use crate::api::types::{TreeView, VersionDetail};
+use crate::edge::failure::Failure;
+use crate::edge::look::{Look, Paint};
 
 const PROMPT: &str = "The Congress of the United States";
 const SAMPLE_TOKENS: u32 = 120;
