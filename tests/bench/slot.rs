@@ -1,7 +1,8 @@
 //! Which share of a slot's time is spent in steps and evaluation, in the demo.
 //!
 //! The slot's time runs from the moment at which its first job is prepared to the last event of its last job. Whatever
-//! lies between counts: starting and ending processes, reading and writing checkpoints, publishing, waiting for data.
+//! lies between counts: starting and ending processes, reading and writing checkpoints, publishing, waiting for shards.
+//! A step's seconds begin before its batch is there, so that a trainer's wait for its data counts as time in steps.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use artifacts::event::Event;
 use harness::daemon::{Daemon, feed_until_cut, wait_for_releases};
-use harness::processes::{Standing, trainers};
-use harness::recount::{Counters, PathSteps, recount};
+use harness::processes::{Process, Standing, trainers};
+use harness::recount::{Counters, PathSteps, events, recount};
 use harness::state::{State, config};
 use harness::text::Chance;
 use serde_json::Value;
 
 const PARADIGMS: [&str; 3] = ["path-switching", "from-scratch", "continual"];
 const MOMENTS: usize = 10;
+/// At every third moment.
+const KILLS: usize = MOMENTS / 3;
 
 /// A status and what the trainers had said when it was given: they stand still, and nobody said anything meanwhile.
 fn moment(state: &State) -> (Value, BTreeMap<String, PathSteps>, Standing) {
@@ -26,6 +29,27 @@ fn moment(state: &State) -> (Value, BTreeMap<String, PathSteps>, Standing) {
         // A trainer that was just being started was not among those that stand still.
         assert!(Instant::now() < deadline, "trainers that stand still go on: {stopped:?}");
     }
+}
+
+/// As [`moment`], but one at which a trainer has done steps that it has not saved.
+fn moment_between_checkpoints(state: &State) -> (Value, BTreeMap<String, PathSteps>, Standing) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let (status, paths, stopped) = moment(state);
+        if stopped.processes().iter().any(|trainer| has_unsaved_steps(state, *trainer)) {
+            return (status, paths, stopped);
+        }
+        drop(stopped);
+        assert!(Instant::now() < deadline, "no trainer is met between two checkpoints: {status:#}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn has_unsaved_steps(state: &State, trainer: Process) -> bool {
+    let mut attempts =
+        std::fs::read_dir(state.path().join("jobs")).unwrap().map(|entry| entry.unwrap().path());
+    let attempt = attempts.find(|attempt| Process::of(attempt) == Some(trainer)).unwrap();
+    matches!(events(&attempt).last(), Some(Event::Step { .. }))
 }
 
 /// What `status` says of a paradigm.
@@ -69,16 +93,19 @@ fn at_ten_random_moments_the_counters_equal_a_recount() {
     ));
     let daemon = Daemon::start(&state);
     let mut chance = Chance(4);
-    let mut seen = Vec::new();
+    let (mut seen, mut killed) = (Vec::new(), Vec::new());
     std::thread::scope(|scope| {
         scope.spawn(|| feed_until_cut(&state, 3));
         for number in 0..MOMENTS {
             std::thread::sleep(Duration::from_millis(chance.below(600)));
-            let (status, paths, stopped) = moment(&state);
+            let is_fatal = number % 3 == 2;
+            let (status, paths, stopped) =
+                if is_fatal { moment_between_checkpoints(&state) } else { moment(&state) };
             seen.push(check(&status, &paths, &format!("moment {number}")));
-            if number % 3 == 2 {
+            if is_fatal {
                 // What it had not saved is done again.
                 stopped.processes().iter().for_each(|trainer| trainer.kill());
+                killed.extend_from_slice(stopped.processes());
             }
         }
     });
@@ -91,5 +118,13 @@ fn at_ten_random_moments_the_counters_equal_a_recount() {
     assert_eq!((last["continual"].scratch, last["continual"].continual), (200, 400));
     assert_eq!((last["path-switching"].main, last["path-switching"].branch), (480, 360));
     assert!(seen.windows(2).any(|pair| pair[0] != pair[1]), "it moved meanwhile: {seen:?}");
+    assert!(seen.iter().any(|all| all["path-switching"].ahead > 0), "it was never ahead: {seen:?}");
+    assert_eq!(killed.len(), KILLS, "{killed:?}");
+    assert!(killed.iter().all(|trainer| !trainer.lives()), "{killed:?}");
+    let repeated: Vec<u64> = PARADIGMS.iter().map(|paradigm| last[*paradigm].repeated).collect();
+    assert!(
+        repeated.iter().sum::<u64>() > 0,
+        "what a killed trainer had not saved was done again: {repeated:?}"
+    );
     daemon.stop();
 }

@@ -4,6 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use harness::daemon::{Daemon, wait_for};
+use harness::processes::trainers;
 use harness::program;
 use harness::state::{State, byte_config};
 use harness::text::sentences;
@@ -48,7 +49,7 @@ fn one_failed_job(misbehaviour: &str, failure: &str, reason: &str) {
     let scripted = Scripted::new(misbehaviour);
     let command = scripted.program();
     let tables = format!(
-        "command = [{command:?}]\nattempts = 2\nsilent_seconds = 2.0\n[schedule]\nwarmup_steps = 2\npeak = 1e-3\n\
+        "command = [{command:?}]\nattempts = 2\nsilent_seconds = 2.0\nstop_seconds = 0.5\n[schedule]\nwarmup_steps = 2\npeak = 1e-3\n\
          min = 1e-4\n[cut]\nevery_tokens = 320"
     );
     let state = State::new(&byte_config("main_path = \"lazy\"", &tables));
@@ -58,6 +59,7 @@ fn one_failed_job(misbehaviour: &str, failure: &str, reason: &str) {
         version(status, 1) == "failed" && version(status, 2) == "released"
     });
     assert_eq!(version(&status, 1), "failed");
+    assert_eq!(trainers(&state.path()), [], "its process has ended");
 
     let details = state.ask(&["versions"]);
     let told = details[0]["failed"].as_str().unwrap();
@@ -96,7 +98,9 @@ fn a_trainer_that_exits_is_one_failed_job() {
 
 #[test]
 fn a_trainer_that_hangs_is_one_failed_job() {
-    one_failed_job("exec sleep 1000", "silent", "the trainer said nothing for 2 s and was ended");
+    // It hears no SIGTERM either.
+    let misbehaviour = "trap '' TERM\nexec sleep 1000";
+    one_failed_job(misbehaviour, "silent", "the trainer said nothing for 2 s and was ended");
 }
 
 #[test]

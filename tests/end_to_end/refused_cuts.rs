@@ -30,6 +30,13 @@ fn names(state: &State) -> Vec<String> {
     versions.iter().filter_map(|version| version["name"].as_str()).map(str::to_owned).collect()
 }
 
+/// The markers that asked for a cut.
+fn markers(state: &State) -> Vec<String> {
+    let transitions = state.transitions();
+    let asked = transitions.iter().filter(|transition| transition["kind"] == "cut-requested");
+    asked.filter_map(|asked| asked["source"]["file"].as_str()).map(str::to_owned).collect()
+}
+
 #[test]
 fn a_cut_that_is_too_small_is_refused_with_what_would_do_and_the_data_stays() {
     let (state, daemon) = started("[schedule]\nwarmup_steps = 4\npeak = 1e-3\nmin = 1e-4");
@@ -93,13 +100,16 @@ fn a_marker_that_stays_counts_once() {
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(names(&state), ["spring"]);
     assert!(state.path().join("data/spring.cut").exists());
+    assert_eq!(markers(&state), ["spring.cut"], "it was asked once");
+    assert_eq!(state.ask(&["status"])["refused_markers"], serde_json::json!([]), "and nothing was refused");
 
     // Written anew it is another request, for a name that is used.
     state.drop_file("spring.cut", b"again");
-    let status = wait_for(&state, "the refusal", 30, |status| !status["refused_marker"].is_null());
+    let status = wait_for(&state, "the refusal", 30, |status| status["refused_markers"][0].is_object());
     let why = "the name `spring` belongs to version 1: take another";
-    assert_eq!(status["refused_marker"]["file"], "spring.cut");
-    assert_eq!(status["refused_marker"]["reason"], why);
+    assert_eq!(status["refused_markers"][0]["file"], "spring.cut");
+    assert_eq!(status["refused_markers"][0]["reason"], why);
+    assert_eq!(markers(&state), ["spring.cut", "spring.cut"]);
     for listing in ["status", "events"] {
         let drawn = String::from_utf8(state.ctl(&[listing]).stdout).unwrap();
         assert!(drawn.contains(why), "{drawn}");
@@ -107,6 +117,7 @@ fn a_marker_that_stays_counts_once() {
     state.drop_file("summer.cut", b"");
     wait_for_releases(&state, "path-switching", 2, 60);
     assert_eq!(names(&state), ["spring", "summer"]);
-    assert!(state.ask(&["status"])["refused_marker"].is_null(), "a later marker was taken");
+    let refused = &state.ask(&["status"])["refused_markers"];
+    assert_eq!(refused.as_array().map(Vec::len), Some(0), "a later marker was taken");
     daemon.stop();
 }

@@ -190,15 +190,24 @@ fn a_state_of_a_newer_version_is_refused_whatever_its_configuration_says() {
     let file = state.path().join("lrpathd.toml");
     let config = std::fs::read_to_string(&file).unwrap();
     // A newer version has keys that this one does not know: that is not what is wrong.
-    std::fs::write(&file, format!("from_the_future = true\n{config}")).unwrap();
+    let with_new_key = format!("from_the_future = true\n{config}");
     assert_eq!(from_the_future(&sound, usize::MAX), sound);
     for line in [0, 1] {
         let newer = from_the_future(&sound, line);
         assert_ne!(newer, sound);
         std::fs::write(&journal, &newer).unwrap();
+        std::fs::write(&file, &with_new_key).unwrap();
         let told = refused(&state.path(), NOT_OURS);
         assert_told(&told, &["has format 9"]);
         assert!(!told.contains("from_the_future"), "{told}");
+        for text in [&with_new_key, &config] {
+            std::fs::write(&file, text).unwrap();
+            let checked = state.ctl(&["config", "check"]);
+            let told = String::from_utf8_lossy(&checked.stderr);
+            assert_eq!(checked.status.code(), Some(NOT_OURS), "{told}");
+            assert_told(&told, &["has format 9"]);
+            assert!(!told.contains("from_the_future"), "{told}");
+        }
         assert_eq!(std::fs::read_to_string(&journal).unwrap(), newer, "the journal is as it was");
     }
     std::fs::write(&journal, &sound).unwrap();

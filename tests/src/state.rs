@@ -88,6 +88,11 @@ impl State {
         state
     }
 
+    /// A state that a program has made: the folder `state` below this one.
+    pub fn made(folder: TempDir) -> Self {
+        Self { folder }
+    }
+
     /// The state's folder.
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("state")
@@ -109,6 +114,15 @@ impl State {
         let output = self.ctl(&[arguments, &["--json"]].concat());
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("--json prints JSON")
+    }
+
+    /// The transitions in the journal, in their order.
+    pub fn transitions(&self) -> Vec<Value> {
+        let output = self.ctl(&["events", "--json"]);
+        assert!(output.status.success(), "events: {}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let transition = |line: &str| serde_json::from_str::<Value>(line).expect(line)["transition"].clone();
+        lines.lines().map(transition).collect()
     }
 
     /// Drops a file into the watched folder: written elsewhere and renamed in, so that it counts as complete.

@@ -1,20 +1,20 @@
 //! Answers out of the tree: pure, so that tests ask without a socket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use paradigm::{Paradigm, SegmentKind};
 
+use super::Progress;
 use super::counters;
 use super::types::{
     AttemptDetail, Branches, CheckpointLine, CutAnswer, DuplicateFile, JobDetail, ParadigmStatus,
     RefusedMarker, RejectedFile, ReleaseLine, RunningJob, ShardLine, Shards, Slot, Trunk, VersionDetail,
     VersionLine, WaitingCut, WaitingFile,
 };
-use super::{Progress, is_current};
 use crate::config::SlotConfig;
 use crate::ledger::path::{CheckpointKey, Path, Step};
 use crate::ledger::transition::{CutNumber, CutSource, Increment, JobNumber, Millis, TokenizerSource};
-use crate::ledger::tree::{Attempt, CutOutcome, PathState, Tree, VersionState};
+use crate::ledger::tree::{Attempt, Cut, CutOutcome, PathState, Tree, VersionState};
 
 /// Steps that an attempt must have done before its speed is believed.
 const ENOUGH_STEPS: u64 = 2;
@@ -45,7 +45,7 @@ fn version_lines(tree: &Tree, paradigm: Paradigm) -> Vec<VersionLine> {
         }
     });
     let open = VersionLine {
-        number: tree.increments().last().map_or(0, |last| last.version).saturating_add(1),
+        number: tree.open_version(),
         name: None,
         state: VersionState::Open,
         alpha: None,
@@ -67,7 +67,7 @@ fn release(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> Option<Rel
 pub(crate) fn running(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>, now: Millis) -> Vec<RunningJob> {
     let job = |(job, attempt): (JobNumber, &Attempt)| {
         let start = &attempt.start;
-        let live = progress.get(&job).filter(|live| is_current(tree, job, live));
+        let live = progress.get(&job);
         RunningJob {
             job,
             attempt: start.attempt,
@@ -121,21 +121,17 @@ pub(crate) fn waiting_cut(tree: &Tree) -> Option<WaitingCut> {
     })
 }
 
-/// The last marker that was refused, unless a request was met since.
-pub(crate) fn refused_marker(tree: &Tree) -> Option<RefusedMarker> {
-    let decided = tree.cuts().values().rev().filter(|cut| cut.outcome != CutOutcome::Waiting);
-    let refused = decided.map_while(|cut| match &cut.outcome {
-        CutOutcome::Refused { reason } => Some((cut, reason)),
+/// The markers that were refused and still want something: they lie in the folder, and no increment was closed since.
+pub(crate) fn refused_markers(tree: &Tree, markers: &BTreeSet<CutNumber>) -> Vec<RefusedMarker> {
+    let refused = |(number, cut): (&CutNumber, &Cut)| match (&cut.outcome, &cut.source) {
+        (CutOutcome::Refused { reason, open }, CutSource::Marker { file, .. })
+            if *open == tree.open_version() && markers.contains(number) =>
+        {
+            Some(RefusedMarker { file: file.clone(), at: cut.at, reason: reason.clone() })
+        }
         _ => None,
-    });
-    refused
-        .filter_map(|(cut, reason)| match &cut.source {
-            CutSource::Command => None,
-            CutSource::Marker { file, .. } => {
-                Some(RefusedMarker { file: file.clone(), at: cut.at, reason: reason.clone() })
-            }
-        })
-        .next()
+    };
+    tree.cuts().iter().filter_map(refused).collect()
 }
 
 /// What the daemon does now, and when it will probably be done with that.
@@ -244,7 +240,7 @@ fn trunk(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Trunk {
     let state = tree.path(&path);
     Trunk {
         path,
-        reached: state.map_or(0, |state| reached(tree, state, progress)),
+        reached: state.map_or(0, |state| reached(state, progress)),
         running: state.and_then(|state| state.running),
         failed: state.and_then(|state| state.failed.clone()),
         checkpoints: checkpoints(tree, path),
@@ -252,10 +248,9 @@ fn trunk(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Trunk {
 }
 
 /// One past the furthest step that was ever done on a path, by the attempt that runs too.
-fn reached(tree: &Tree, state: &PathState, progress: &BTreeMap<JobNumber, Progress>) -> Step {
-    let running = state.running.and_then(|job| Some((job, progress.get(&job)?)));
-    let live = running.filter(|(job, live)| is_current(tree, *job, live)).map_or(0, |(_, live)| live.step);
-    state.reached.max(live)
+fn reached(state: &PathState, progress: &BTreeMap<JobNumber, Progress>) -> Step {
+    let live = state.running.and_then(|job| progress.get(&job));
+    state.reached.max(live.map_or(0, |live| live.step))
 }
 
 fn checkpoints(tree: &Tree, path: Path) -> Vec<CheckpointLine> {
@@ -297,7 +292,7 @@ fn version(
         decay: plan.map(|plan| plan.decay).unwrap_or_default(),
         peak: plan.map_or(0.0, |plan| plan.peak),
         min: plan.map_or(0.0, |plan| plan.min),
-        reached: state.map(|state| reached(tree, state, progress)),
+        reached: state.map(|state| reached(state, progress)),
         running: state.and_then(|state| state.running),
         checkpoints: checkpoints(tree, path),
         evaluations: tree.evaluations().range(at_end).map(|(_, evaluation)| *evaluation).collect(),

@@ -1,6 +1,6 @@
 //! States for tests, made of the same transitions that a daemon commits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -31,35 +31,36 @@ impl Clock for Ticks {
 }
 
 /// What the neighbours would say.
-#[derive(Default)]
 pub struct FakeLive {
-    pub ledger: Mutex<Option<Ledger>>,
+    pub ledger: Ledger,
     pub waiting: Mutex<Vec<WaitingFile>>,
+    pub markers: Mutex<BTreeSet<CutNumber>>,
     pub progress: Mutex<BTreeMap<JobNumber, Progress>>,
 }
 
 impl Live for FakeLive {
     fn request_cut(&self, name: Option<String>) -> Result<CutNumber, String> {
         let waits_for = self.waiting.lock().unwrap().iter().map(|file| file.name.clone()).collect();
-        let ledger = self.ledger.lock().unwrap().clone().ok_or("the folder is gone")?;
         if let Some(taken) = name.as_ref().filter(|name| {
-            ledger.read(|tree| tree.cuts().values().any(|cut| cut.name.as_ref() == Some(*name)))
+            self.ledger.read(|tree| tree.cuts().values().any(|cut| cut.name.as_ref() == Some(*name)))
         }) {
             return Err(format!("the name {taken} is taken"));
         }
         let requested = Transition::CutRequested { name, source: CutSource::Command, waits_for };
-        ledger.commit(requested).map(|record| record.position).map_err(|error| error.to_string())
+        self.ledger.commit(requested).map(|record| record.position).map_err(|error| error.to_string())
     }
 
     fn waiting(&self) -> Vec<WaitingFile> {
         self.waiting.lock().unwrap().clone()
     }
 
+    fn markers(&self) -> BTreeSet<CutNumber> {
+        self.markers.lock().unwrap().clone()
+    }
+
     fn moment(&self, look: &mut dyn FnMut(&Tree, &BTreeMap<JobNumber, Progress>)) {
         let progress = self.progress.lock().unwrap().clone();
-        if let Some(ledger) = self.ledger.lock().unwrap().clone() {
-            ledger.read(|tree| look(tree, &progress));
-        }
+        self.ledger.read(|tree| look(tree, &progress));
     }
 }
 
@@ -76,8 +77,12 @@ impl World {
     pub fn new(paradigms: &[Paradigm]) -> Self {
         let clock = Arc::new(Ticks::default());
         let ledger = Ledger::in_memory(clock.clone());
-        let live = Arc::new(FakeLive::default());
-        *live.ledger.lock().unwrap() = Some(ledger.clone());
+        let live = Arc::new(FakeLive {
+            ledger: ledger.clone(),
+            waiting: Mutex::default(),
+            markers: Mutex::default(),
+            progress: Mutex::default(),
+        });
         let mut config: Config = toml::from_str("[model]\nconfig = \"model/config.json\"").unwrap();
         config.paradigm = crate::config::Paradigms::Several(paradigms.to_vec());
         let given = Given {

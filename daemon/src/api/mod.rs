@@ -16,7 +16,7 @@ mod stream;
 mod tests;
 pub mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -59,8 +59,10 @@ pub trait Live: Send + Sync {
     fn request_cut(&self, name: Option<String>) -> Result<CutNumber, String>;
     /// Files that are not taken yet.
     fn waiting(&self) -> Vec<WaitingFile>;
-    /// Shows the tree, and how far the running attempts are by all that they have said, both as they are at one moment:
-    /// no step is in both, and none in neither.
+    /// Requests to cut whose markers still lie in the folder.
+    fn markers(&self) -> BTreeSet<CutNumber>;
+    /// Shows, once, the tree and how far the attempts are that run in it by all that they have said, both as they are at
+    /// one moment: no step is in both, and none in neither.
     fn moment(&self, look: &mut dyn FnMut(&Tree, &BTreeMap<JobNumber, Progress>));
 }
 
@@ -83,12 +85,7 @@ impl Backend {
     fn at_one_moment<T>(&self, question: impl Fn(&Tree, &BTreeMap<JobNumber, Progress>) -> T) -> T {
         let mut answer = None;
         self.live.moment(&mut |tree, progress| answer = Some(question(tree, progress)));
-        // Whoever shows no attempts still has a tree to show.
-        answer.unwrap_or_else(|| self.ledger.read(|tree| question(tree, &BTreeMap::new())))
+        #[expect(clippy::expect_used, reason = "an invariant of the trait")]
+        answer.expect("invariant: a moment is shown, as `Live::moment` promises")
     }
-}
-
-/// Whether this is the progress of the attempt that runs: between two looks it may have ended, and another begun.
-fn is_current(tree: &Tree, job: JobNumber, progress: &Progress) -> bool {
-    tree.attempt(job).is_some_and(|last| last.end.is_none() && last.start.attempt == progress.attempt)
 }

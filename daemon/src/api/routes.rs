@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::refused::Refused;
 use super::shared::{Shared, blocking};
 use super::types::{
-    CutAnswer, CutAsked, Disk, HeldFiles, PauseAnswer, RetryAnswer, RetryAsked, ShardCounts, Status,
+    BlockedFiles, CutAnswer, CutAsked, Disk, PauseAnswer, RetryAnswer, RetryAsked, ShardCounts, Status,
     TreeView, WaitingFile,
 };
 use super::{Backend, answers, stream};
@@ -36,8 +36,8 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Records that one answer holds at most.
 const MOST_RECORDS: usize = 1000;
-/// Files that are held back of which a status tells at most; it counts all.
-const MOST_HELD: usize = 16;
+/// Blocked files of which a status tells at most; it counts all.
+const MOST_BLOCKED: usize = 16;
 
 /// All routes.
 pub(super) fn router(shared: Shared) -> Router {
@@ -100,8 +100,10 @@ async fn status(State(shared): State<Shared>) -> Answer<Status> {
 fn status_of(backend: &Backend) -> Status {
     let files = backend.live.waiting();
     let waiting = files.len() as u64;
-    let held: Vec<WaitingFile> = files.into_iter().filter(|file| file.held).collect();
-    let held = HeldFiles { count: held.len() as u64, first: held.into_iter().take(MOST_HELD).collect() };
+    let blocked: Vec<WaitingFile> = files.into_iter().filter(|file| file.blocked).collect();
+    let blocked =
+        BlockedFiles { count: blocked.len() as u64, first: blocked.into_iter().take(MOST_BLOCKED).collect() };
+    let markers = backend.live.markers();
     let now = backend.clock.now();
     let (mut status, releases) = backend.at_one_moment(|tree, progress| {
         let jobs = answers::running(tree, progress, now);
@@ -124,8 +126,8 @@ fn status_of(backend: &Backend) -> Status {
             slots: answers::slots(tree, &backend.slots),
             disk: Disk { free: None, checkpoints: checkpoint_bytes(tree), releases: 0 },
             waiting_cut: answers::waiting_cut(tree),
-            refused_marker: answers::refused_marker(tree),
-            held: held.clone(),
+            refused_markers: answers::refused_markers(tree, &markers),
+            blocked: blocked.clone(),
         };
         (status, release_files(tree))
     });

@@ -105,29 +105,46 @@ fn the_tree_is_the_one_that_the_progress_belongs_to() {
 }
 
 #[test]
-fn a_refused_marker_is_told_until_a_request_is_met() {
+fn all_refused_markers_are_told_until_they_are_gone_or_an_increment_is_closed() {
     let world = World::new(&[PathSwitching]);
     let request = |file: Option<&str>| {
         let source = match file {
             Some(file) => CutSource::Marker { file: file.to_owned(), inode: 7, mtime: 1 },
             None => CutSource::Command,
         };
-        world.commit(Transition::CutRequested { name: None, source, waits_for: Vec::new() });
-        world.ledger.read(crate::ledger::tree::Tree::position)
+        world.commit(Transition::CutRequested { name: None, source, waits_for: Vec::new() })
     };
+    let lies_there = |cut| world.live.markers.lock().unwrap().insert(cut);
     let refuse = |cut, reason: &str| world.commit(Transition::CutRefused { cut, reason: reason.to_owned() });
-    let told = || world.ledger.read(answers::refused_marker).map(|marker| (marker.file, marker.reason));
-    let command = request(None);
-    refuse(command, "too small");
-    assert_eq!(told(), None, "whoever gave a command has read the answer");
-    let marker = request(Some("spring.cut"));
-    assert_eq!(told(), None, "it is not decided");
-    refuse(marker, "a used name");
+    let told = || {
+        let markers = world.live.markers();
+        let told = world.ledger.read(|tree| answers::refused_markers(tree, &markers));
+        told.into_iter().map(|marker| format!("{}: {}", marker.file, marker.reason)).collect::<Vec<_>>()
+    };
+    let nothing: [&str; 0] = [];
     refuse(request(None), "too small");
-    assert_eq!(told(), Some(("spring.cut".to_owned(), "a used name".to_owned())));
+    assert_eq!(told(), nothing, "whoever gave a command has read the answer");
+    let spring = request(Some("spring.cut"));
+    lies_there(spring);
+    assert_eq!(told(), nothing, "it is not decided");
+    refuse(spring, "a used name");
+    let summer = request(Some("summer.cut"));
+    lies_there(summer);
+    refuse(summer, "too small");
+    refuse(request(None), "too small");
+    assert_eq!(told(), ["spring.cut: a used name", "summer.cut: too small"]);
+    world.live.markers.lock().unwrap().remove(&spring);
+    assert_eq!(told(), ["summer.cut: too small"], "the other one was taken away");
+    // It is asked for before an increment is closed by its tokens, and refused after it.
+    let autumn = request(Some("autumn.cut"));
+    lies_there(autumn);
+    world.cut_for(100, "v1", CutReason::Tokens);
+    assert_eq!(told(), nothing, "what it stood in the way of has come");
+    refuse(autumn, "too small");
+    assert_eq!(told(), ["autumn.cut: too small"]);
     let cut = request(None);
-    world.cut_for(100, "v1", CutReason::Request { cut });
-    assert_eq!(told(), None);
+    world.cut_for(100, "v2", CutReason::Request { cut });
+    assert_eq!(told(), nothing);
 }
 
 /// A daemon's API on a socket of its own.
@@ -211,17 +228,17 @@ async fn the_status_names_the_first_of_the_files_that_cannot_be_taken() {
         since: 7,
         why: "it may not be read".to_owned(),
         changes: 0,
-        held: number > 0,
+        blocked: number > 0,
     };
     *world.live.waiting.lock().unwrap() = (0..30).map(file).collect();
     let served = Served::new(&world);
     let (_, status) = served.ask("GET", "/v1/status", "").await;
-    assert_eq!((&status["shards"]["waiting"], &status["held"]["count"]), (&json!(30), &json!(29)));
-    let first = status["held"]["first"].as_array().unwrap();
+    assert_eq!((&status["shards"]["waiting"], &status["blocked"]["count"]), (&json!(30), &json!(29)));
+    let first = status["blocked"]["first"].as_array().unwrap();
     assert_eq!(first.len(), 16);
     assert_eq!(
         first[0],
-        json!({"name": "01.txt", "bytes": 1, "since": 7, "why": "it may not be read", "changes": 0, "held": true})
+        json!({"name": "01.txt", "bytes": 1, "since": 7, "why": "it may not be read", "changes": 0, "blocked": true})
     );
 }
 
@@ -271,7 +288,7 @@ async fn what_is_asked_for_is_journalled_once() {
     let (decided, ()) = tokio::join!(served.ask("GET", &asked, ""), async {
         world.commit(Transition::CutRefused { cut: number, reason: "there is nothing".into() });
     });
-    assert_eq!(decided.1["outcome"], json!({"kind": "refused", "reason": "there is nothing"}));
+    assert_eq!(decided.1["outcome"], json!({"kind": "refused", "reason": "there is nothing", "open": 1}));
 }
 
 #[tokio::test(flavor = "multi_thread")]

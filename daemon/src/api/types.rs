@@ -42,12 +42,13 @@ pub struct Status {
     pub disk: Disk,
     /// The request to cut that is to be decided next.
     pub waiting_cut: Option<WaitingCut>,
-    /// The last marker that was refused, unless a request was met since: whoever put it there waits for no answer.
+    /// Markers that were refused, lie in the folder all the same, and stand since the last increment was closed: whoever
+    /// put them there waits for no answer.
     #[serde(default)]
-    pub refused_marker: Option<RefusedMarker>,
-    /// Files that are complete and cannot be taken.
+    pub refused_markers: Vec<RefusedMarker>,
+    /// Files that cannot be taken now.
     #[serde(default)]
-    pub held: HeldFiles,
+    pub blocked: BlockedFiles,
 }
 
 /// One paradigm of the run.
@@ -145,9 +146,9 @@ pub struct ShardCounts {
     pub rejected: u64,
 }
 
-/// Files that are complete, and that something keeps from being taken.
+/// Files that cannot be taken now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldFiles {
+pub struct BlockedFiles {
     /// How many.
     pub count: u64,
     /// The first of them, and why.
@@ -326,9 +327,9 @@ pub struct WaitingFile {
     pub why: String,
     /// How often it changed while it was read.
     pub changes: u32,
-    /// It is complete, and something is in the way of taking it.
+    /// It cannot be taken now.
     #[serde(default)]
-    pub held: bool,
+    pub blocked: bool,
 }
 
 /// An accepted shard.

@@ -1,10 +1,12 @@
 //! The model, the weights and the tokenizer that a configuration names: what of them a run hangs on.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use artifacts::Digest;
+use artifacts::release::{INDEX, WEIGHTS};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
@@ -14,6 +16,8 @@ use crate::ledger::transition::EndOfText;
 
 /// Longest `config.json` of a model, in bytes.
 const LONGEST_MODEL: u64 = 1 << 20;
+/// Longest index of weights, in bytes.
+const LONGEST_INDEX: u64 = 64 << 20;
 /// Longest `tokenizer.json`, in bytes.
 const LONGEST_TOKENIZER: u64 = 256 << 20;
 
@@ -57,15 +61,19 @@ fn beside(file: &Path, path: &Path) -> PathBuf {
     artifacts::storage::parent(file).join(path)
 }
 
-/// Reads them.
-pub(super) fn look(config: &Config, file: &Path) -> Result<Given, Vec<Objection>> {
+/// Reads them; the weights as `read` does.
+pub(super) fn look(
+    config: &Config,
+    file: &Path,
+    read: impl FnOnce(&Path) -> io::Result<Option<Digest>>,
+) -> Result<Given, Vec<Objection>> {
     let mut found = Vec::new();
     let model = model(&config.model_file(file)).map_err(|objection| found.push(objection)).ok();
     let tokenizer = config
         .tokenizer_file(file)
         .map(|path| tokenizer(config, &path).map_err(|objection| found.push(objection)));
     let weights = config.weights_folder(file).map(|folder| {
-        weights_digest(&folder).map_err(|error| {
+        read(&folder).map_err(|error| {
             let what = format!("cannot be used, {}: {error}", folder.display());
             let help = "name a folder with model.safetensors, or its parts and their index";
             found.push(Objection::new("model.weights", what, help));
@@ -77,7 +85,7 @@ pub(super) fn look(config: &Config, file: &Path) -> Result<Given, Vec<Objection>
         positions: model["max_position_embeddings"].as_u64(),
         model,
         vocabulary,
-        weights: weights.and_then(Result::ok),
+        weights: weights.and_then(Result::ok).flatten(),
         tokenizer: tokenizer.as_ref().map(|(digest, _, _)| *digest),
         largest_token: tokenizer.as_ref().and_then(|(_, largest, _)| *largest),
         knows_end_of_text: tokenizer.and_then(|(_, _, knows)| knows),
@@ -114,27 +122,37 @@ fn tokenizer(config: &Config, path: &Path) -> Result<Found, Objection> {
     Ok((Digest::of(&bytes), tokenizer.get_vocab(true).into_values().max(), knows))
 }
 
-/// The digest of a folder of weights: of a line `<digest>  <name>` for each of its weights' files, by name.
+/// The digest of a folder of weights: of a line `<digest>  <name>` for each of its weights' files, by name. These are what
+/// a trainer reads: the index and its parts, or `model.safetensors`; whatever else lies there does not count.
 ///
 /// # Errors
-/// The folder or a file in it cannot be read; it holds no weights.
+/// The folder or one of these files cannot be read.
 pub fn weights_digest(folder: &Path) -> io::Result<Digest> {
-    let mut names: Vec<String> = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".safetensors") || name == artifacts::release::INDEX {
-            names.push(name);
-        }
-    }
-    if names.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "there is no .safetensors file in it"));
-    }
-    names.sort();
     let mut list = String::new();
-    for name in names {
-        list.push_str(&format!("{}  {name}\n", Digest::of_file(&folder.join(&name))?));
+    for name in weights_files(folder)? {
+        let digest = Digest::of_file(&folder.join(&name))
+            .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+        list.push_str(&format!("{digest}  {name}\n"));
     }
     Ok(Digest::of(list.as_bytes()))
+}
+
+fn weights_files(folder: &Path) -> io::Result<BTreeSet<String>> {
+    let index = match read(&folder.join(INDEX), LONGEST_INDEX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok([WEIGHTS.to_owned()].into()),
+        Err(error) => return Err(io::Error::new(error.kind(), format!("{INDEX}: {error}"))),
+    };
+    let malformed = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{INDEX} {what}"));
+    let index: Value =
+        serde_json::from_slice(&index).map_err(|error| malformed(&format!("is no JSON: {error}")))?;
+    let parts = index["weight_map"].as_object().ok_or_else(|| malformed("has no weight_map"))?;
+    let is_plain = |name: &&str| Path::new(name).file_name().is_some_and(|file| file == *name);
+    let plain = |part: &Value| part.as_str().filter(is_plain).map(str::to_owned);
+    let parts: Option<BTreeSet<String>> = parts.values().map(plain).collect();
+    let mut names = parts.ok_or_else(|| malformed("names a part that is no file of the folder"))?;
+    names.insert(INDEX.to_owned());
+    Ok(names)
 }
 
 fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {

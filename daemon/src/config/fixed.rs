@@ -4,6 +4,7 @@
 //! daemon refuses the file and says what to put back.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use artifacts::job::Optimizer;
 use serde::Serialize;
@@ -35,6 +36,56 @@ impl fmt::Display for Difference {
             "`{key}` is fixed for the life of a state: this one was made with {fixed}, and the configuration says \
              {asked}"
         )
+    }
+}
+
+/// A configuration that says something else than what its state was made with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Changed {
+    /// The configuration.
+    pub file: PathBuf,
+    /// What was changed.
+    pub differences: Vec<Difference>,
+}
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines =
+            self.differences.iter().map(|difference| format!("{}: {difference}", self.file.display()));
+        f.write_str(&lines.collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// A state of a format that only a newer version of the program knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the state `{}` has format {found}, and this program knows formats up to {FORMAT}", state.display())]
+pub struct Newer {
+    /// The state.
+    pub state: PathBuf,
+    /// Its format.
+    pub found: u32,
+}
+
+/// Whether this program knows the format of a state.
+///
+/// # Errors
+/// A newer version of the program made it.
+pub fn format_is_known(state: &Path, fixed: &Fixed) -> Result<(), Newer> {
+    match fixed.format > FORMAT {
+        true => Err(Newer { state: state.to_owned(), found: fixed.format }),
+        false => Ok(()),
+    }
+}
+
+/// Whether a configuration, which lies at `file`, asks for what was fixed.
+///
+/// # Errors
+/// It asks for something else.
+pub fn is_unchanged(fixed: &Fixed, asked: &Fixed, file: &Path) -> Result<(), Changed> {
+    let differences = differences(fixed, asked);
+    match differences.is_empty() {
+        true => Ok(()),
+        false => Err(Changed { file: file.to_owned(), differences }),
     }
 }
 

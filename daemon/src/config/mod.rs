@@ -16,10 +16,15 @@ mod read;
 mod settings;
 mod template;
 
+use std::io;
 use std::path::Path;
 
+use artifacts::Digest;
+
+use crate::ledger::transition::Fixed;
+
 pub use files::{Given, weights_digest};
-pub use fixed::{Difference, FORMAT, differences};
+pub use fixed::{Changed, Difference, FORMAT, Newer, differences, format_is_known, is_unchanged};
 pub use keys::*;
 pub use read::{ConfigError, Fault};
 pub(crate) use settings::SOCKET;
@@ -32,23 +37,39 @@ pub(crate) use nearest::nearest;
 pub const FILE: &str = "lrpathd.toml";
 
 impl Config {
-    /// Reads a configuration, checks it, and looks at the model and the tokenizer that it names.
+    /// Reads a configuration, checks it, and looks at the model and the tokenizer that it names, not at its weights.
     ///
     /// # Errors
     /// All that is wrong with it, each with its line, key and value, and what to do.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::load_with_files(path).map(|(config, _)| config)
+        Self::look(path, |_| Ok(None)).map(|(config, _)| config)
     }
 
-    /// Like [`Config::load`], with what was found in the files that it names.
+    /// Like [`Config::load`], with what was found in the files that it names. Weights are read to their last byte.
     ///
     /// # Errors
     /// As there.
     pub fn load_with_files(path: &Path) -> Result<(Self, Given), ConfigError> {
+        Self::look(path, |folder| weights_digest(folder).map(Some))
+    }
+
+    /// Like [`Config::load_with_files`], for a state that is made. Weights that it was made with are not read again: they
+    /// are gigabytes, whatever starts from them reads them first, and what goes on from a checkpoint needs them no more.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_of_state(path: &Path, fixed: &Fixed) -> Result<(Self, Given), ConfigError> {
+        Self::look(path, |folder| fixed.weights.map_or_else(|| weights_digest(folder), Ok).map(Some))
+    }
+
+    fn look(
+        path: &Path,
+        weights: impl FnOnce(&Path) -> io::Result<Option<Digest>>,
+    ) -> Result<(Self, Given), ConfigError> {
         let source = read::Source::open(path)?;
         let config = source.config()?;
         let mut objections = check::check(&config);
-        let given = files::look(&config, path).map_err(|found| objections.extend(found)).ok();
+        let given = files::look(&config, path, weights).map_err(|found| objections.extend(found)).ok();
         if let Some(given) = &given {
             objections.extend(check::check_with(&config, given));
         }

@@ -172,3 +172,57 @@ fn defaults_are_filled_in() {
          `trainer.command`"
     );
 }
+
+#[test]
+fn of_a_folder_of_weights_only_what_a_trainer_reads_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    assert!(weights_digest(folder.path()).unwrap_err().to_string().starts_with("model.safetensors: "));
+    put("model.safetensors", "whole");
+    let whole = weights_digest(folder.path()).unwrap();
+    put("adapter.safetensors", "stray");
+    assert_eq!(weights_digest(folder.path()).unwrap(), whole);
+
+    let index = r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors", "c": "one.safetensors"}}"#;
+    put("model.safetensors.index.json", index);
+    put("one.safetensors", "1");
+    assert!(weights_digest(folder.path()).unwrap_err().to_string().starts_with("two.safetensors: "));
+    put("two.safetensors", "2");
+    let parts = weights_digest(folder.path()).unwrap();
+    assert_ne!(parts, whole);
+    put("adapter.safetensors", "another stray");
+    assert_eq!(weights_digest(folder.path()).unwrap(), parts);
+    put("two.safetensors", "3");
+    assert_ne!(weights_digest(folder.path()).unwrap(), parts);
+    for bad in ["[", "{}", r#"{"weight_map": {"a": "../out"}}"#, r#"{"weight_map": {"a": 1}}"#] {
+        put("model.safetensors.index.json", bad);
+        assert!(weights_digest(folder.path()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_state_that_is_made_does_not_ask_for_its_weights_at_every_look() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(FILE);
+    let weights = folder.path().join("given");
+    std::fs::create_dir(folder.path().join("model")).unwrap();
+    std::fs::write(folder.path().join("model/config.json"), DEFAULT_MODEL).unwrap();
+    std::fs::create_dir(&weights).unwrap();
+    std::fs::write(weights.join("model.safetensors"), "weights").unwrap();
+    let text = |weights: &str| format!("[model]\nconfig = \"model/config.json\"\n{weights}");
+    std::fs::write(&file, text("weights = \"given\"\n")).unwrap();
+    let (config, given) = Config::load_with_files(&file).unwrap();
+    let fixed = config.fixed(&given);
+
+    std::fs::remove_dir_all(&weights).unwrap();
+    assert!(Config::load_with_files(&file).unwrap_err().to_string().contains("model.weights"));
+    let (config, given) = Config::load_of_state(&file, &fixed).unwrap();
+    assert_eq!(is_unchanged(&fixed, &config.fixed(&given), &file), Ok(()));
+    // Not to name them any more, or to name some where there were none, is another configuration.
+    std::fs::write(&file, text("")).unwrap();
+    let (config, given) = Config::load_of_state(&file, &fixed).unwrap();
+    let without = config.fixed(&given);
+    assert_eq!(is_unchanged(&fixed, &without, &file).unwrap_err().differences[0].key, "model.weights");
+    std::fs::write(&file, text("weights = \"given\"\n")).unwrap();
+    assert!(Config::load_of_state(&file, &without).is_err());
+}

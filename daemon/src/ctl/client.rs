@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::failure::{Exit, Failure};
 use crate::api::types::Refusal;
+use crate::edge::failure::{Cause, Exit, Failure};
 
 /// Longest line of a stream, in bytes.
 const LONGEST_LINE: usize = 16 << 20;
@@ -120,11 +120,9 @@ impl Client {
         let status = response.status();
         let bytes = self.collect(response).await?;
         Err(match serde_json::from_slice::<Refusal>(&bytes) {
-            Ok(refusal) => Failure {
-                hint: refusal.hint,
-                cause: refusal.cause.map(super::failure::Cause),
-                ..Failure::new(refusal.error)
-            },
+            Ok(refusal) => {
+                Failure { hint: refusal.hint, cause: refusal.cause.map(Cause), ..Failure::new(refusal.error) }
+            }
             Err(_) => Failure::new(format!("the daemon answers {status}"))
                 .hint("is the daemon of the same version as this program?"),
         })

@@ -5,8 +5,7 @@ use std::process::Command as Process;
 
 use super::client::Client;
 use super::draw::units::count;
-use super::draw::{Look, Paint, events, lists, plan, status, tree};
-use super::failure::{Exit, Failure};
+use super::draw::{events, lists, plan, status, tree};
 use super::flags::{Command, ConfigCommand, Cut, Events, Generate, Logs, Place, Retry};
 use super::screen::Screen;
 use super::{configuration, init, offline};
@@ -15,6 +14,8 @@ use crate::api::types::{
     VersionDetail,
 };
 use crate::config::{Config, FILE, Machine};
+use crate::edge::failure::{Exit, Failure};
+use crate::edge::look::{Look, Paint};
 use crate::ledger::transition::Record;
 use crate::ledger::tree::CutOutcome;
 
@@ -187,7 +188,7 @@ fn cut(client: &Client, asked: Cut, screen: &mut Screen<'_>) -> Result<(), Failu
         }
         None => Vec::new(),
     };
-    if let CutOutcome::Refused { reason } = &answer.outcome {
+    if let CutOutcome::Refused { reason, .. } = &answer.outcome {
         if asked.output.json {
             screen.json(&answer)?;
         }

@@ -6,11 +6,12 @@ use paradigm::Settings as Rates;
 use serde::Serialize;
 
 use super::draw::units::{bytes, count, counted};
-use super::draw::{Look, Paint};
-use super::failure::Failure;
-use super::layout::JOURNAL;
+use super::layout::{JOURNAL, is_unfinished};
 use super::offline;
-use crate::config::{Config, Given, Machine, differences};
+use crate::config::{Config, Given, Machine, is_unchanged};
+use crate::edge::failure::Failure;
+use crate::edge::look::{Look, Paint};
+use crate::ledger::tree::Tree;
 
 /// What a configuration stands for.
 #[derive(Debug, Serialize)]
@@ -21,19 +22,24 @@ pub struct Checked {
     pub notes: Vec<String>,
 }
 
-/// Checks a configuration; one that belongs to a state is held against what the state was made with.
+/// Checks a configuration; one that belongs to a state is held against what the state was made with. As the daemon does,
+/// the state's format is looked at first: a newer version has keys that this one does not know.
 ///
 /// # Errors
-/// The configuration is refused, or says something else than what is fixed.
+/// The configuration is refused, or says something else than what is fixed; the state is damaged, or of a newer version.
 pub fn check(file: &Path, state: Option<&Path>) -> Result<Checked, Failure> {
-    let (mut config, given) = Config::load_with_files(file)?;
-    if let Some(state) = state.filter(|state| state.join(JOURNAL).exists()) {
-        let tree = offline::tree(state)?;
-        let found = tree.fixed().map(|fixed| differences(fixed, &config.fixed(&given))).unwrap_or_default();
-        if !found.is_empty() {
-            return Err(Failure::changed(file, &found));
+    let tree = match state.filter(|state| state.join(JOURNAL).exists() && !is_unfinished(state)) {
+        Some(state) => Some(offline::tree_of_known_format(state)?),
+        None => None,
+    };
+    let (mut config, given) = match tree.as_ref().and_then(Tree::fixed) {
+        None => Config::load_with_files(file)?,
+        Some(fixed) => {
+            let (config, given) = Config::load_of_state(file, fixed)?;
+            is_unchanged(fixed, &config.fixed(&given), file)?;
+            (config, given)
         }
-    }
+    };
     let notes = notes(&config, file);
     fill_in(&mut config, &given, artifacts::storage::parent(file));
     Ok(Checked { config, notes })

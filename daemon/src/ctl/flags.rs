@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use paradigm::{Decay, Paradigm};
 
-use super::failure::EXIT_CODES;
+use crate::edge::failure::EXIT_CODES;
 
 /// Watches and steers a state of lrpath: shards in, versions out.
 #[derive(Debug, Parser)]

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use artifacts::storage::{self, Disk, Storage};
 use serde::Serialize;
 
-use super::failure::Failure;
 use super::flags::Init;
 use super::layout::{JOURNAL, UNFINISHED, is_unfinished};
 use crate::config::{Config, DEFAULT_MODEL, DEFAULT_TOML, FILE, Given, differences, point_at};
+use crate::edge::failure::{Exit, Failure};
 use crate::ledger::lock::StateLock;
 use crate::ledger::transition::{Fixed, Transition};
 use crate::ledger::{Ledger, SystemClock};
@@ -114,7 +114,10 @@ impl Source {
         self.write_files(folder.path())?;
         Config::load(&folder.path().join(FILE)).map(|_| ()).map_err(|error| {
             let told = error.to_string().replace(&folder.path().display().to_string(), "the new state");
-            Failure::new("no state can be made of this").because(told)
+            Failure::new("no state can be made of this")
+                .because(told)
+                .exit(Exit::Configuration)
+                .hint("mend the configuration, or name a model and a tokenizer that fit each other")
         })
     }
 
@@ -177,8 +180,10 @@ fn begin(state: &Path, config: &Config) -> Result<(Config, Fixed), Failure> {
     ledger.close();
     let others = before.map(|before| differences(&before, &fixed)).unwrap_or_default();
     if let Some(other) = others.first() {
-        let failure = Failure::new(format!("`{}` was begun with another configuration", state.display()));
-        return Err(failure.because(other).hint("remove the folder, or take the configuration that it has"));
+        let failure = Failure::new(format!("`{}` was begun with another configuration", state.display()))
+            .because(other)
+            .exit(Exit::Configuration);
+        return Err(failure.hint("remove the folder, or take the configuration that it has"));
     }
     Disk.sync_folder(state)?;
     Disk.remove_file(&state.join(UNFINISHED))?;
@@ -278,6 +283,18 @@ mod tests {
     }
 
     #[test]
+    fn a_model_that_does_not_fit_the_defaults_is_told_as_a_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("small.json");
+        std::fs::write(&model, DEFAULT_MODEL.replace("8192", "100")).unwrap();
+        let state = folder.path().join("state");
+        let told = run(&state, &Init { model: Some(model), ..asked(None) }).unwrap_err();
+        assert_eq!((told.message.as_str(), told.exit), ("no state can be made of this", Exit::Configuration));
+        assert!(told.cause.unwrap().0.contains("vocab_size of 100") && told.hint.is_some());
+        assert!(!state.exists());
+    }
+
+    #[test]
     fn a_folder_with_its_own_configuration_becomes_a_state_in_place() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path();
@@ -310,6 +327,7 @@ mod tests {
         std::fs::write(given.path(), format!("seed = 3\n[model]\nconfig = {model:?}\n")).unwrap();
         let told = run(state, &asked(Some(given.path()))).unwrap_err();
         assert!(told.message.contains("was begun with another configuration"), "{told}");
+        assert_eq!(told.exit, Exit::Configuration);
         std::fs::remove_file(model).unwrap();
     }
 }

@@ -16,17 +16,15 @@ mod place;
 mod plan;
 mod screen;
 
-pub(crate) use crate::edge::{failure, look};
-
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use failure::Exit;
+use crate::edge::failure::Exit;
+use crate::edge::look::Look;
 use flags::Cli;
-use look::Look;
 use screen::Screen;
 
 /// Runs the command line of this process.

@@ -12,9 +12,9 @@ use artifacts::storage::Disk;
 use artifacts::{Digest, storage};
 use serde::Serialize;
 
-use super::failure::Failure;
 use super::layout::{JOURNAL, is_unfinished};
-use crate::config::FORMAT;
+use crate::config::format_is_known;
+use crate::edge::failure::Failure;
 use crate::ledger::LedgerError;
 use crate::ledger::journal::{JournalError, verify};
 use crate::ledger::lock::LockError;
@@ -56,7 +56,7 @@ pub fn check(state: &Path, quick: bool) -> Result<Findings, Failure> {
         Err(LedgerError::Lock(LockError::Held { .. })) => None,
         Err(error) => return Err(error.into()),
     };
-    let tree = tree(state)?;
+    let tree = tree_of_known_format(state)?;
     let mut findings = Findings {
         ledger,
         records: tree.position(),
@@ -65,27 +65,27 @@ pub fn check(state: &Path, quick: bool) -> Result<Findings, Failure> {
         damage: Vec::new(),
         mended: Vec::new(),
     };
-    format_is_known(state, &tree)?;
     findings.look_at_ledger();
     findings.look_at_checkpoints(state, &tree, quick);
     findings.look_at_releases(state, &tree, quick);
     Ok(findings)
 }
 
-fn format_is_known(state: &Path, tree: &Tree) -> Result<(), Failure> {
-    match tree.fixed() {
-        None => Err(Failure::new("the journal has no first record: the state was never finished")
-            .hint("run `lrpathctl init` again")),
-        Some(fixed) if fixed.format > FORMAT => Err(Failure::newer(state, fixed.format)),
-        Some(_) => Ok(()),
-    }
-}
-
-/// The tree that the journal makes.
+/// The tree that the journal makes, if this program knows its format.
 ///
 /// # Errors
-/// The journal is damaged.
-pub(super) fn tree(state: &Path) -> Result<Tree, Failure> {
+/// The journal is damaged, a newer version of the program made it, or `init` never finished it.
+pub(super) fn tree_of_known_format(state: &Path) -> Result<Tree, Failure> {
+    let tree = tree(state)?;
+    let Some(fixed) = tree.fixed() else {
+        let failure = Failure::new("the journal has no first record: the state was never finished");
+        return Err(failure.hint("run `lrpathctl init` again"));
+    };
+    format_is_known(state, fixed)?;
+    Ok(tree)
+}
+
+fn tree(state: &Path) -> Result<Tree, Failure> {
     let mut tree = Tree::default();
     let visited = verify(&Disk, &state.join(JOURNAL), |records, _| {
         for record in &records {

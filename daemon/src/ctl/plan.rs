@@ -6,8 +6,8 @@ use std::path::Path;
 
 use paradigm::{Report, Settings};
 
-use super::failure::Failure;
 use super::flags::Plan;
+use crate::edge::failure::Failure;
 
 /// The report, once its learning rates are known to exist.
 ///

@@ -4,9 +4,9 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use super::failure::Failure;
 use super::flags::Output;
-use super::look::Look;
+use crate::edge::failure::Failure;
+use crate::edge::look::Look;
 
 /// Where a command prints, and for whom.
 pub struct Screen<'a> {

@@ -9,11 +9,12 @@ use tokio::sync::watch;
 use super::*;
 use crate::api::fixture::World;
 use crate::api::{Socket, serve};
+use crate::edge::failure::{EXIT_CODES, Failure};
 use crate::ledger::transition::{Outcome, Transition};
 use crate::ledger::{Ledger, SystemClock};
 
 /// What a command prints into a pipe, or how it fails.
-fn run(arguments: &[&str], state: &Path) -> Result<String, failure::Failure> {
+fn run(arguments: &[&str], state: &Path) -> Result<String, Failure> {
     let state = state.to_str().unwrap();
     let cli = Cli::try_parse_from([&["lrpathctl", "--state", state], arguments].concat()).unwrap();
     let mut out = Vec::new();
@@ -48,7 +49,7 @@ impl Served {
         Self { folder, stop, thread: Some(thread) }
     }
 
-    fn run(&self, arguments: &[&str]) -> Result<String, failure::Failure> {
+    fn run(&self, arguments: &[&str]) -> Result<String, Failure> {
         run(arguments, self.folder.path())
     }
 }
@@ -79,7 +80,7 @@ fn the_documentation_names_every_command_and_exit_code() {
             [format!("`{name}`"), format!("`{name} ")].iter().any(|text| page.contains(text.as_str()));
         assert!(stands, "{name} is missing in docs/operating.md");
     }
-    for line in failure::EXIT_CODES.lines().skip(1) {
+    for line in EXIT_CODES.lines().skip(1) {
         let (code, meaning) = line.trim().split_once("  ").unwrap();
         assert!(page.contains(&format!("| {code} | {meaning} |")), "{line}");
     }

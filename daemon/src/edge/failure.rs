@@ -1,15 +1,20 @@
 //! What went wrong, told to a person, and the number that a script sees.
 
 use std::fmt;
-use std::path::Path;
+use std::io;
 use std::process::ExitCode;
 
+use artifacts::storage;
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use super::look::Look;
-use crate::config::{self, ConfigError, Difference, NoTrainer};
+use crate::config::{Changed, ConfigError, Newer, NoTrainer};
 use crate::ledger::LedgerError;
+use crate::ledger::journal::JournalError;
 use crate::ledger::lock::LockError;
+
+/// How a failure begins where no person looks.
+const ERROR: &str = "error: ";
 
 /// Why a program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,47 +89,29 @@ impl Failure {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// A configuration that says something else than what its state was made with.
-    pub fn changed(file: &Path, differences: &[Difference]) -> Self {
-        let told = differences.iter().map(|difference| format!("{}: {difference}", file.display()));
-        Self::new(told.collect::<Vec<_>>().join("\n"))
-            .exit(Exit::Configuration)
-            .hint("change it back, or make a new state with `lrpathctl init`")
-    }
-
-    /// A folder that is no state.
-    pub fn no_state(folder: &Path) -> Self {
-        Self::new(format!("`{}` holds no state", folder.display()))
-            .exit(Exit::Configuration)
-            .hint("name the folder with --state, or make one there with `lrpathctl init`")
-    }
-
-    /// A state of a format that only a newer version of the program knows.
-    pub fn newer(state: &Path, found: u32) -> Self {
-        Self::new(format!(
-            "the state `{}` has format {found}, and this program knows formats up to {}",
-            state.display(),
-            config::FORMAT
-        ))
-        .exit(Exit::Damaged)
-        .hint("it was made by a newer version: use that one")
-    }
-
     /// As a person reads it on a terminal; as plain lines elsewhere.
     pub fn render(&self, look: &Look) -> String {
         if !look.terminal {
             let cause = self.cause.as_ref().map_or(String::new(), |cause| format!("\n  because: {cause}"));
             let hint = self.hint.as_ref().map_or(String::new(), |hint| format!("\n  hint: {hint}"));
-            return format!("error: {}{cause}{hint}\n", self.message);
+            return format!("{ERROR}{}{cause}{hint}\n", self.message);
         }
         let theme = if look.colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         let handler = GraphicalReportHandler::new_themed(theme).with_width(look.width).with_links(false);
         let mut text = String::new();
         match handler.render_report(&mut text, self) {
             Ok(()) => text,
-            Err(_) => format!("error: {}\n", self.message),
+            Err(_) => format!("{ERROR}{}\n", self.message),
         }
     }
+}
+
+/// The failure that a program told last, out of what it wrote where nobody looked: all of it, from its sentence to what
+/// to do.
+pub fn last_told(log: &str) -> Option<&str> {
+    let begins = |at: &usize| *at == 0 || log[..*at].ends_with('\n');
+    let (at, _) = log.rmatch_indices(ERROR).find(|(at, _)| begins(at))?;
+    Some(log[at + ERROR.len()..].trim_end())
 }
 
 impl fmt::Display for Failure {
@@ -157,6 +144,20 @@ impl From<NoTrainer> for Failure {
     }
 }
 
+impl From<Changed> for Failure {
+    fn from(error: Changed) -> Self {
+        Self::new(error)
+            .exit(Exit::Configuration)
+            .hint("change it back, or make a new state with `lrpathctl init`")
+    }
+}
+
+impl From<Newer> for Failure {
+    fn from(error: Newer) -> Self {
+        Self::new(error).exit(Exit::Damaged).hint("it was made by a newer version: use that one")
+    }
+}
+
 impl From<LockError> for Failure {
     fn from(error: LockError) -> Self {
         let is_held = matches!(error, LockError::Held { .. });
@@ -165,7 +166,7 @@ impl From<LockError> for Failure {
             true => failure
                 .exit(Exit::InUse)
                 .hint("two programs on one state would destroy it: stop that one first"),
-            false => failure,
+            false => failure.hint("run it as the user who owns the state, where that can be written"),
         }
     }
 }
@@ -174,21 +175,70 @@ impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         match error {
             LedgerError::Lock(error) => error.into(),
-            LedgerError::NoState(state) => Self::no_state(&state),
+            error @ LedgerError::NoState(_) => Self::new(error)
+                .exit(Exit::Configuration)
+                .hint("name the folder with --state, or make one there with `lrpathctl init`"),
+            error @ LedgerError::Unseen { .. } => {
+                Self::new(error).hint("run it as the user who owns the state")
+            }
+            LedgerError::Journal(JournalError::Storage(error)) => error.into(),
+            // What is damaged says itself what to do.
             error if error.blames_the_state() => Self::new(error).exit(Exit::Damaged),
+            error @ LedgerError::View(_) => Self::new(error)
+                .hint("the journal is untouched; when the state can be written and has room, run `lrpathctl rebuild`"),
             error => Self::new(error),
         }
     }
 }
 
-impl From<artifacts::storage::Error> for Failure {
-    fn from(error: artifacts::storage::Error) -> Self {
-        Self::new(error)
+impl From<storage::Error> for Failure {
+    fn from(error: storage::Error) -> Self {
+        let hint = what_to_do(&error);
+        Self::new(error).hint(hint)
+    }
+}
+
+/// What to do about an error of the storage, whatever it kept from being done.
+pub fn what_to_do(error: &storage::Error) -> &'static str {
+    match error.cause.kind() {
+        _ if error.is_full() => "make room on that disk and try again: nothing that was acknowledged is lost",
+        io::ErrorKind::PermissionDenied => "run it as the user who owns the folder, or let this user in",
+        io::ErrorKind::ReadOnlyFilesystem => "mount that disk so that it can be written, and try again",
+        io::ErrorKind::NotFound => "put it where it is looked for, or name another one",
+        _ => "the system's log says more about that disk; mend it and try again",
     }
 }
 
 impl From<paradigm::report::ReportError> for Failure {
     fn from(error: paradigm::report::ReportError) -> Self {
         Self::new(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: Look = Look { terminal: false, colour: false, width: 80 };
+
+    #[test]
+    fn of_a_log_the_whole_last_failure_is_told_and_nothing_before_it() {
+        let failure = Failure::new("the state `/srv/run` is in use by process 7")
+            .because("flock error: it is taken")
+            .hint("stop that one first");
+        let before = Failure::new("another one, long ago").hint("forget it");
+        let log =
+            format!("{}INFO error: in a line of the log\n{}", before.render(&LOG), failure.render(&LOG));
+        assert_eq!(
+            last_told(&log),
+            Some(
+                "the state `/srv/run` is in use by process 7\n  because: flock error: it is taken\n  hint: stop that \
+                 one first"
+            )
+        );
+        let told = Failure::new("the daemon does not run").because(last_told(&log).unwrap()).render(&LOG);
+        assert_eq!(told.lines().nth(1), Some("  because: the state `/srv/run` is in use by process 7"));
+        assert_eq!(last_told(&failure.render(&LOG)), last_told(&log));
+        assert_eq!(last_told("INFO all is well\n"), None);
     }
 }

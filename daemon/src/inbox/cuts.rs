@@ -3,6 +3,8 @@
 //! A request counts at the files that were there at its moment, so it is journalled together with their names, under the
 //! ledger's lock. It may name the version, and a name belongs to one version for ever.
 
+use std::collections::BTreeSet;
+
 use crate::ledger::Ledger;
 use crate::ledger::LedgerError;
 use crate::ledger::transition::{CutNumber, CutSource, Transition};
@@ -72,14 +74,24 @@ pub fn check_name(tree: &Tree, name: &str) -> Result<(), BadName> {
 
 /// Whether a marker was counted before.
 pub fn is_known(tree: &Tree, marker: &CutMarker) -> bool {
-    tree.cuts().values().any(|cut| match &cut.source {
+    tree.cuts().values().any(|cut| is_of(cut, marker))
+}
+
+/// The requests of these markers.
+pub fn of(tree: &Tree, markers: &[CutMarker]) -> BTreeSet<CutNumber> {
+    let cuts = tree.cuts().iter().filter(|(_, cut)| markers.iter().any(|marker| is_of(cut, marker)));
+    cuts.map(|(number, _)| *number).collect()
+}
+
+fn is_of(cut: &Cut, marker: &CutMarker) -> bool {
+    match &cut.source {
         CutSource::Command => false,
         CutSource::Marker { file, inode, mtime } => {
             *file == marker.file
                 && *inode == marker.facts.inode
                 && (marker.facts.mtime.saturating_sub(*mtime)).unsigned_abs() <= STILL_THE_SAME.unsigned_abs()
         }
-    })
+    }
 }
 
 /// Why a request to cut is not taken.

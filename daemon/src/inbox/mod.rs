@@ -19,6 +19,8 @@ mod watch;
 mod work;
 mod workers;
 
+use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -29,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch as position};
 
 use reader::{Limits, Reading};
+use scan::CutMarker;
 use settle::Settle;
 use watch::{Hint, MakeWatcher};
 use work::Work;
@@ -75,8 +78,8 @@ pub struct Waiting {
     pub why: String,
     /// How often it changed while it was read.
     pub changes: u32,
-    /// It is complete, and something is in the way of taking it.
-    pub held: bool,
+    /// It cannot be taken now.
+    pub blocked: bool,
 }
 
 /// What wakes the inbox.
@@ -101,6 +104,8 @@ enum Message {
 /// What is not in the tree because it may change at any moment.
 struct Shown {
     settle: Mutex<Settle>,
+    /// The markers that the last scan found.
+    markers: Mutex<Vec<CutMarker>>,
     start: Instant,
     is_quiet: AtomicBool,
 }
@@ -108,6 +113,10 @@ struct Shown {
 impl Shown {
     fn settle(&self) -> MutexGuard<'_, Settle> {
         self.settle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn markers(&self) -> MutexGuard<'_, Vec<CutMarker>> {
+        self.markers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The clock that completeness is judged by: it never jumps.
@@ -159,16 +168,31 @@ impl InboxHandle {
                 since,
                 why,
                 changes: file.changes,
-                held: file.is_held,
+                blocked: file.is_blocked,
             }
         };
         unsettled.into_iter().map(describe).collect()
+    }
+
+    /// The requests to cut whose markers still lie in the folder.
+    pub fn markers(&self) -> BTreeSet<CutNumber> {
+        let markers = self.shown.markers().clone();
+        self.ledger.read(|tree| cuts::of(tree, &markers))
     }
 
     /// Whether the first scan is worked off, no file is being taken, and none is about to be.
     pub fn is_quiet(&self) -> bool {
         self.shown.is_quiet.load(Ordering::Acquire)
     }
+}
+
+/// Whether the system has run out of something, whatever file it was asked for: room, memory, files that may be open.
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| {
+        [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOSPC, Errno::DQUOT].contains(&errno)
+    })
 }
 
 fn millis(duration: Duration) -> Millis {
@@ -192,6 +216,7 @@ impl Inbox {
         let (sender, messages) = channel();
         let shown = Arc::new(Shown {
             settle: Mutex::new(Settle::new(Duration::from_millis(settings.still))),
+            markers: Mutex::default(),
             start: Instant::now(),
             is_quiet: AtomicBool::new(false),
         });

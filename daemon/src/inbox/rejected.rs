@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use artifacts::Digest;
 use artifacts::storage::{self, Disk, Storage};
 
+use super::is_shortage;
 use super::scan::{self, Found, Seen};
 
 /// End of the name of the file that says why.
@@ -27,7 +28,10 @@ pub enum Stays {
     /// It is another file by now.
     #[error("it has changed")]
     Changed,
-    /// The system is in the way.
+    /// The system does not let it be taken away from where it is.
+    #[error("it could not be moved to `rejected/`: {0}")]
+    Stuck(storage::Error),
+    /// There is no room for it in `rejected/`, or that folder cannot be written.
     #[error("it could not be moved to `rejected/`: {0}")]
     Trouble(#[from] storage::Error),
 }
@@ -46,7 +50,13 @@ pub fn reject(
     let from = root.join(&subject.name);
     let (to, note) = reserve(rejected, &subject.name, digest, subject.facts.bytes, reason)?;
     let moved = match scan::look(root, &from) {
-        Seen::File(facts) if facts == subject.facts => carry(&from, &to).map_err(Stays::from),
+        // That `rejected/` can be written was just seen.
+        Seen::File(facts) if facts == subject.facts => {
+            carry(&from, &to).map_err(|error| match is_shortage(&error.cause) {
+                true => Stays::Trouble(error),
+                false => Stays::Stuck(error),
+            })
+        }
         _ => Err(Stays::Changed),
     };
     if let Err(error) = moved {
@@ -132,7 +142,10 @@ pub fn reasons(rejected: &Path) -> Result<BTreeMap<Digest, (String, u64)>, stora
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+    use crate::inbox::tests::without_privileges;
 
     fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
@@ -175,5 +188,31 @@ mod tests {
         assert!(matches!(stays, Stays::Changed));
         assert!(data.join("a.txt").exists());
         assert_eq!(fs::read_dir(&rejected).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_is_stuck_only_where_its_own_folder_is_in_the_way() {
+        let (_folder, data, rejected) = folders();
+        let subject = drop_file(&data, "sub/a.txt", "text");
+        let away = || reject(&data, &rejected, &subject, Digest::of(b"text"), "why").unwrap_err();
+        let close =
+            |folder: &Path, mode| fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
+        std::thread::scope(|scope| {
+            let tried = scope.spawn(|| {
+                without_privileges();
+                close(&data.join("sub"), 0o500);
+                let stuck = away();
+                close(&data.join("sub"), 0o700);
+                close(&rejected, 0o500);
+                let trouble = away();
+                close(&rejected, 0o700);
+                (stuck, trouble)
+            });
+            let (stuck, trouble) = tried.join().unwrap();
+            assert!(matches!(stuck, Stays::Stuck(_)), "{stuck}");
+            assert!(matches!(trouble, Stays::Trouble(_)), "{trouble}");
+        });
+        assert_eq!(fs::read_dir(&rejected).unwrap().count(), 0);
+        reject(&data, &rejected, &subject, Digest::of(b"text"), "why").unwrap();
     }
 }

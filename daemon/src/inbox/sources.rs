@@ -13,7 +13,7 @@ use artifacts::Digest;
 use artifacts::digest::Hasher;
 use artifacts::storage::{self, Disk, Kind, Storage};
 
-use super::scan;
+use super::{is_shortage, scan};
 use crate::ledger::transition::FileFacts;
 
 /// Bytes that are read at once.
@@ -24,7 +24,10 @@ const CHUNK: usize = 1 << 20;
 pub enum Obstacle {
     /// It is another file than before, or gone.
     Changed,
-    /// The system is in the way.
+    /// The system does not let the file itself be read, or moved.
+    Unreadable(String),
+    /// The daemon lacks something of its own: room, permissions in its folders, files that it may open. Any other file
+    /// fares the same.
     Trouble(String),
     /// There is no child to read it.
     NoReader(String),
@@ -48,11 +51,12 @@ fn open(path: &Path) -> Result<File, Obstacle> {
 fn trouble(path: &Path, error: &io::Error) -> Obstacle {
     match error.kind() {
         io::ErrorKind::NotFound => Obstacle::Changed,
-        io::ErrorKind::PermissionDenied => Obstacle::Trouble(format!(
+        io::ErrorKind::PermissionDenied => Obstacle::Unreadable(format!(
             "`{}` cannot be read: {error}. Let the daemon's user read it, or take it out of the folder",
             path.display()
         )),
-        _ => Obstacle::Trouble(format!("`{}` cannot be read: {error}", path.display())),
+        _ if is_shortage(error) => Obstacle::Trouble(format!("`{}` cannot be read: {error}", path.display())),
+        _ => Obstacle::Unreadable(format!("`{}` cannot be read: {error}", path.display())),
     }
 }
 
@@ -201,5 +205,23 @@ mod tests {
             names.iter().all(|name| expected.contains(&name.to_string_lossy().into_owned()))
                 && names.len() == 2
         );
+    }
+
+    #[test]
+    fn what_is_missing_beside_the_file_is_no_fault_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        fs::write(&path, "text").unwrap();
+        let kept = keep(&folder.path().join("sources"), "a.txt", &path, Digest::of(b"text"));
+        assert!(matches!(&kept, Err(Obstacle::Trouble(why)) if why.contains("sources")), "{kept:?}");
+        let obstacle = |errno: rustix::io::Errno| trouble(&path, &errno.into());
+        use rustix::io::Errno;
+        for shortage in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOSPC, Errno::DQUOT] {
+            assert!(matches!(obstacle(shortage), Obstacle::Trouble(_)), "{shortage}");
+        }
+        for own in [Errno::ACCESS, Errno::PERM, Errno::IO, Errno::LOOP] {
+            assert!(matches!(obstacle(own), Obstacle::Unreadable(_)), "{own}");
+        }
+        assert_eq!(obstacle(Errno::NOENT), Obstacle::Changed);
     }
 }

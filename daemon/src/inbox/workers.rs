@@ -262,7 +262,7 @@ impl Bench {
     fn is_same(&self, subject: &Found, path: &Path) -> Result<(), Obstacle> {
         match scan::look(&self.shared.root, path) {
             Seen::File(facts) if facts == subject.facts => Ok(()),
-            Seen::Unseen(why) => Err(Obstacle::Trouble(why)),
+            Seen::Unseen(why) => Err(Obstacle::Unreadable(why)),
             _ => Err(Obstacle::Changed),
         }
     }
@@ -277,6 +277,7 @@ impl Bench {
             Ok(Answer::Valid) => self.keep_copy(subject, &path, digest),
             Ok(Answer::Refused { reason }) => Outcome::Refused(reason),
             Ok(Answer::Changed) => Outcome::Abandoned(Obstacle::Changed),
+            Ok(Answer::Unreadable { what }) => Outcome::Abandoned(Obstacle::Unreadable(what)),
             Ok(other) => Outcome::Abandoned(Obstacle::Trouble(words(other))),
             Err(Failure::Died(how)) => Outcome::Died(how),
             Err(Failure::Stopped) => Outcome::Abandoned(Obstacle::Stopped),
@@ -313,7 +314,7 @@ impl Bench {
 fn words(answer: Answer) -> String {
     match answer {
         Answer::Refused { reason } => reason,
-        Answer::Trouble { what } => what,
+        Answer::Unreadable { what } | Answer::Trouble { what } => what,
         Answer::Changed => "its bytes have changed".to_owned(),
         other => format!("it said {other:?}"),
     }

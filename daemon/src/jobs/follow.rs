@@ -6,7 +6,7 @@
 //! step out of order, a checkpoint of another path ends the attempt.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use artifacts::Digest;
@@ -150,6 +150,19 @@ impl Follower {
         let read = self.read_from(&mut file, at_most);
         self.file = Some(file);
         read
+    }
+
+    /// Reads all that has come up to now, and says how many bytes they were. It ends, however fast more comes.
+    pub fn read_up_to_now(&mut self) -> io::Result<u64> {
+        let known = match &mut self.file {
+            Some(file) => file.stream_position()?,
+            None => 0,
+        };
+        match std::fs::metadata(&self.path) {
+            Ok(metadata) => self.read(metadata.len().saturating_sub(known)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 
     fn read_from(&mut self, file: &mut File, at_most: u64) -> io::Result<u64> {

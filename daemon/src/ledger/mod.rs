@@ -22,7 +22,8 @@ pub mod tree;
 mod view;
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -85,8 +86,16 @@ pub enum LedgerError {
     #[error(transparent)]
     Lock(#[from] lock::LockError),
     /// There is no journal.
-    #[error("`{}` holds no state: it has no journal. `lrpathctl init` makes one", .0.display())]
-    NoState(std::path::PathBuf),
+    #[error("`{}` holds no state", .0.display())]
+    NoState(PathBuf),
+    /// The system does not let the state be looked at.
+    #[error("cannot look into the state `{}`: {cause}", state.display())]
+    Unseen {
+        /// The state.
+        state: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
     /// The copy in sled could not be made.
     #[error(transparent)]
     View(#[from] ViewError),
@@ -115,6 +124,21 @@ impl LedgerError {
             _ => false,
         }
     }
+}
+
+/// The folder of a state, without links in its path. Nothing in it is changed.
+///
+/// # Errors
+/// It has no journal, or the system does not let it be looked at: that says nothing of what is there.
+pub fn find(state: &Path) -> Result<PathBuf, LedgerError> {
+    let no_state = || LedgerError::NoState(state.to_owned());
+    let unseen = |cause: io::Error| match cause.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => no_state(),
+        _ => LedgerError::Unseen { state: state.to_owned(), cause },
+    };
+    let folder = state.canonicalize().map_err(unseen)?;
+    let journal = std::fs::metadata(folder.join(JOURNAL)).map_err(unseen)?;
+    if journal.is_dir() { Ok(folder) } else { Err(no_state()) }
 }
 
 /// What can be set about a ledger.

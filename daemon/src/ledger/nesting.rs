@@ -2,8 +2,8 @@
 //!
 //! A lock that many may read lets a writer that waits go first. So a thread that reads, and reads again inside, waits
 //! for a writer that waits for it: both for ever, and only when the moment is bad. A commit inside a read, or inside the
-//! decision of another commit, waits for itself. Builds with debug assertions, and so all tests, refuse this at every
-//! moment, with the place that did it; others spend nothing on it.
+//! decision of another commit, waits for itself. Builds with debug assertions, and so all unit tests, refuse this at every
+//! moment, with the place that did it; others, the released programs among them, spend nothing on it.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -39,7 +39,7 @@ impl Inside {
                     *known == ledger && (*outer, within) != (Within::Decision, Within::Question)
                 };
                 let outer = inside.iter().find(|entry| forbids(entry));
-                debug_assert!(
+                assert!(
                     outer.is_none(),
                     "invariant: nobody inside a {:?} of the ledger begins a {within:?}: this thread may wait for itself",
                     outer.map(|(_, outer)| outer)

@@ -222,6 +222,8 @@ pub enum CutOutcome {
     Refused {
         /// Why.
         reason: String,
+        /// The version that was open then: it still is until an increment is closed.
+        open: Version,
     },
     /// It closed an increment.
     Made {

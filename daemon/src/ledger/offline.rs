@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use artifacts::Digest;
-use artifacts::storage::{Disk, Storage};
+use artifacts::storage::Disk;
 use serde::Serialize;
 
 use super::journal::{Journal, Point, SEGMENT_BYTES, Torn, verify};
@@ -13,7 +13,7 @@ use super::probe::Probe;
 use super::start::Replayed;
 use super::tree::Tree;
 use super::view::{View, ViewError};
-use super::{JOURNAL, LedgerError, VIEW};
+use super::{JOURNAL, LedgerError, VIEW, find};
 
 /// What a look at a state found. Damage of the journal is no report but an error.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -53,8 +53,8 @@ pub enum Standing {
 /// # Errors
 /// A state in use, no state, damage of the journal.
 pub fn check(state: &Path, probe: &Probe) -> Result<Report, LedgerError> {
+    find(state)?;
     let _lock = StateLock::look(state)?;
-    require_journal(state)?;
     let view = look_at_copy(&state.join(VIEW), probe);
     let mut replayed = Replayed::from(Err(ViewError::Missing));
     let mut standing = match &view {
@@ -85,8 +85,8 @@ pub fn check(state: &Path, probe: &Probe) -> Result<Report, LedgerError> {
 /// # Errors
 /// A state in use, no state, damage of the journal, a copy that cannot be written.
 pub fn rebuild(state: &Path) -> Result<Report, LedgerError> {
+    find(state)?;
     let _lock = StateLock::take(state)?;
-    require_journal(state)?;
     let mut replayed = Replayed::from(Err(ViewError::Missing));
     let (journal, torn) =
         Journal::open(Arc::new(Disk), &state.join(JOURNAL), SEGMENT_BYTES, |records, _| {
@@ -100,11 +100,6 @@ pub fn rebuild(state: &Path) -> Result<Report, LedgerError> {
         tree: replayed.tree.digest(),
         view: Standing::Agrees,
     })
-}
-
-fn require_journal(state: &Path) -> Result<(), LedgerError> {
-    let kind = Disk.kind(&state.join(JOURNAL)).map_err(super::JournalError::from)?;
-    kind.map(|_| ()).ok_or_else(|| LedgerError::NoState(state.to_owned()))
 }
 
 fn foreign(what: String) -> Standing {

@@ -99,11 +99,12 @@ pub fn make(
         state: &state,
     };
     let jobs = publishing.state.join("jobs");
-    let (provenance, curve) = ledger.read(|tree| {
+    let (provenance, said) = ledger.read(|tree| {
         let provenance = provenance::of(tree, paradigm, &increment, &known);
-        (provenance, curve::of(&jobs, tree, &way(tree, paradigm, &increment)))
+        (provenance, curve::said(&jobs, tree, &way(tree, paradigm, &increment)))
     });
     let provenance = provenance.map_err(incomplete)?;
+    let curve = curve::of(&said);
     put(release::PROVENANCE, &pretty(&json!(provenance)))?;
     put(release::CARD, card::text(&provenance, &curve).as_bytes())?;
     if !curve.is_empty() {

@@ -1,4 +1,4 @@
-//! A disk that fails at any one operation of a publication, and what is found afterwards.
+//! A disk that fails in the middle of a publication, once or until somebody mends it, and what is found afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,99 +20,117 @@ use crate::tokenizer::{Corpus, train};
 
 const SEPARATOR: &str = "<|endoftext|>";
 
-/// The disk, of which one operation that writes fails: what is in it then is what a full disk leaves.
-#[derive(Default)]
+/// How long a disk fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// For one operation.
+    Once,
+    /// From one operation on, with every one that follows: reading, listing and removing too.
+    ForGood,
+}
+
+/// The disk, of which one operation fails, or all from one on: what is in it then is what a full disk leaves.
+/// No power is cut here, so nothing is really synced.
+#[derive(Clone)]
 struct Failing {
-    /// Operations before the one that fails; below nothing, none fails any more.
+    /// Operations before the one that fails.
     left: Arc<AtomicI64>,
+    failure: Failure,
 }
 
 impl Failing {
-    fn at(operations: i64) -> Self {
-        Self { left: Arc::new(AtomicI64::new(operations)) }
+    fn at(operations: i64, failure: Failure) -> Self {
+        Self { left: Arc::new(AtomicI64::new(operations)), failure }
     }
 
     fn has_failed(&self) -> bool {
         self.left.load(Ordering::Relaxed) < 0
     }
-}
 
-/// Counts an operation.
-fn count(left: &AtomicI64, doing: &'static str, path: &Path) -> Result<()> {
-    match left.fetch_sub(1, Ordering::Relaxed) {
-        0 => Err(Error::at(doing, path)(io::Error::new(io::ErrorKind::StorageFull, "no space left"))),
-        _ => Ok(()),
+    /// Nothing fails any more.
+    fn mend(&self) {
+        self.left.store(i64::MAX, Ordering::Relaxed);
+    }
+
+    /// Counts an operation.
+    fn count(&self, doing: &'static str, path: &Path) -> Result<()> {
+        match (self.left.fetch_sub(1, Ordering::Relaxed), self.failure) {
+            (0, _) | (..0, Failure::ForGood) => {
+                Err(Error::at(doing, path)(io::Error::new(io::ErrorKind::StorageFull, "no space left")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 impl Storage for Failing {
     fn create(&self, path: &Path) -> Result<Box<dyn File>> {
-        count(&self.left, "create", path)?;
+        self.count("create", path)?;
         let file = Disk.create(path)?;
-        Ok(Box::new(FailingFile { file, left: self.left.clone(), path: path.to_owned() }))
+        Ok(Box::new(FailingFile { file, disk: self.clone(), path: path.to_owned() }))
     }
 
     fn append(&self, path: &Path) -> Result<Box<dyn File>> {
-        Disk.append(path)
+        self.count("open", path).and_then(|()| Disk.append(path))
     }
 
     fn read(&self, path: &Path, longest: u64) -> Result<Vec<u8>> {
-        Disk.read(path, longest)
+        self.count("read", path).and_then(|()| Disk.read(path, longest))
     }
 
     fn list(&self, folder: &Path) -> Result<Vec<Entry>> {
-        Disk.list(folder)
+        self.count("list", folder).and_then(|()| Disk.list(folder))
     }
 
     fn kind(&self, path: &Path) -> Result<Option<Kind>> {
-        Disk.kind(path)
+        self.count("look at", path).and_then(|()| Disk.kind(path))
     }
 
     fn create_folder(&self, folder: &Path) -> Result<()> {
-        count(&self.left, "create the folder", folder).and_then(|()| Disk.create_folder(folder))
+        self.count("create the folder", folder).and_then(|()| Disk.create_folder(folder))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        count(&self.left, "rename", from).and_then(|()| Disk.rename(from, to))
+        self.count("rename", from).and_then(|()| Disk.rename(from, to))
     }
 
     fn remove_file(&self, path: &Path) -> Result<()> {
-        Disk.remove_file(path)
+        self.count("remove", path).and_then(|()| Disk.remove_file(path))
     }
 
     fn remove_folder(&self, folder: &Path) -> Result<()> {
-        Disk.remove_folder(folder)
+        self.count("remove the folder", folder).and_then(|()| Disk.remove_folder(folder))
     }
 
     fn sync_file(&self, path: &Path) -> Result<()> {
-        count(&self.left, "sync", path).and_then(|()| Disk.sync_file(path))
+        self.count("sync", path)
     }
 
     fn sync_folder(&self, folder: &Path) -> Result<()> {
-        count(&self.left, "sync the folder", folder).and_then(|()| Disk.sync_folder(folder))
+        self.count("sync the folder", folder)
     }
 }
 
 struct FailingFile {
     file: Box<dyn File>,
-    left: Arc<AtomicI64>,
+    disk: Failing,
     path: PathBuf,
 }
 
 impl File for FailingFile {
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        let counted = count(&self.left, "write", &self.path);
+        let counted = self.disk.count("write", &self.path);
         // A full disk takes the half of it.
         let half = if counted.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
         self.file.append(half).and(counted)
     }
 
     fn sync_data(&mut self) -> Result<()> {
-        count(&self.left, "sync", &self.path).and_then(|()| self.file.sync_data())
+        self.disk.count("sync", &self.path)
     }
 
     fn truncate(&mut self, length: u64) -> Result<()> {
-        self.file.truncate(length)
+        self.disk.count("cut", &self.path).and_then(|()| self.file.truncate(length))
     }
 
     fn length(&self) -> u64 {
@@ -163,70 +181,163 @@ fn write_checkpoint(state: &Path, key: CheckpointKey) {
     Manifest::of(&folder).unwrap().write(&Disk, &folder).unwrap();
 }
 
-/// All names below a folder of releases.
+/// All names below a folder, without the folder's own.
 fn names(folder: &Path) -> BTreeSet<PathBuf> {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            found.extend(names(&entry.path()));
+    fn collect(folder: &Path, below: &Path, found: &mut BTreeSet<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let name = below.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                collect(&entry.path(), &name, found);
+            }
+            found.insert(name);
         }
-        found.insert(entry.path());
     }
+    let mut found = BTreeSet::new();
+    collect(folder, Path::new(""), &mut found);
     found
 }
 
-fn temporary(folder: &Path) -> Vec<PathBuf> {
-    names(folder).into_iter().filter(|path| path.file_name().is_some_and(is_temporary)).collect()
+fn publisher(world: &World, state: &Path, storage: Arc<dyn Storage>) -> Publisher {
+    let publishing = Publishing { state: state.to_owned(), storage, split_above: u64::MAX };
+    Publisher::new(world.ledger.clone(), publishing)
 }
 
-/// Every release of the tree is there, as it says; `latest` points to it.
-fn assert_published(state: &Path, ledger: &Ledger) {
+/// Every release of the tree is there, as it says.
+fn assert_whole(state: &Path, ledger: &Ledger) -> usize {
     let releases =
         ledger.read(|tree| tree.releases().values().map(|r| r.release.clone()).collect::<Vec<_>>());
-    assert_eq!(releases.len(), 2);
-    for release in releases {
+    for release in &releases {
         let folder = state.join(&release.folder);
-        let found: BTreeMap<String, Digest> = names(&folder)
-            .into_iter()
-            .map(|path| {
-                let name = path.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned();
-                (name, Digest::of_file(&path).unwrap())
-            })
-            .collect();
+        let digest = |name: PathBuf| {
+            let digest = Digest::of_file(&folder.join(&name)).unwrap();
+            (name.to_str().unwrap().to_owned(), digest)
+        };
+        let found: BTreeMap<String, Digest> = names(&folder).into_iter().map(digest).collect();
         assert_eq!(found, release.files);
-        assert_eq!(fs::read_link(folder.with_file_name(release::LATEST)).unwrap(), Path::new("v1"));
     }
+    releases.len()
+}
+
+/// Both versions are public, `latest` points to each, and below `releases` there is nothing else.
+fn assert_published(state: &Path, ledger: &Ledger) {
+    let releases = state.join("releases");
+    assert_eq!(assert_whole(state, ledger), 2);
+    for folder in [releases.clone(), releases.join("continual")] {
+        assert_eq!(fs::read_link(folder.join(release::LATEST)).unwrap(), Path::new("v1"));
+    }
+    assert_eq!(names(&releases), undisturbed());
+}
+
+/// What lies below `releases` when nothing has failed: the folders, their files, and both `latest`.
+fn undisturbed() -> BTreeSet<PathBuf> {
+    let files = [
+        release::WEIGHTS,
+        release::TOKENIZER,
+        release::TOKENIZER_CONFIG,
+        release::CONFIG,
+        release::GENERATION_CONFIG,
+        release::PROVENANCE,
+        release::CARD,
+    ];
+    let of = |folder: &str| {
+        let folder = PathBuf::from(folder);
+        let own = [folder.join("v1"), folder.join(release::LATEST)];
+        files.iter().map(|file| folder.join("v1").join(file)).chain(own).collect::<Vec<_>>()
+    };
+    of("").into_iter().chain(of("continual")).chain([PathBuf::from("continual")]).collect()
+}
+
+/// Before `latest` or the journal speak of it, a folder under a release's name is whole already: nothing is ever seen
+/// half. Left-over temporary names are returned.
+fn assert_never_half(releases: &Path) -> BTreeSet<PathBuf> {
+    let is_left_over = |path: &PathBuf| path.iter().any(is_temporary);
+    let (left, seen): (BTreeSet<_>, BTreeSet<_>) = names(releases).into_iter().partition(is_left_over);
+    let expected = undisturbed();
+    for version in ["v1", "continual/v1"].map(Path::new).into_iter().filter(|version| seen.contains(*version))
+    {
+        let missing: Vec<_> =
+            expected.iter().filter(|path| path.starts_with(version) && !seen.contains(*path)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+    assert!(seen.is_subset(&expected), "{seen:?}");
+    left
 }
 
 #[test]
-fn whichever_operation_fails_nothing_stays_behind_and_the_next_try_publishes() {
+fn whichever_operation_fails_once_nothing_stays_behind_and_the_next_try_publishes() {
     let mut failed = 0;
     for operations in 0.. {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path();
-        let releases = state.join("releases");
         let world = ready_state(state);
-        let storage = Arc::new(Failing::at(operations));
-        let publishing =
-            Publishing { state: state.to_owned(), storage: storage.clone(), split_above: u64::MAX };
-        let publisher = Publisher::new(world.ledger.clone(), publishing);
+        let storage = Failing::at(operations, Failure::Once);
+        let publisher = publisher(&world, state, Arc::new(storage.clone()));
 
         let is_settled = publisher.publish_all().unwrap();
-        assert!(temporary(&releases).is_empty(), "operation {operations}: {:?}", temporary(&releases));
         assert_eq!(is_settled, !storage.has_failed(), "operation {operations}");
         if is_settled {
             assert_published(state, &world.ledger);
             break;
         }
         failed += 1;
-        let public = world.ledger.read(|tree| tree.releases().len());
+        let left = assert_never_half(&state.join("releases"));
+        assert!(left.is_empty(), "operation {operations}: {left:?}");
+        let public = assert_whole(state, &world.ledger);
         assert_eq!(public, 1, "operation {operations}: the other paradigm's version is public all the same");
         assert!(publisher.publish_all().unwrap());
-        assert!(temporary(&releases).is_empty());
         assert_published(state, &world.ledger);
     }
-    assert!(failed > 40, "only {failed} operations were tried");
+    assert!(failed > 60, "only {failed} operations were tried");
+}
+
+#[test]
+fn while_a_disk_does_nothing_any_more_nothing_is_seen_half_and_once_it_is_mended_all_is_published() {
+    let (mut failed, mut left_over) = (0, 0);
+    for operations in 0.. {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path();
+        let releases = state.join("releases");
+        let world = ready_state(state);
+        let storage = Failing::at(operations, Failure::ForGood);
+        let publisher = publisher(&world, state, Arc::new(storage.clone()));
+
+        if publisher.publish_all().unwrap() {
+            break;
+        }
+        failed += 1;
+        let before = assert_never_half(&releases);
+        let public = assert_whole(state, &world.ledger);
+        assert!(public < 2, "operation {operations}");
+        assert!(!publisher.publish_all().unwrap(), "operation {operations}: it still fails");
+        assert_eq!(assert_never_half(&releases), before, "operation {operations}: a try adds nothing");
+        assert_eq!(assert_whole(state, &world.ledger), public);
+
+        storage.mend();
+        assert!(publisher.publish_all().unwrap(), "operation {operations}");
+        left_over += usize::from(!assert_never_half(&releases).is_empty());
+        // As it is done at the next start.
+        publisher.sweep();
+        assert_published(state, &world.ledger);
+    }
+    assert!(failed > 60, "only {failed} operations were tried");
+    assert!(left_over > 30, "only {left_over} times something could not be removed");
+}
+
+#[test]
+fn a_latest_that_cannot_be_moved_is_moved_by_the_next_try() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path();
+    let world = ready_state(state);
+    let publisher = publisher(&world, state, Arc::new(Disk));
+    let latest = state.join("releases").join(release::LATEST);
+    fs::create_dir(&latest).unwrap();
+    assert!(!publisher.publish_all().unwrap());
+    assert_eq!(assert_whole(state, &world.ledger), 2, "the versions are public all the same");
+    assert!(latest.is_dir() && assert_never_half(&state.join("releases")).is_empty());
+    fs::remove_dir(&latest).unwrap();
+    assert!(publisher.publish_all().unwrap());
+    assert_published(state, &world.ledger);
 }
 
 #[test]
@@ -240,8 +351,6 @@ fn what_a_killed_publication_left_is_removed_at_the_start() {
         fs::write(left.join("model.safetensors"), "half").unwrap();
     }
     fs::create_dir(releases.join("v9")).unwrap();
-    let publishing =
-        Publishing { state: folder.path().to_owned(), storage: Arc::new(Disk), split_above: u64::MAX };
-    Publisher::new(world.ledger.clone(), publishing).sweep();
-    assert_eq!(names(&releases), BTreeSet::from([releases.join("continual"), releases.join("v9")]));
+    publisher(&world, folder.path(), Arc::new(Disk)).sweep();
+    assert_eq!(names(&releases), BTreeSet::from(["continual", "v9"].map(PathBuf::from)));
 }

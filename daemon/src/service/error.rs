@@ -1,11 +1,9 @@
 //! Why the daemon does not run, and how that is told.
 
-use std::path::PathBuf;
-
 use crate::api::SocketError;
-use crate::config::{ConfigError, Difference, NoTrainer};
-use crate::edge::failure::{Exit, Failure};
-use crate::jobs::JobsError;
+use crate::config::{Changed, ConfigError, Newer, NoTrainer};
+use crate::edge::failure::{Exit, Failure, what_to_do};
+use crate::jobs::{CheckpointsError, JobsError};
 use crate::ledger::LedgerError;
 use crate::ledger::lock::LockError;
 use crate::scheduler::SchedulerError;
@@ -17,31 +15,18 @@ pub enum ServiceError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Something that is fixed was changed.
-    #[error("`{}` changes what is fixed for the life of a state", file.display())]
-    Fixed {
-        /// The configuration.
-        file: PathBuf,
-        /// What was changed.
-        differences: Vec<Difference>,
-    },
+    #[error(transparent)]
+    Changed(#[from] Changed),
     /// The state was made by a newer version of the program.
-    #[error("the state `{}` has format {found}, which only a newer version of this program knows", state.display())]
-    Newer {
-        /// The state.
-        state: PathBuf,
-        /// Its format.
-        found: u32,
-    },
-    /// There is no state.
-    #[error("`{}` holds no state", .0.display())]
-    NoState(PathBuf),
+    #[error(transparent)]
+    Newer(#[from] Newer),
     /// The state is in use.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// There is no trainer.
     #[error(transparent)]
     NoTrainer(#[from] NoTrainer),
-    /// The journal cannot be used.
+    /// There is no state, or its journal cannot be used.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// The scheduler cannot go on.
@@ -72,20 +57,42 @@ impl From<ServiceError> for Failure {
             ServiceError::Config(error) => {
                 Self::from(error).hint("`lrpathctl config check` looks at it again, and starts nothing")
             }
-            ServiceError::Fixed { file, differences } => Self::changed(&file, &differences),
-            ServiceError::Newer { state, found } => Self::newer(&state, found),
-            ServiceError::NoState(state) => Self::no_state(&state),
+            ServiceError::Changed(error) => error.into(),
+            ServiceError::Newer(error) => error.into(),
             ServiceError::Lock(error) => error.into(),
             ServiceError::NoTrainer(error) => error.into(),
             ServiceError::Ledger(error) => error.into(),
             ServiceError::Socket(error) => of_socket(error),
-            ServiceError::System { what, cause } => Self::new(what).because(cause),
-            ServiceError::Task(how) => Self::new("a part of the daemon ended without a word")
-                .because(how)
-                .hint("start it again: nothing that was acknowledged is lost"),
-            ServiceError::Scheduler(error) => Self::new(error),
-            ServiceError::Jobs(error) => Self::new(error),
+            ServiceError::Scheduler(error) => of_scheduler(error),
+            ServiceError::Jobs(error) => of_jobs(error),
+            error @ ServiceError::Task(_) => Self::new(error).hint(AGAIN),
+            error @ ServiceError::System { .. } => Self::new(error).hint(
+                "look at what this user may have (`ulimit -a`) and at the system's log, and start it again",
+            ),
         }
+    }
+}
+
+/// What to do about what should not happen.
+const AGAIN: &str = "start it again: nothing that was acknowledged is lost";
+
+fn of_scheduler(error: SchedulerError) -> Failure {
+    match error {
+        SchedulerError::Ledger(error) => error.into(),
+        error @ SchedulerError::Stream(_) => Failure::new(error).hint(
+            "this state takes no more data; its releases stay, and `lrpathctl init` makes another state",
+        ),
+    }
+}
+
+fn of_jobs(error: JobsError) -> Failure {
+    let failure = Failure::new(&error);
+    match error {
+        JobsError::Ledger(error) | JobsError::Checkpoints(CheckpointsError::Ledger(error)) => error.into(),
+        JobsError::Storage(error) | JobsError::Checkpoints(CheckpointsError::Storage(error)) => {
+            failure.hint(what_to_do(&error))
+        }
+        JobsError::Task(_) => failure.hint(AGAIN),
     }
 }
 
@@ -101,36 +108,42 @@ fn of_socket(error: SocketError) -> Failure {
         SocketError::TooLong(_) => "set `control.socket` to a shorter path",
         SocketError::Io { .. } => "set `control.socket` to a path in a folder where this user may write",
     };
-    match error {
-        SocketError::Io { path, cause } => {
-            Failure::new(format!("cannot listen on `{}`", path.display())).because(cause)
-        }
-        other => Failure::new(other),
-    }
-    .exit(exit)
-    .hint(hint)
+    Failure::new(error).exit(exit).hint(hint)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use artifacts::{storage, stream};
+
     use super::*;
+    use crate::ledger::journal::JournalError;
 
     #[test]
-    fn a_script_can_tell_what_to_try_again() {
+    fn a_script_can_tell_what_to_try_again_and_a_person_what_to_do() {
         let io = || std::io::Error::from_raw_os_error(13);
         let path = || PathBuf::from("/srv/state");
-        let table: [(ServiceError, Exit); 7] = [
-            (ServiceError::NoState(path()), Exit::Configuration),
-            (ServiceError::Fixed { file: path(), differences: Vec::new() }, Exit::Configuration),
-            (ServiceError::Newer { state: path(), found: 9 }, Exit::Damaged),
+        let storage = || storage::Error::at("write", &path())(io());
+        let table: [(ServiceError, Exit); 13] = [
+            (LedgerError::Unseen { state: path(), cause: io() }.into(), Exit::Refused),
+            (LedgerError::from(JournalError::Storage(storage())).into(), Exit::Refused),
+            (SchedulerError::Stream(stream::Error::Shape).into(), Exit::Refused),
+            (JobsError::Storage(storage()).into(), Exit::Refused),
+            (JobsError::Checkpoints(CheckpointsError::Storage(storage())).into(), Exit::Refused),
+            (JobsError::Task("it was cancelled".to_owned()).into(), Exit::Refused),
+            (LedgerError::NoState(path()).into(), Exit::Configuration),
+            (Changed { file: path(), differences: Vec::new() }.into(), Exit::Configuration),
+            (Newer { state: path(), found: 9 }.into(), Exit::Damaged),
             (LockError::Held { state: path(), pid: Some(7) }.into(), Exit::InUse),
             (LockError::Io { path: path(), cause: io() }.into(), Exit::Refused),
             (SocketError::InUse(path()).into(), Exit::InUse),
             (ServiceError::System { what: "the runtime cannot be started", cause: io() }, Exit::Refused),
         ];
         for (error, exit) in table {
-            let told = error.to_string();
-            assert_eq!(Failure::from(error).exit, exit, "{told}");
+            let failure = Failure::from(error);
+            assert_eq!(failure.exit, exit, "{failure}");
+            assert!(failure.hint.is_some(), "what is to be done? {failure}");
         }
     }
 
@@ -139,8 +152,7 @@ mod tests {
         let cause = std::io::Error::from_raw_os_error(13);
         let failure =
             Failure::from(ServiceError::from(SocketError::Io { path: "/run/x.sock".into(), cause }));
-        assert_eq!(failure.message, "cannot listen on `/run/x.sock`");
-        assert_eq!(failure.cause.unwrap().0, "Permission denied (os error 13)");
+        assert_eq!(failure.message, "cannot listen on `/run/x.sock`: Permission denied (os error 13)");
         assert!(failure.hint.unwrap().contains("`control.socket`"));
     }
 }

@@ -24,7 +24,7 @@ use crate::jobs::{self, Jobs, Local};
 use crate::ledger::lock::StateLock;
 use crate::ledger::probe::Probe;
 use crate::ledger::transition::{Fixed, Transition};
-use crate::ledger::{Clock, Ledger, Options, SystemClock};
+use crate::ledger::{self, Clock, Ledger, LedgerError, Options, SystemClock};
 use crate::publish::{Publisher, Publishing};
 use crate::scheduler::Scheduler;
 pub use error::ServiceError;
@@ -41,10 +41,7 @@ pub const PROBE: &str = "probe-tree";
 /// What keeps it from starting, or stopped it.
 pub fn run(state: &Path) -> Result<(), ServiceError> {
     let system = |what| move |cause| ServiceError::System { what, cause };
-    let state = state.canonicalize().map_err(|_| ServiceError::NoState(state.to_owned()))?;
-    if !state.join("journal").is_dir() {
-        return Err(ServiceError::NoState(state));
-    }
+    let state = ledger::find(state)?;
     let lock = Arc::new(StateLock::take(&state)?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let program = std::env::current_exe().map_err(system("the daemon's own program cannot be found"))?;
@@ -77,17 +74,12 @@ impl Daemon {
         clock: Arc<dyn Clock>,
         ledger: &Ledger,
     ) -> Result<Self, ServiceError> {
-        let fixed =
-            ledger.read(|tree| tree.fixed().cloned()).ok_or_else(|| ServiceError::NoState(state.clone()))?;
-        if fixed.format > config::FORMAT {
-            return Err(ServiceError::Newer { state, found: fixed.format });
-        }
+        let fixed = ledger.read(|tree| tree.fixed().cloned());
+        let fixed = fixed.ok_or_else(|| LedgerError::NoState(state.clone()))?;
+        config::format_is_known(&state, &fixed)?;
         let file = state.join(config::FILE);
-        let (config, given) = Config::load_with_files(&file)?;
-        let differences = config::differences(&fixed, &config.fixed(&given));
-        if !differences.is_empty() {
-            return Err(ServiceError::Fixed { file, differences });
-        }
+        let (config, given) = Config::load_of_state(&file, &fixed)?;
+        config::is_unchanged(&fixed, &config.fixed(&given), &file)?;
         let settings = config.settings(&state, &Machine::this())?;
         let weights = config.weights_folder(&file);
         Ok(Self { state, weights, settings, fixed, program, clock, ledger: ledger.clone() })

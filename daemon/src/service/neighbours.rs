@@ -1,6 +1,6 @@
 //! What actors and API ask of each other beside the ledger: answers that no journal holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::types::WaitingFile;
 use crate::api::{Live, Progress};
@@ -43,9 +43,13 @@ impl Live for Neighbours {
                 since: file.since,
                 why: file.why,
                 changes: file.changes,
-                held: file.held,
+                blocked: file.blocked,
             })
             .collect()
+    }
+
+    fn markers(&self) -> BTreeSet<CutNumber> {
+        self.inbox.markers()
     }
 
     fn moment(&self, look: &mut dyn FnMut(&Tree, &BTreeMap<JobNumber, Progress>)) {

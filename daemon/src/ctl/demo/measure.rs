@@ -5,8 +5,8 @@ use std::process::Command;
 
 use artifacts::event::{Event, Line};
 
-use super::super::failure::Failure;
 use super::program;
+use crate::edge::failure::Failure;
 
 /// Held-out perplexity of a published version on each increment of a job, by increment.
 ///

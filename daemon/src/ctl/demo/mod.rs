@@ -19,12 +19,12 @@ use serde::Serialize;
 
 use super::client::Client;
 use super::draw::tree;
-use super::failure::Failure;
 use super::flags::{self, Init, Output};
 use super::init;
 use super::screen::Screen;
-use crate::api::types::{Status, TreeView};
+use crate::api::types::{Shards, Status, TreeView};
 use crate::config::{Config, FILE};
+use crate::edge::failure::{Failure, last_told};
 use crate::ledger::tree::VersionState;
 use era::Era;
 use progress::Progress;
@@ -34,8 +34,6 @@ const CONFIG: &str = include_str!("demo.toml");
 const MODEL: &str = include_str!("model.json");
 /// Time between two looks at the status.
 const LOOK: Duration = Duration::from_millis(100);
-/// Time in which an increment is cut once its last shard is accepted.
-const CUT: Duration = Duration::from_millis(50);
 /// Nothing that the demo waits for takes longer.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 /// Time that the daemon has to answer for the first time, and to stop.
@@ -134,13 +132,33 @@ fn feed(
         })?;
         dropped += 1;
         wait(client, progress, number, |versions| versions.settled >= dropped)?;
-        // The increment is cut a moment after the shard that fills it was accepted.
-        std::thread::sleep(CUT);
-        if count(&client.get("/v1/status")?).cut >= number as usize {
+        if is_full(client, number)? {
+            wait(client, progress, number, |versions| versions.cut >= number as usize)?;
             return Ok(dropped);
         }
     }
     Err(Failure::new(format!("the speeches of {} have too little text for an increment", era.years)))
+}
+
+/// Whether the accepted speeches fill the first `number` increments. Their tokens are known once the tokenizer is
+/// trained, which begins when there is enough text for it.
+fn is_full(client: &Client, number: u32) -> Result<bool, Failure> {
+    let began = Instant::now();
+    let (tokens_of_increment, bytes_of_tokenizer) = thresholds()?;
+    loop {
+        let accepted = client.get::<Shards>("/v1/shards")?.accepted;
+        let known: Option<u64> = accepted.iter().map(|shard| Some(shard.tokens?.stream)).sum();
+        match known {
+            Some(tokens) => return Ok(tokens > u64::from(number) * tokens_of_increment),
+            None if accepted.iter().map(|shard| shard.bytes).sum::<u64>() < bytes_of_tokenizer => {
+                return Ok(false);
+            }
+            None if began.elapsed() > LONGEST => {
+                return Err(Failure::new("no tokenizer was trained within an hour"));
+            }
+            None => std::thread::sleep(LOOK),
+        }
+    }
 }
 
 /// How far the versions are.
@@ -223,8 +241,8 @@ impl Daemon {
             let is_gone = daemon.process.try_wait().is_ok_and(|ended| ended.is_some());
             if is_gone || began.elapsed() > PATIENCE {
                 let log = std::fs::read_to_string(state.join("../daemon.log")).unwrap_or_default();
-                let last = log.lines().last().map_or_else(|| error.to_string(), str::to_owned);
-                return Err(Failure::new("the daemon does not run").because(last));
+                let why = last_told(&log).map_or_else(|| error.to_string(), str::to_owned);
+                return Err(Failure::new("the daemon does not run").because(why));
             }
             std::thread::sleep(LOOK);
         }
@@ -259,8 +277,20 @@ impl Drop for Daemon {
 }
 
 /// The demo's configuration, for what hangs on its numbers.
+fn configuration() -> Result<Config, Failure> {
+    toml::from_str(CONFIG)
+        .map_err(|error| Failure::new("the demo's configuration cannot be read").because(error))
+}
+
+/// Tokens of an increment, and bytes that the tokenizer is trained on.
+fn thresholds() -> Result<(u64, u64), Failure> {
+    let config = configuration()?;
+    Ok((config.cut.every_tokens.unwrap_or(u64::MAX), config.tokenizer.train_bytes))
+}
+
+/// Steps of an increment.
 fn steps_of_an_increment() -> Option<u64> {
-    let config: Config = toml::from_str(CONFIG).ok()?;
+    let config = configuration().ok()?;
     let step = u64::from(config.data.sequence_length) * u64::from(config.data.sequences_per_step);
     config.cut.every_tokens?.checked_div(step)
 }

@@ -95,3 +95,72 @@ fn clock(duration: Duration) -> String {
     let seconds = duration.as_secs();
     format!("{}:{:02}", seconds / 60, seconds % 60)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A daemon that has done so many steps, some of them ahead, and published so many versions.
+    fn status(done: u64, released: u32) -> Status {
+        let version = |number: u32| {
+            json!({
+                "number": number, "name": null, "alpha": null, "branch_point": null, "decay_steps": null, "release": null,
+                "state": if number <= released { "released" } else { "open" },
+            })
+        };
+        let ahead = done / 10;
+        let steps = json!({
+            "main": 0, "branch": 0, "scratch": 0, "continual": 0, "executed": done - ahead, "repeated": 7, "ahead": ahead,
+            "from_scratch": null, "ratio": null,
+        });
+        let own = json!({ "steps": steps, "versions": (1..=released + 1).map(version).collect::<Vec<_>>() });
+        serde_json::from_value(json!({
+            "program": "0.1.0", "state": "/nowhere", "position": 1, "at": 0, "until": null, "paused": false,
+            "doing": "trains the branch of version 2, step 300 of 400", "paradigms": { "path-switching": own },
+            "jobs": [], "slots": [], "shards": { "waiting": 0, "accepted": 0, "rejected": 0 },
+            "disk": { "free": null, "checkpoints": 0, "releases": 0 }, "waiting_cut": null,
+        }))
+        .unwrap()
+    }
+
+    fn shown_after(seconds: f64, done: u64) -> (u64, String) {
+        let mut progress = Progress::new(true);
+        progress.began = Instant::now().checked_sub(Duration::from_secs_f64(seconds));
+        progress.show(&status(done, 1), 2);
+        (progress.bar.position(), progress.bar.message())
+    }
+
+    #[test]
+    fn steps_are_shown_with_the_time_left() {
+        assert_eq!(planned(), Some(1160));
+        assert_eq!(Progress::new(true).bar.length(), Some(1160));
+        // A quarter took 100.5 s, so the other three take 301.5 s.
+        let (position, message) = shown_after(100.5, 290);
+        assert_eq!(position, 290);
+        assert_eq!(message, "5:01 left, era 2 of 4: trains the branch of version 2, step 300 of 400");
+        let (_, message) = shown_after(200.5, 1159);
+        assert!(message.starts_with("0:00 left, era 2 of 4: "), "{message}");
+    }
+
+    #[test]
+    fn no_time_is_told_while_there_is_too_little_to_tell_it_from() {
+        for done in [0, 20] {
+            let (position, message) = shown_after(30.0, done);
+            assert_eq!((position, message.starts_with("era 2 of 4: trains")), (done, true), "{message}");
+        }
+        // Nor are there more steps than planned.
+        let (position, message) = shown_after(200.0, 2000);
+        assert_eq!((position, message.starts_with("0:00 left, era 2")), (1160, true), "{message}");
+    }
+
+    #[test]
+    fn each_version_is_announced_once() {
+        let mut progress = Progress::new(true);
+        for (released, announced) in [(0, 0), (1, 1), (1, 1), (3, 3), (4, 4)] {
+            progress.show(&status(300, released), 4);
+            assert_eq!(progress.released, announced);
+        }
+    }
+}

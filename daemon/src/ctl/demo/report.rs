@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::super::draw::table::{Field, Table};
 use super::super::draw::units::{count, duration};
-use super::super::draw::{Look, Paint};
-use super::super::failure::Failure;
 use super::era::Era;
 use super::recount::{self, Steps};
 use super::{measure, steps_of_an_increment};
 use crate::api::types::{TreeView, VersionDetail};
+use crate::edge::failure::Failure;
+use crate::edge::look::{Look, Paint};
 
 const PROMPT: &str = "The Congress of the United States";
 const SAMPLE_TOKENS: u32 = 120;
@@ -142,5 +142,60 @@ impl Report {
             table.row(fields);
         }
         table.draw()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::super::draw::tree;
+    use super::super::Shown;
+    use super::*;
+    use crate::api::answers;
+    use crate::api::fixture::World;
+
+    const PIPE: Look = Look { terminal: false, colour: false, width: 80 };
+
+    /// What the daemon tells when four increments of 200 steps have become four versions.
+    fn view() -> TreeView {
+        let mut world = World::new(&[Paradigm::PathSwitching]);
+        for version in 1..=4 {
+            world.cut(200, &format!("v{version}"));
+            world.make(Paradigm::PathSwitching, version);
+        }
+        world.ledger.read(|tree| TreeView {
+            position: tree.position(),
+            digest: tree.digest(),
+            paradigms: answers::branches(tree, &BTreeMap::new()),
+        })
+    }
+
+    fn report() -> Report {
+        let branches = (1..=4).map(|version| (version, 120)).collect();
+        Report {
+            eras: ["1790-1847", "1848-1905", "1906-1963", "1964-2021"].map(str::to_owned).to_vec(),
+            increment: 200,
+            steps: table(Steps { main: 680, branches, events: 1160 }, 2000),
+            perplexity: (0..4)
+                .map(|version| vec![95.25 - f64::from(version), 101.0, 120.04, 133.3])
+                .collect(),
+            sample: "The Congress of the United States has\nbeen asked.\n\n".to_owned(),
+            seconds: 171.2,
+        }
+    }
+
+    #[test]
+    fn the_demo_ends_with_the_tree_the_steps_the_perplexities_and_a_text() {
+        let (view, report) = (view(), report());
+        let draw = |look: &Look| format!("{}\n{}", tree::draw(&view, look), report.draw(look));
+        insta::assert_snapshot!("for_people", draw(&PIPE));
+        assert_eq!(draw(&Look { terminal: true, ..PIPE }), draw(&PIPE), "it fits a terminal of 80 columns");
+    }
+
+    #[test]
+    fn programs_get_the_same_figures() {
+        let shown = Shown { state: PathBuf::from("/tmp/lrpath-demo/state"), report: report() };
+        insta::assert_snapshot!("for_a_program", serde_json::to_string_pretty(&shown).unwrap());
     }
 }

@@ -63,7 +63,7 @@ pub fn shards(shards: &Shards, look: &Look) -> String {
             table.row([
                 Field::text(&file.name),
                 Field::number(bytes(file.bytes)),
-                Field::text(format!("{}{changes}", file.why)).paint(if file.held {
+                Field::text(format!("{}{changes}", file.why)).paint(if file.blocked {
                     Paint::Bad
                 } else {
                     Paint::Calm

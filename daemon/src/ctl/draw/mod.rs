@@ -10,9 +10,8 @@ pub mod table;
 pub mod tree;
 pub mod units;
 use crate::api::types::VersionDetail;
+use crate::edge::look::{Look, Paint};
 use crate::ledger::tree::VersionState;
-
-pub use super::look::{Look, Paint};
 
 /// `v3 march`; `v3` alone where that is its name.
 fn title(version: &VersionDetail) -> String {

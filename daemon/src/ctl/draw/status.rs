@@ -32,8 +32,8 @@ pub fn draw(status: &Status, look: &Look) -> String {
         };
         lines.push(look.fit(&format!("  {shown}{more}"), 0));
     }
-    lines.extend(status.refused_marker.iter().map(|marker| refused(marker, look)));
-    lines.extend(held(status, look));
+    lines.extend(status.refused_markers.iter().map(|marker| refused(marker, look)));
+    lines.extend(blocked(status, look));
     for (paradigm, of_paradigm) in &status.paradigms {
         lines.push(String::new());
         lines.push(look.paint(Paint::Strong, paradigm.name()));
@@ -63,17 +63,17 @@ pub fn draw(status: &Status, look: &Look) -> String {
     lines.join("\n") + "\n"
 }
 
-/// What is complete and cannot be taken: somebody must do something.
-fn held(status: &Status, look: &Look) -> Vec<String> {
-    if status.held.first.is_empty() {
+/// What cannot be taken now: somebody must do something.
+fn blocked(status: &Status, look: &Look) -> Vec<String> {
+    if status.blocked.first.is_empty() {
         return Vec::new();
     }
-    let mut table = Table::new(look, &["cannot be taken*", "why*"]);
-    for file in status.held.first.iter().take(MOST_NAMES) {
+    let mut table = Table::new(look, &["cannot be taken now*", "why*"]);
+    for file in status.blocked.first.iter().take(MOST_NAMES) {
         table.row([Field::text(&file.name), Field::text(&file.why).paint(Paint::Bad)]);
     }
     let mut lines = vec![String::new(), table.draw().trim_end().to_owned()];
-    match status.held.count.saturating_sub(MOST_NAMES as u64) {
+    match status.blocked.count.saturating_sub(MOST_NAMES as u64) {
         0 => {}
         more => lines.push(format!("and {} more: `lrpathctl shards` lists them", count(more))),
     }

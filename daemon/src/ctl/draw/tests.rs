@@ -4,9 +4,9 @@ use paradigm::Paradigm::{Continual, FromScratch, PathSwitching};
 
 use super::*;
 use crate::api::fixture::World;
-use crate::api::types::{Disk, HeldFiles, ShardCounts, Status, TreeView, WaitingFile};
+use crate::api::types::{BlockedFiles, Disk, ShardCounts, Status, TreeView, WaitingFile};
 use crate::api::{Progress, answers};
-use crate::ctl::failure::{Exit, Failure};
+use crate::edge::failure::{Exit, Failure};
 use crate::ledger::path::CheckpointKey;
 use crate::ledger::transition::{Outcome, Transition};
 use crate::ledger::{Clock, tree::Tree};
@@ -44,8 +44,8 @@ fn status_of(world: &World) -> Status {
             slots: answers::slots(tree, &world.backend().slots),
             disk: Disk { free: Some(79_400_000_000), checkpoints: 480_000_000, releases: 96_000_000 },
             waiting_cut: answers::waiting_cut(tree),
-            refused_marker: answers::refused_marker(tree),
-            held: HeldFiles::default(),
+            refused_markers: answers::refused_markers(tree, &world.live.markers.lock().unwrap()),
+            blocked: BlockedFiles::default(),
         }
     })
 }
@@ -158,7 +158,7 @@ fn a_status_tells_what_a_cut_waits_for() {
 #[test]
 fn a_status_names_the_files_that_cannot_be_taken() {
     let world = World::new(&[PathSwitching]);
-    let held = |number| WaitingFile {
+    let blocked = |number| WaitingFile {
         name: format!("part-{number}.jsonl"),
         bytes: 99_000,
         since: 0,
@@ -167,10 +167,10 @@ fn a_status_names_the_files_that_cannot_be_taken() {
              or take it out of the folder; it is tried again in 40 s"
         ),
         changes: 0,
-        held: true,
+        blocked: true,
     };
     let mut status = status_of(&world);
-    status.held = HeldFiles { count: 5, first: (0..4).map(held).collect() };
+    status.blocked = BlockedFiles { count: 5, first: (0..4).map(blocked).collect() };
     let text = super::status::draw(&status, &TERMINAL);
     assert_fits(&text);
     insta::assert_snapshot!(text);
@@ -193,7 +193,7 @@ fn lists_wrap_on_a_terminal_and_not_in_a_pipe() {
         since: 0,
         why: "it must stand still for 5 s".into(),
         changes: 3,
-        held: false,
+        blocked: false,
     }];
     let (versions, shards, jobs) = world.ledger.read(|tree| {
         (

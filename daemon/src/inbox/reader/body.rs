@@ -15,6 +15,7 @@ use artifacts::{Digest, manifest};
 use rayon::prelude::*;
 use rustix::process::{Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit};
 
+use super::super::is_shortage;
 use super::{Answer, Reading, Request, Session, ShardFile};
 use crate::ledger::transition::{EndOfText, ShardTokens};
 use crate::tokenizer::{Corpus, PIECE, Tokenizer, TokenizerError, TrainError, train};
@@ -57,6 +58,11 @@ impl Fault {
                 Answer::Refused { reason: format!("{name}: {error}") }
             }
             Self::Changed => Answer::Changed,
+            Self::Shard(shard::Error::Unreadable { ref cause, .. }) | Self::File { ref cause, .. }
+                if !is_shortage(cause) =>
+            {
+                Answer::Unreadable { what: self.to_string() }
+            }
             other => Answer::Trouble { what: other.to_string() },
         }
     }

@@ -125,7 +125,12 @@ pub enum Answer {
         /// Number of its end-of-text token.
         end_of_text: Option<u32>,
     },
-    /// Something else went wrong, which says nothing of the shard.
+    /// The system does not let the shard's file be read.
+    Unreadable {
+        /// What.
+        what: String,
+    },
+    /// Something else went wrong, which says nothing of the shard and its file.
     Trouble {
         /// What.
         what: String,

@@ -45,6 +45,14 @@ fn command() -> Vec<PathBuf> {
     words.into_iter().chain(arguments.map(PathBuf::from)).collect()
 }
 
+/// From here on, this thread and those that it starts may only read and write what its user may: root is a user like others.
+pub(super) fn without_privileges() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let mut held = capabilities(None).unwrap();
+    held.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+    set_capabilities(None, held).unwrap();
+}
+
 /// A state folder.
 struct State {
     folder: tempfile::TempDir,
@@ -450,7 +458,12 @@ fn a_marker_counts_once_however_long_it_stays() {
     fs::write(state.data().join("v9.cut"), "").unwrap();
     inbox.wait("the refusal", |tree| tree.cuts().len() == 2);
     let outcome = state.ledger.read(|tree| tree.cuts().values().last().unwrap().outcome.clone());
-    assert!(matches!(outcome, CutOutcome::Refused { reason } if reason.contains("`v9`")));
+    assert!(matches!(outcome, CutOutcome::Refused { reason, .. } if reason.contains("`v9`")));
+    // Which requests somebody still sees in the folder.
+    let all: Vec<CutNumber> = state.ledger.read(|tree| tree.cuts().keys().copied().collect());
+    inbox.wait_until("both markers", || inbox.handle.markers().into_iter().eq(all.iter().copied()));
+    fs::remove_file(state.data().join("june.cut")).unwrap();
+    inbox.wait_until("the last marker", || inbox.handle.markers().into_iter().eq([all[1]]));
     inbox.end();
 }
 

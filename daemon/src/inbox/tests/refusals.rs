@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use notify::Watcher;
 
-use super::{PATIENCE, Running, State};
+use super::{PATIENCE, Running, State, without_privileges};
 use crate::inbox::watch::{self, MakeWatcher};
 use crate::inbox::{Inbox, InboxSettings, Message};
 use crate::ledger::SystemClock;
@@ -110,31 +110,23 @@ fn where_the_kernel_gives_no_watches_files_are_found_by_scans_and_the_log_says_s
     }
 }
 
-/// From here on, this thread and those that it starts may only read what its user may: root is a user like others.
-fn without_privileges() {
-    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-    let mut held = capabilities(None).unwrap();
-    held.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
-    set_capabilities(None, held).unwrap();
-}
-
 #[test]
-fn a_file_that_may_not_be_read_is_named_holds_its_cut_and_is_taken_when_it_may() {
+fn a_file_that_may_not_be_read_is_named_blocks_its_cut_and_is_taken_when_it_may() {
     let state = State::given();
     state.put("a.txt", "the cat");
     fs::set_permissions(state.data().join("a.txt"), fs::Permissions::from_mode(0o000)).unwrap();
     let inbox = state.start_with(|_| without_privileges());
     let end = Instant::now() + PATIENCE;
-    let held = loop {
-        match inbox.handle.waiting().into_iter().find(|file| file.held) {
-            Some(held) => break held,
+    let blocked = loop {
+        match inbox.handle.waiting().into_iter().find(|file| file.blocked) {
+            Some(blocked) => break blocked,
             None => assert!(Instant::now() < end, "{:?}", inbox.handle.waiting()),
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    assert_eq!(held.name, "a.txt");
+    assert_eq!(blocked.name, "a.txt");
     for word in ["Permission denied", "Let the daemon's user read it", "it is tried again in"] {
-        assert!(held.why.contains(word), "{}", held.why);
+        assert!(blocked.why.contains(word), "{}", blocked.why);
     }
     let cut = inbox.handle.request_cut(None).unwrap();
     state.put("b.txt", "the hat");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{BREATH, NO_FOLDER, POLL, Work};
 use crate::inbox::scan::{self, CutMarker, Named, Scan, Seen, named};
-use crate::inbox::settle::{Hold, Look};
+use crate::inbox::settle::{Blocker, Look};
 use crate::inbox::{CutError, cuts};
 use crate::ledger::LedgerError;
 use crate::ledger::transition::{CutNumber, FileFacts, Transition};
@@ -106,6 +106,7 @@ impl Work<'_> {
         });
         drop(settle);
         self.gone(&missing)?;
+        self.inbox.shown.markers().clone_from(&scanned.cuts);
         self.count_markers(&scanned.cuts)
     }
 
@@ -206,7 +207,7 @@ impl Work<'_> {
                 self.gone(&[name.to_owned()])?;
             }
             Seen::Unseen(why) => {
-                settle.hold(now, name, Hold::Unseen, why);
+                settle.block(now, name, Blocker::Unseen, why);
             }
             Seen::Folder | Seen::Refused(_) => {
                 settle.forget(name);

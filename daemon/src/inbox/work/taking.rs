@@ -10,7 +10,7 @@ use crate::inbox::accept::Left;
 use crate::inbox::reader::Failure;
 use crate::inbox::rejected::{self, Stays};
 use crate::inbox::scan::Found;
-use crate::inbox::settle::{Hold, WORTH_A_WORD};
+use crate::inbox::settle::{Blocker, WORTH_A_WORD};
 use crate::inbox::sources::Obstacle;
 use crate::inbox::tokenising::is_tokens;
 use crate::inbox::workers::{Done, Job, Outcome};
@@ -131,8 +131,8 @@ impl Work<'_> {
                 }
                 return self.look_at(&name, false);
             }
-            Left::Back(Found { name, .. }, Obstacle::Trouble(why)) => {
-                if settle.hold(now, &name, Hold::Trouble, why.clone()) {
+            Left::Back(Found { name, .. }, Obstacle::Unreadable(why)) => {
+                if settle.block(now, &name, Blocker::File, why.clone()) {
                     tracing::warn!(
                         name,
                         why,
@@ -140,8 +140,17 @@ impl Work<'_> {
                     );
                 }
             }
+            Left::Back(Found { name, .. }, Obstacle::Trouble(why)) => {
+                if settle.block(now, &name, Blocker::Daemon, why.clone()) {
+                    tracing::error!(
+                        name,
+                        why,
+                        "a shard cannot be taken now, by no fault of its own; it is tried again"
+                    );
+                }
+            }
             Left::Back(Found { name, .. }, Obstacle::NoReader(why)) => {
-                if settle.hold(now, &name, Hold::NoReader, why.clone()) {
+                if settle.block(now, &name, Blocker::Daemon, why.clone()) {
                     tracing::error!(name, why, "no shard can be read; it is tried again");
                 }
                 self.not_before = now + RETRY;
@@ -178,6 +187,9 @@ fn move_away(
     match rejected::reject(root, rejected, subject, digest, reason) {
         Ok(_) => Ok(()),
         Err(Stays::Changed) => Err(Obstacle::Changed),
+        Err(error @ Stays::Stuck(_)) => {
+            Err(Obstacle::Unreadable(format!("it was refused ({reason}), and {error}")))
+        }
         Err(error @ Stays::Trouble(_)) => {
             Err(Obstacle::Trouble(format!("it was refused ({reason}), and {error}")))
         }

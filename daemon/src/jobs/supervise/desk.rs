@@ -1,9 +1,10 @@
 //! What is known of running attempts between two looks; none of it must survive the daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 
-use super::super::follow::Follower;
+use super::super::follow::{Follower, Progress};
 use super::super::outcome::Reason;
 use crate::ledger::transition::{JobNumber, JobStart, Millis};
 
@@ -113,6 +114,21 @@ impl Desk {
         self.attempts.values_mut().filter_map(due).collect()
     }
 
+    /// How far an attempt is by all that it has said up to now. One that is just being started, or that this daemon has
+    /// not yet looked at, is read anew.
+    pub fn progress(&mut self, start: &JobStart, mut new: Follower) -> Progress {
+        let passed = self.passed;
+        let is_attended = self.attends(start);
+        if let Some(following) = self.following(start.job).filter(|_| is_attended) {
+            following.read(passed, Follower::read_up_to_now);
+            return following.follower.progress().clone();
+        }
+        if let Err(error) = new.read_up_to_now() {
+            tracing::warn!(job = start.job, %error, "cannot read what a trainer says");
+        }
+        new.progress().clone()
+    }
+
     /// The attempt that runs of a job.
     pub fn following(&mut self, job: JobNumber) -> Option<&mut Following> {
         match &mut self.attempts.get_mut(&job)?.phase {
@@ -126,6 +142,22 @@ impl Following {
     /// An attempt that was started, and nothing heard of before now.
     pub fn new(follower: Follower, folder: PathBuf, now: Millis) -> Self {
         Self { follower, folder, heard: now, ending: None, killed_at: None }
+    }
+
+    /// Reads what the trainer has said; false if that could not be read.
+    pub fn read(&mut self, now: Millis, read: impl FnOnce(&mut Follower) -> io::Result<u64>) -> bool {
+        match read(&mut self.follower) {
+            Ok(0) => true,
+            Ok(_) => {
+                self.heard = now;
+                true
+            }
+            Err(error) => {
+                let folder = self.folder.display();
+                tracing::warn!(%folder, %error, "cannot read what a trainer says; tried again");
+                false
+            }
+        }
     }
 
     /// It was killed by this daemon.

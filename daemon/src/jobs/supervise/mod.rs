@@ -227,7 +227,7 @@ impl Supervisor {
             }
         };
         let at_most = if found == Found::Running { READ_AT_ONCE } else { u64::MAX };
-        if !read(following, at_most, passed) {
+        if !following.read(passed, |follower| follower.read(at_most)) {
             return Ok(());
         }
         self.commit_findings(&mut following.follower)?;
@@ -306,41 +306,18 @@ impl Supervisor {
 
     /// Reads what every attempt has said up to now, and answers a question about the tree and that, in one moment: no
     /// step is in both or in neither.
+    ///
+    /// Files are read before the tree is asked, so that no commit waits for them. It is one moment all the same: whoever
+    /// ends an attempt, or hands one out to be launched, needs the desk. What is journalled meanwhile has no steps yet.
     pub fn snapshot<T>(&self, question: impl FnOnce(&Tree, &BTreeMap<JobNumber, Progress>) -> T) -> T {
         let mut desk = self.desk();
-        let passed = desk.passed;
-        self.ledger.read(|tree| {
-            let mut progress = |start: JobStart| {
-                let is_attended = desk.attends(&start);
-                if let Some(following) = desk.following(start.job).filter(|_| is_attended) {
-                    read(following, u64::MAX, passed);
-                    return (start.job, following.follower.progress().clone());
-                }
-                // It is just being started, or this daemon has not yet looked at it.
-                let mut follower = self.follower(tree, &start);
-                if let Err(error) = follower.read(u64::MAX) {
-                    tracing::warn!(job = start.job, %error, "cannot read what a trainer says");
-                }
-                (start.job, follower.progress().clone())
-            };
-            let running = running(tree).into_iter().map(&mut progress).collect();
-            question(tree, &running)
-        })
-    }
-}
-
-/// Reads what a trainer has said; false if that could not be read.
-fn read(following: &mut Following, at_most: u64, now: Millis) -> bool {
-    match following.follower.read(at_most) {
-        Ok(0) => true,
-        Ok(_) => {
-            following.heard = now;
-            true
-        }
-        Err(error) => {
-            tracing::warn!(folder = %following.folder.display(), %error, "cannot read what a trainer says; tried again");
-            false
-        }
+        let followers = self.ledger.read(|tree| {
+            let follower = |start: JobStart| (self.follower(tree, &start), start);
+            running(tree).into_iter().map(follower).collect::<Vec<_>>()
+        });
+        let progress = followers.into_iter().map(|(new, start)| (start.job, desk.progress(&start, new)));
+        let progress = progress.collect();
+        self.ledger.read(|tree| question(tree, &progress))
     }
 }
 

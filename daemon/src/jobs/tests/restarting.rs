@@ -38,6 +38,38 @@ fn a_running_trainer_is_found_again_and_not_started_twice() {
 }
 
 #[test]
+fn no_commit_waits_while_the_words_of_trainers_are_read() {
+    let world = World::with_steps(6);
+    let start = world.start_main(0, 4);
+    fs::create_dir(world.folder_of(&start)).unwrap();
+    // A pipe: whoever opens it to read stands there until somebody writes.
+    let events = world.folder_of(&start).join(EVENTS);
+    assert!(std::process::Command::new("mkfifo").arg(&events).status().unwrap().success());
+    let (tell, told) = std::sync::mpsc::channel();
+    let (done, committed) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            tell.send(rustix::thread::gettid()).unwrap();
+            world.supervisor.snapshot(|tree, progress| (tree.run().paused, progress.len()))
+        });
+        let stat = format!("/proc/self/task/{}/stat", told.recv().unwrap().as_raw_nonzero());
+        let begun = Instant::now();
+        while !fs::read_to_string(&stat).unwrap().contains(") S ") {
+            assert!(begun.elapsed() < PATIENCE, "it does not wait for the file");
+        }
+        let world = &world;
+        scope.spawn(move || {
+            world.commit(Transition::Paused);
+            done.send(()).unwrap();
+        });
+        let committed = committed.recv_timeout(PATIENCE);
+        fs::write(&events, "").unwrap();
+        assert!(committed.is_ok(), "the commit waits for the file");
+        assert_eq!(asked.join().unwrap(), (true, 1));
+    });
+}
+
+#[test]
 fn a_trainer_that_ended_while_there_was_no_daemon_is_recorded_once() {
     let mut world = World::with_steps(6);
     let start = waiting(&world);

@@ -1,4 +1,5 @@
 mod damage;
+mod history;
 mod kill;
 
 use std::fs;
@@ -229,10 +230,30 @@ fn sound_records_that_do_not_follow_are_refused_with_words() {
 }
 
 #[test]
+fn what_the_system_does_not_show_is_not_taken_for_no_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let (missing, round) = (folder.path().join("missing"), folder.path().join("round"));
+    assert!(matches!(find(&missing), Err(LedgerError::NoState(path)) if path == missing));
+    fs::write(folder.path().join(JOURNAL), "no folder").unwrap();
+    assert!(matches!(find(folder.path()), Err(LedgerError::NoState(_))));
+    assert!(matches!(find(&folder.path().join(JOURNAL)), Err(LedgerError::NoState(_))));
+    // A link that leads to itself: the system gives no answer, as it gives none on a folder that may not be entered.
+    std::os::unix::fs::symlink(&round, &round).unwrap();
+    assert!(matches!(find(&round), Err(LedgerError::Unseen { state, .. }) if state == round));
+    fs::remove_file(folder.path().join(JOURNAL)).unwrap();
+    std::os::unix::fs::symlink(&round, folder.path().join(JOURNAL)).unwrap();
+    assert!(matches!(find(folder.path()), Err(LedgerError::Unseen { .. })));
+    fs::remove_file(folder.path().join(JOURNAL)).unwrap();
+    fs::create_dir(folder.path().join(JOURNAL)).unwrap();
+    assert_eq!(find(folder.path()).unwrap(), folder.path().canonicalize().unwrap());
+}
+
+#[test]
 fn check_and_rebuild_work_on_a_state_that_nobody_has() {
     let state = tempfile::tempdir().unwrap();
     assert!(matches!(check(state.path(), &Probe::None), Err(LedgerError::NoState(_))));
     assert!(matches!(rebuild(state.path()), Err(LedgerError::NoState(_))));
+    assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0, "nothing was written");
     let state = state_with(40);
     let held = lock::StateLock::take(state.path()).unwrap();
     assert!(matches!(check(state.path(), &Probe::None), Err(LedgerError::Lock(_))));

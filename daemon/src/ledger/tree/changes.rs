@@ -97,7 +97,8 @@ impl Tree {
             }
             Transition::CutFileGone { name, .. } => self.settle(changes, name),
             Transition::CutRefused { cut, reason } => {
-                self.decide_cut(changes, *cut, CutOutcome::Refused { reason: reason.clone() });
+                let open = self.open_version();
+                self.decide_cut(changes, *cut, CutOutcome::Refused { reason: reason.clone(), open });
             }
             Transition::IncrementCut(increment) => {
                 if let CutReason::Request { cut } = increment.reason {

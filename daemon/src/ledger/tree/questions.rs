@@ -79,6 +79,11 @@ impl Tree {
         &self.increments
     }
 
+    /// The version that the increment makes which still grows.
+    pub fn open_version(&self) -> Version {
+        self.increments.last().map_or(0, |last| last.version).saturating_add(1)
+    }
+
     /// A closed increment.
     pub fn increment(&self, version: Version) -> Option<&Increment> {
         self.increments.get((version as usize).checked_sub(1)?)
