@@ -254,6 +254,9 @@ pub struct TrainerConfig {
     pub threads: Option<u32>,
     /// Sequences that go through the model at once; all of a step if not given.
     pub micro_batch: Option<u32>,
+    /// What the forward pass computes once more in the backward pass instead of keeping it: memory for time. It changes
+    /// no bit.
+    pub recompute: artifacts::job::Recompute,
     /// A trainer that says nothing for so many seconds hangs, and is ended.
     pub silent_seconds: f64,
     /// Seconds that a trainer has to save and stop when it is asked to.
@@ -367,6 +370,7 @@ impl Default for TrainerConfig {
             command: None,
             threads: None,
             micro_batch: None,
+            recompute: artifacts::job::Recompute::default(),
             silent_seconds: 600.0,
             stop_seconds: 60.0,
             attempts: 5,

@@ -103,6 +103,8 @@ pub struct TrainerSettings {
     pub command: Vec<OsString>,
     /// Threads of one trainer.
     pub threads: u32,
+    /// What is computed once more in the backward pass.
+    pub recompute: artifacts::job::Recompute,
     /// A trainer that says nothing for so long hangs.
     pub silent: Duration,
     /// Time that it has to save and stop.
@@ -163,6 +165,7 @@ impl Config {
             trainer: TrainerSettings {
                 command: self.trainer_command(machine)?,
                 threads: trainer.threads.unwrap_or((machine.cores / slots).max(1)),
+                recompute: trainer.recompute,
                 silent: seconds(trainer.silent_seconds),
                 stop: seconds(trainer.stop_seconds),
                 attempts: trainer.attempts,

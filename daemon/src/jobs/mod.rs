@@ -64,6 +64,7 @@ impl Settings {
                 evaluate_every: config.evaluate_every,
                 evaluate_tokens: config.evaluate_tokens,
                 threads: trainer.threads,
+                recompute: trainer.recompute,
                 weights,
             },
             silent: millis(trainer.silent),

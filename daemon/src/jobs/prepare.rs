@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use artifacts::Digest;
-use artifacts::job::{self, Block, Checkpoints, Evaluation, HeldOut, Job, Piece, Start};
+use artifacts::job::{self, Block, Checkpoints, Evaluation, HeldOut, Job, Piece, Recompute, Start};
 use artifacts::storage::{self, Output, Storage};
 use paradigm::schedule::ScheduleError;
 use paradigm::{Paradigm, Schedule, SegmentKind, Settings as Rates};
@@ -96,6 +96,8 @@ pub struct Choices {
     pub evaluate_tokens: u64,
     /// Threads of a trainer.
     pub threads: u32,
+    /// What a trainer computes once more in the backward pass.
+    pub recompute: Recompute,
     /// Where the weights lie that the run starts from.
     pub weights: Option<PathBuf>,
 }
@@ -193,6 +195,7 @@ impl Preparation<'_> {
             micro_batch: start.micro_batch,
             mask_documents_at: self.mask_documents_at()?,
             precision: fixed.precision,
+            recompute: choices.recompute,
             learning_rates: PathBuf::from(LEARNING_RATES),
             sequences: PathBuf::from(SEQUENCES),
             token_files,

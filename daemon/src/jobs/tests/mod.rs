@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use artifacts::Digest;
 use artifacts::checkpoint::{self, State};
 use artifacts::event::{Event, Line};
-use artifacts::job::{Optimizer, Precision};
+use artifacts::job::{Optimizer, Precision, Recompute};
 use artifacts::manifest::Manifest;
 use artifacts::storage::Disk;
 use artifacts::tokens::{Cutting, Writer};
@@ -82,6 +82,7 @@ impl World {
                 evaluate_every: None,
                 evaluate_tokens: 1000,
                 threads: 2,
+                recompute: Recompute::Full,
                 weights: None,
             },
             silent: 600_000,

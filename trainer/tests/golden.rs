@@ -1,0 +1,121 @@
+//! The losses of twenty steps, in full precision, on every way through the kernels that this machine has.
+//!
+//! A change of a last bit is a change of every run that goes on after an update: it must be meant. Then
+//! `UPDATE_GOLDEN=1` writes the files of this machine's ways anew.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use artifacts::job::{self, Recompute};
+use candle_core::{DType, Device};
+use half::bf16;
+use trainer::data::Batch;
+use trainer::kernels::cpu::element::Element;
+use trainer::kernels::cpu::isa::Isa;
+use trainer::model::{Config, Weights};
+use trainer::optimizer::Optimizer;
+use trainer::step::{self, Plan, Scheduled, Step};
+
+const STEPS: u64 = 20;
+const LENGTH: usize = 256;
+const SEQUENCES: usize = 8;
+const VOCABULARY: u32 = 4096;
+
+const TINY: &str = r#"{
+    "model_type": "llama", "vocab_size": 4096, "hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0, "initializer_range": 0.02, "tie_word_embeddings": false
+}"#;
+
+/// Tokens of which each mostly follows from the one before, another part of them in each step.
+fn batch(step: u64) -> Batch {
+    let mut state = step;
+    let mut chance = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u32
+    };
+    let mut token = 1;
+    let tokens = (0..SEQUENCES * (LENGTH + 1)).map(|_| {
+        token = if chance() % 4 == 0 { chance() % VOCABULARY } else { (token * 5 + 7) % 97 };
+        token
+    });
+    Batch::of(tokens.collect(), LENGTH, Some(3))
+}
+
+/// Trains from new weights, with a peak of 1e-3 after ten steps; says the name of the arithmetic too.
+fn losses<E: Element>(isa: Isa) -> (String, Vec<f64>) {
+    let config = Config::parse(Path::new("config.json"), TINY).unwrap();
+    let weights = Weights::new(&config, 1, DType::F32, &Device::Cpu).unwrap();
+    let settings = job::Optimizer { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
+    let mut optimizer = Optimizer::new(settings, &weights).unwrap();
+    let plan = Plan { length: LENGTH, micro_batch: SEQUENCES, recompute: Recompute::Selective };
+    let mut scheduled = Scheduled::<E>::new(isa, &config, &weights, plan).unwrap();
+    let losses = (0..STEPS).map(|number| {
+        let loss = scheduled.differentiate(&weights, &batch(number)).unwrap();
+        let norm = step::norm(&scheduled).unwrap();
+        let rate = 1e-3 * (number + 1).min(10) as f64 / 10.0;
+        optimizer.update(scheduled.kernels(), &weights, scheduled.gradient(), norm, rate).unwrap();
+        loss
+    });
+    let losses = losses.collect();
+    (scheduled.name(), losses)
+}
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"))
+}
+
+fn recorded(name: &str) -> Option<Vec<f64>> {
+    let text = std::fs::read_to_string(file(name)).ok()?;
+    Some(text.lines().map(|line| line.parse().unwrap()).collect())
+}
+
+#[track_caller]
+fn are_golden((name, losses): (String, Vec<f64>)) {
+    assert!(losses[19] < losses[0] - 1.0, "{name} learns: {losses:?}");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        let text: String = losses.iter().map(|loss| format!("{loss:?}\n")).collect();
+        std::fs::write(file(&name), text).unwrap();
+    }
+    let golden = recorded(&name).unwrap_or_else(|| panic!("there is no {}", file(&name).display()));
+    assert_eq!(losses, golden, "{name}");
+}
+
+#[test]
+fn the_portable_losses_are_golden() {
+    are_golden(losses::<f32>(Isa::PORTABLE));
+}
+
+#[test]
+fn the_losses_of_this_machines_instructions_are_golden() {
+    for isa in Isa::available().into_iter().skip(1) {
+        are_golden(losses::<f32>(isa));
+    }
+}
+
+#[test]
+fn avx2_and_avx_512_have_one_record() {
+    assert_eq!(recorded("cpu-avx2"), recorded("cpu-avx512"));
+}
+
+#[test]
+fn the_losses_of_bf16_by_f32_are_golden() {
+    are_golden(losses::<bf16>(Isa::PORTABLE));
+}
+
+/// How far two runs are from each other at most, relative.
+fn distance(one: &[f64], other: &[f64]) -> f64 {
+    one.iter().zip(other).map(|(one, other)| (one - other).abs() / other).fold(0.0, f64::max)
+}
+
+#[test]
+fn all_ways_are_the_same_run() {
+    let portable = recorded("cpu-portable").unwrap();
+    assert!(distance(&recorded("cpu-avx2").unwrap(), &portable) < 1e-5);
+    let in_bf16 = recorded("cpu-portable-bf16-by-f32").unwrap();
+    assert!((1e-7..5e-3).contains(&distance(&in_bf16, &portable)));
+    if Isa::best().multiplies_bf16() {
+        let (name, losses) = losses::<bf16>(Isa::best());
+        assert!(distance(&losses, &in_bf16) < 2e-3, "{name}: {losses:?}");
+    }
+}
