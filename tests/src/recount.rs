@@ -20,6 +20,10 @@ pub struct PathSteps {
 pub fn recount(state: &Path) -> BTreeMap<String, PathSteps> {
     let mut paths: BTreeMap<String, PathSteps> = BTreeMap::new();
     for entry in std::fs::read_dir(state.join("jobs")).unwrap().map(Result::unwrap) {
+        // One that is still being made has a name that begins with a dot.
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
         let job = entry.path().join("job.json");
         let Ok(job) = std::fs::read(&job) else { continue };
         let job: artifacts::job::Job = serde_json::from_slice(&job).unwrap();

@@ -300,9 +300,7 @@ fn the_same_bytes_are_one_shard_under_any_name_and_at_any_time() {
     inbox.end();
     // What is known is not read again.
     let inbox = state.start();
-    while !inbox.handle.is_quiet() {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    inbox.wait_until("the end of the first scan", || inbox.handle.is_quiet());
     assert_eq!(state.ledger.read(Tree::position), before + 2, "it stopped and started, nothing else");
     inbox.end();
 }

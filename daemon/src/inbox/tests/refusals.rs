@@ -93,9 +93,7 @@ fn where_the_kernel_gives_no_watches_files_are_found_by_scans_and_the_log_says_s
         let (stop, _) = tokio::sync::watch::channel(false);
         let running = Running { state: &state, handle, stop, thread: None };
         // The first scan is over: what comes now is not found by it.
-        while !running.handle.is_quiet() {
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        running.wait_until("the end of the first scan", || running.handle.is_quiet());
         fs::write(state.data().join("sub/a.txt"), "the cat").unwrap();
         running.wait_for_shards(1);
         fs::write(state.data().join("sub/b.txt"), "the hat").unwrap();
