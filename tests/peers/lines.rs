@@ -1,7 +1,6 @@
 //! Lines that tokenizers have trouble with.
 
-use std::path::PathBuf;
-
+use harness::corpus;
 use harness::text::Chance;
 
 /// Longest line in bytes; no line has more tokens than bytes.
@@ -61,7 +60,7 @@ const PARTS: [&str; 48] = [
 
 /// Lines of the corpus, one from each of so many addresses.
 pub fn of_corpus(count: usize) -> Vec<String> {
-    let lines: Vec<String> = corpus()
+    let lines: Vec<String> = corpus::files()
         .iter()
         .filter_map(|file| {
             let text = std::fs::read_to_string(file).unwrap();
@@ -85,17 +84,6 @@ pub fn of_many_scripts(count: usize) -> Vec<String> {
             cut(&parts.join(["", " ", "  "][chance.below(3) as usize]))
         })
         .collect()
-}
-
-/// The addresses in the folder that `LRPATH_CORPUS` names, in byte order of their names.
-pub fn corpus() -> Vec<PathBuf> {
-    let folder =
-        std::env::var_os("LRPATH_CORPUS").expect("LRPATH_CORPUS names no folder of texts: run `make peers`");
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> =
-        entries.filter(|file| file.extension().is_some_and(|end| end == "txt")).collect();
-    files.sort();
-    files
 }
 
 /// The beginning of a text, up to a line's end or the longest line.

@@ -3,8 +3,8 @@
 //! They need a Python with both (`LRPATH_PYTHON`), which `make peers` installs, and the programs of a release build.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod answers;
 mod lines;
-mod python;
 mod releases;
 mod torch;
 mod trainer;

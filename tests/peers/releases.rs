@@ -6,13 +6,15 @@ use artifacts::Digest;
 use artifacts::job::Job;
 use artifacts::release::{self, Provenance};
 use artifacts::tokens::{self, Shard};
+use harness::corpus;
 use harness::daemon::{Daemon, wait_for, wait_for_releases};
+use harness::python;
 use harness::recount::events;
 use harness::state::State;
 use serde_json::{Value, json};
 
+use crate::answers::HeldOut;
 use crate::lines;
-use crate::python::{self, HeldOut};
 use crate::trainer::{evaluation, logits_differences};
 
 const POSITIONS: usize = 128;
@@ -50,7 +52,7 @@ const ERA: usize = 30_000;
 fn run() -> (State, Daemon) {
     let state = State::of(MODEL, CONFIG);
     let daemon = Daemon::start(&state);
-    let corpus = lines::corpus();
+    let corpus = corpus::files();
     for (era, addresses) in corpus.chunks(corpus.len().div_ceil(4)).enumerate() {
         let texts = addresses.iter().map(|file| std::fs::read_to_string(file).unwrap());
         let mut text = String::new();

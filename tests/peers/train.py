@@ -7,22 +7,14 @@ from common import Job, load, say, torch
 
 def train(job):
     model = load(job.folder / job.told["start"]["path"]).train()
-    told = job.told["optimizer"]
-    decay, plain = [], []
-    for parameter in model.parameters():
-        (decay if parameter.dim() >= 2 else plain).append(parameter)
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": told["weight_decay"]}, {"params": plain, "weight_decay": 0.0}],
-        betas=(told["beta1"], told["beta2"]),
-        eps=told["eps"],
-    )
+    optimizer = job.optimizer(model)
     steps = []
     for sequences, rate in zip(job.batches(), job.rates, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = job.loss(model, sequences)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), told["clip"])
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), job.told["optimizer"]["clip"])
         optimizer.step()
         optimizer.zero_grad()
         steps.append({"loss": loss.item(), "grad_norm": norm.item()})

@@ -4,18 +4,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use artifacts::event::{Event, Line};
-use artifacts::job::{
-    self, Block, Checkpoints, Evaluation, HeldOut, Job, Optimizer, Piece, Precision, Start,
-};
-use harness::program;
-use harness::text::Chance;
+use artifacts::job::{Block, HeldOut, Piece, Precision};
+use harness::{by_hand, corpus, program, python};
 use tempfile::TempDir;
-
-use crate::python;
 
 const LENGTH: u32 = 48;
 const SEQUENCES: u32 = 4;
 const END_OF_TEXT: u32 = 7;
+
+/// Settings of the model of [`tiny_job`].
+pub const TINY: &str = r#"{"vocab_size": 4096, "hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 256, "initializer_range": 0.02}"#;
 
 /// A small LLaMA that transformers makes, and a folder to work in.
 pub struct Peer {
@@ -42,26 +41,36 @@ impl Peer {
     }
 }
 
-/// Tokens with something in them to learn, as a file.
-pub fn token_file(path: &Path, seed: u64, count: u64) {
-    let mut chance = Chance(seed);
-    let mut token = 0;
-    let mut next = || {
-        token = (token * 5 + chance.below(3)) % 40;
-        token as u32
-    };
-    let bytes: Vec<u8> = (0..count).flat_map(|_| next().to_le_bytes()).collect();
-    std::fs::write(path, bytes).unwrap();
+/// What a job does otherwise than others of its model.
+#[derive(Clone, Copy)]
+pub struct Told<'a> {
+    /// The learning rate of each step.
+    pub rates: &'a [f64],
+    /// Gradient norm above which gradients are scaled.
+    pub clip: f64,
+    /// Whether attention ends at [`END_OF_TEXT`].
+    pub mask_documents: bool,
+    /// Its arithmetic.
+    pub precision: Precision,
 }
 
-/// Writes a job from a peer's model with a rate for each step, and gives the path of its `job.json`. Sequences lie in
-/// two token files, every third one across both; the held-out blocks have all kinds of lengths.
-pub fn job(peer: &Peer, rates: &[f64], clip: f64, mask_documents: bool) -> PathBuf {
-    let folder = peer.folder.path();
+/// The letters of the corpus as tokens, with its punctuation as the end of documents.
+pub fn letters() -> Vec<u32> {
+    let token = |byte: u8| if byte.is_ascii_punctuation() { END_OF_TEXT } else { byte.into() };
+    corpus::text().bytes().map(token).collect()
+}
+
+/// Writes a job for one of the small models, on the letters of the corpus, and gives the path of its `job.json`.
+/// Sequences lie in two token files, every third one across both; the held-out blocks have all kinds of lengths.
+pub fn job(peer: &Peer, told: &Told<'_>) -> PathBuf {
+    let folder = peer.path("");
+    let mut job = by_hand::job(told.rates.len() as u64, LENGTH, SEQUENCES);
     let length = LENGTH + 1;
-    let sequences = rates.len() as u32 * SEQUENCES;
-    token_file(&folder.join("a.u32"), 1, u64::from(sequences * length));
-    token_file(&folder.join("b.u32"), 2, u64::from(sequences * length));
+    let sequences = told.rates.len() as u32 * SEQUENCES;
+    let letters = letters();
+    for (file, letters) in ["a.u32", "b.u32"].iter().zip(letters.chunks(letters.len() / 2)) {
+        by_hand::write_tokens(&folder.join(file), &letters[..(sequences * length) as usize]);
+    }
     let mut pieces = Vec::new();
     for sequence in 0..sequences {
         let first = u64::from(sequence * length);
@@ -72,49 +81,30 @@ pub fn job(peer: &Peer, rates: &[f64], clip: f64, mask_documents: bool) -> PathB
                 .extend([Piece { file: 1, count: 20, first }, Piece { file: 0, count: length - 20, first }]),
         }
     }
-    std::fs::write(
-        folder.join("sequences"),
-        pieces.iter().flat_map(|piece| piece.to_bytes()).collect::<Vec<_>>(),
-    )
-    .unwrap();
-    let rates_file: Vec<u8> = rates.iter().flat_map(|rate| rate.to_le_bytes()).collect();
-    std::fs::write(folder.join("learning_rates"), rates_file).unwrap();
-    std::fs::create_dir_all(folder.join("checkpoints")).unwrap();
     let block = |file, first, count| Block { piece: Piece { file, count, first }, bytes: None };
     let held_out = |increment, blocks| HeldOut { increment, blocks };
-    let job = Job {
-        format: job::FORMAT,
-        job: 1,
-        attempt: 1,
-        path: "path-switching.main.g1".to_owned(),
-        model: "model/config.json".into(),
-        start: Start::Folder { path: "model".into() },
-        from: 0,
-        to: rates.len() as u64,
-        sequence_length: LENGTH,
-        sequences_per_step: SEQUENCES,
-        micro_batch: 2,
-        mask_documents_at: mask_documents.then_some(END_OF_TEXT),
-        precision: Precision::F32,
-        learning_rates: "learning_rates".into(),
-        sequences: "sequences".into(),
-        token_files: vec!["a.u32".into(), "b.u32".into()],
-        skip: Vec::new(),
-        optimizer: Optimizer { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip },
-        checkpoints: Checkpoints { folder: "checkpoints".into(), every: None },
-        evaluation: Evaluation {
-            every: None,
-            at_end: true,
-            increments: vec![
-                held_out(1, vec![block(0, 0, 130), block(1, 3, 49), block(1, 60, 1), block(0, 140, 2)]),
-                held_out(2, vec![block(1, 70, 97)]),
-            ],
-        },
-        threads: Some(2),
-    };
-    let path = folder.join("job.json");
-    std::fs::write(&path, serde_json::to_vec(&job).unwrap()).unwrap();
-    path
+    job.micro_batch = 2;
+    job.token_files = vec!["a.u32".into(), "b.u32".into()];
+    job.mask_documents_at = told.mask_documents.then_some(END_OF_TEXT);
+    job.precision = told.precision;
+    job.optimizer.clip = told.clip;
+    job.evaluation.at_end = true;
+    job.evaluation.increments = vec![
+        held_out(1, vec![block(0, 0, 130), block(1, 3, 49), block(1, 60, 1), block(0, 140, 2)]),
+        held_out(2, vec![block(1, 70, 97)]),
+    ];
+    by_hand::write(&folder, &job, told.rates, &pieces)
+}
+
+/// Writes a job for the model of [`TINY`], 8 sequences of 256 words of the corpus a step.
+pub fn tiny_job(peer: &Peer, told: &Told<'_>) -> PathBuf {
+    let folder = peer.path("");
+    let mut job = by_hand::job(told.rates.len() as u64, 256, 8);
+    job.mask_documents_at = told.mask_documents.then_some(0);
+    job.precision = told.precision;
+    job.optimizer.clip = told.clip;
+    by_hand::write_tokens(&folder.join(&job.token_files[0]), &corpus::words(&corpus::text(), 4096));
+    by_hand::write(&folder, &job, told.rates, &by_hand::in_order(&job))
 }
 
 /// Trains a job to its end.

@@ -5,9 +5,12 @@
 //! documentation names, as a user would.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails by panicking")]
 
+pub mod by_hand;
+pub mod corpus;
 pub mod daemon;
 pub mod definition;
 pub mod processes;
+pub mod python;
 pub mod recount;
 pub mod state;
 pub mod text;
