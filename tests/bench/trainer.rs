@@ -19,7 +19,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// What is said of a CPU on which the trainer refuses bf16.
-const NO_BF16: &str = "bf16: this CPU has no instruction that multiplies bf16 numbers, so the trainer refuses it";
+const NO_BF16: &str =
+    "bf16: this CPU has no instruction that multiplies bf16 numbers, so the trainer refuses it";
 
 /// Steps of a job: more than any contestant makes before the losses are compared.
 const STEPS: u64 = 32;
@@ -166,7 +167,8 @@ fn race(size: &Size, precision: Precision, threads: u32, rounds: usize) -> Optio
             torch.record.add(run);
         }
     }
-    let difference = torch.iter().map(|torch| distance(&own.losses, &torch.record.losses)).fold(0.0, f64::max);
+    let difference =
+        torch.iter().map(|torch| distance(&own.losses, &torch.record.losses)).fold(0.0, f64::max);
     let bound = match precision {
         Precision::F32 => 1e-4,
         // Two runs in bf16 are as far from each other as each is from f32.
@@ -180,7 +182,7 @@ fn race(size: &Size, precision: Precision, threads: u32, rounds: usize) -> Optio
     let word = serde_json::to_value(precision).unwrap();
     println!("\n{}, {}, {threads} threads; torch {}", size.name, word.as_str().unwrap(), torch[0].hello);
     println!("  {:<28}{:>10}{:>10}{:>10}{:>10}", "", "tokens/s", "s a step", "CPU s", "MiB");
-    let mut line = |name: &str, record: &Record| {
+    let line = |name: &str, record: &Record| {
         println!(
             "  {name:<28}{:>10.0}{:>10.3}{:>10.3}{:>10}",
             speed(record),
@@ -193,12 +195,18 @@ fn race(size: &Size, precision: Precision, threads: u32, rounds: usize) -> Optio
     for torch in &torch {
         line(&torch.name, &torch.record);
         if torch.record.idle > 0.05 * torch.record.cpu_seconds.iter().sum::<f64>() {
-            println!("  {} computed {:.2} s while it waited: others were slowed", torch.name, torch.record.idle);
+            println!(
+                "  {} computed {:.2} s while it waited: others were slowed",
+                torch.name, torch.record.idle
+            );
         }
     }
     let agree = difference <= bound;
     if agree {
-        println!("  against `{}`: {ratio:.2} times its speed; the losses differ by {difference:.1e}", best.name);
+        println!(
+            "  against `{}`: {ratio:.2} times its speed; the losses differ by {difference:.1e}",
+            best.name
+        );
     } else {
         println!("  no ratio: the losses differ by {difference:.1e}");
     }
@@ -269,7 +277,8 @@ impl Torch {
         let name = format!("{form}{}", if tuned { ", malloc tuned" } else { "" });
         let mut process = command.spawn().unwrap();
         let (orders, answers) = (process.stdin.take(), BufReader::new(process.stdout.take().unwrap()));
-        let mut torch = Self { name, hello: Value::Null, record: Record::default(), process, orders, answers };
+        let mut torch =
+            Self { name, hello: Value::Null, record: Record::default(), process, orders, answers };
         torch.hello = torch.answer();
         torch
     }
