@@ -86,7 +86,6 @@ fn the_losses_of_a_run_equal_those_of_torch() {
             assert!(loss.abs() < 1e-5, "case {number}: the losses of step {at} differ by {loss:e}");
             assert!(norm.abs() < 1e-5, "case {number}: the gradient norms of step {at} differ by {norm:e}");
         }
-        let norms: Vec<f64> = steps.iter().map(|(_, norm)| *norm).collect();
         let clipped = steps.iter().filter(|(_, norm)| *norm > CLIP).count();
         assert!((1..STEPS).contains(&clipped), "{clipped} steps were clipped: some should be, and not all");
         assert!(steps[STEPS - 1].0 < steps[0].0 - 0.5, "little was learned: {steps:?}");
