@@ -3,7 +3,7 @@
 //! A file passes through four rooms: `keys` says which keys there are, `read` finds each in the text so that an error
 //! can point at it, `check` holds the values against each other and against the arithmetic of the plan, and `files`
 //! looks at the model and the tokenizer that the file names. All that is wrong is said at once. What comes out is split
-//! in two: [`Fixed`](crate::ledger::transition::Fixed), which is settled for the life of a state because bits hang on
+//! in two: [`Fixed`], which is settled for the life of a state because bits hang on
 //! it, and [`Settings`], which may change from the next cut on.
 
 mod check;

@@ -1,7 +1,7 @@
 //! Which instruction set the kernels run on.
 //!
 //! One program carries every version, and the machine decides at run time. A kernel is written once, as plain loops over
-//! slices that the compiler turns into vector instructions; [`dispatch!`] compiles it once for each set. Only the inner
+//! slices that the compiler turns into vector instructions; `dispatch!` compiles it once for each set. Only the inner
 //! loops of the matrix products are written for each by hand (`gemm::micro`).
 //!
 //! Reductions run over [`LANES`] partial sums whatever the width of a register, and AVX2 and AVX-512 both fuse
