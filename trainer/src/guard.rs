@@ -3,6 +3,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Result as CandleResult, Tensor};
 
+use crate::kernels::slices::view;
 use crate::model::Weights;
 
 /// A parameter that the loss does not reach.
@@ -70,8 +71,7 @@ pub fn unknown(weights: &Weights) -> CandleResult<Vec<Tensor>> {
 /// The first parameter whose gradient was [`unknown`] and is so still, in one element at least.
 pub fn first_unknown(weights: &Weights, parts: &[Tensor]) -> CandleResult<Option<MissingGradient>> {
     for ((name, _), part) in weights.iter().zip(parts) {
-        let elements = part.flatten_all()?.to_vec1::<f32>()?;
-        if elements.iter().any(|element| element.to_bits() == UNKNOWN.to_bits()) {
+        if view(part)?.iter().any(|element| element.to_bits() == UNKNOWN.to_bits()) {
             return Ok(Some(MissingGradient { name: name.to_owned() }));
         }
     }

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use memmap2::Mmap;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
@@ -88,17 +89,16 @@ pub enum WeightsError {
 impl Weights {
     /// New weights: normal(0, `initializer_range`) for matrices and embeddings, ones for norms.
     pub fn new(config: &Config, seed: u64, dtype: DType, device: &Device) -> Result<Self, WeightsError> {
-        let mut variables = BTreeMap::new();
-        for (name, shape) in config.tensors() {
+        let variables = config.tensors().into_par_iter().map(|(name, shape)| {
             let count = shape.iter().product();
             let values = match shape.len() {
                 1 => vec![1f32; count],
                 _ => normal(seed, &name, count, config.initializer_range),
             };
             let tensor = Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?;
-            variables.insert(name, Var::from_tensor(&tensor)?);
-        }
-        Ok(Self { variables })
+            Ok((name, Var::from_tensor(&tensor)?))
+        });
+        Ok(Self { variables: variables.collect::<Result<_, WeightsError>>()? })
     }
 
     /// The weights of an HF folder: `model.safetensors`, or the shards that `model.safetensors.index.json` names.
