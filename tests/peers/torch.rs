@@ -85,7 +85,7 @@ fn the_losses_of_a_run_equal_those_of_torch() {
                 torch.loss, torch.grad_norm
             );
             assert!(loss.abs() < 1e-5, "case {number}: the losses of step {at} differ by {loss:e}");
-            assert!(norm.abs() < 1e-4, "case {number}: the gradient norms of step {at} differ by {norm:e}");
+            assert!(norm.abs() < 1e-3, "case {number}: the gradient norms of step {at} differ by {norm:e}");
         }
         clipped += steps.iter().filter(|(_, norm)| *norm > CLIP).count();
         assert!(steps[STEPS - 1].0 < steps[0].0 - 0.5, "little was learned: {steps:?}");
