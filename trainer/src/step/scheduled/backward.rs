@@ -5,9 +5,7 @@
 
 use super::buffers::{Kept, Working};
 use super::laps::Operation;
-use super::machine::{Machine, Model};
-use super::parameters::Layer;
-use crate::data::Examples;
+use super::machine::{Machine, Turn};
 use crate::kernels::cpu::element::Element;
 use crate::kernels::cpu::gemm::Store;
 use crate::kernels::cpu::isa::Isa;
@@ -32,36 +30,27 @@ impl Gradients<'_, '_> {
 }
 
 /// One layer: the gradient of the stream behind it comes in, that of the stream before it goes out.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "a layer's backward has all that its forward has, and gradients"
-)]
 pub(super) fn layer<E: Element>(
-    model: &Model,
+    turn: Turn<'_>,
     machine: &mut Machine<E>,
-    weights: &[&[f32]],
-    layer: &Layer,
-    examples: &Examples,
     kept: &mut Kept<E>,
     working: &mut Working<E>,
     gradients: &mut Gradients<'_, '_>,
 ) {
-    feed_forward(model, machine, weights, layer, examples.inputs.len(), kept, working, gradients);
-    attend(model, machine, weights, layer, examples, kept, working, gradients);
+    feed_forward(turn, machine, kept, working, gradients);
+    attend(turn, machine, kept, working, gradients);
 }
 
-#[allow(clippy::too_many_arguments, reason = "as above")]
 fn feed_forward<E: Element>(
-    model: &Model,
+    turn: Turn<'_>,
     machine: &mut Machine<E>,
-    weights: &[&[f32]],
-    layer: &Layer,
-    n: usize,
     kept: &mut Kept<E>,
     working: &mut Working<E>,
     gradients: &mut Gradients<'_, '_>,
 ) {
+    let Turn { model, weights, layer, examples } = turn;
     let (isa, width, inner) = (machine.isa, model.sizes.width, model.sizes.feed_forward);
+    let n = examples.inputs.len();
     let Working { stream_gradient, rounded, normed, normed_gradient, activation, .. } = working;
     let stream_gradient = &mut stream_gradient[..n * width];
     let gate_up = &mut kept.gate_up[..n * 2 * inner];
@@ -102,17 +91,14 @@ fn feed_forward<E: Element>(
     machine.laps.lap(Operation::Norm);
 }
 
-#[allow(clippy::too_many_arguments, reason = "as above")]
 fn attend<E: Element>(
-    model: &Model,
+    turn: Turn<'_>,
     machine: &mut Machine<E>,
-    weights: &[&[f32]],
-    layer: &Layer,
-    examples: &Examples,
     kept: &mut Kept<E>,
     working: &mut Working<E>,
     gradients: &mut Gradients<'_, '_>,
 ) {
+    let Turn { model, weights, layer, examples } = turn;
     let (isa, sizes, n) = (machine.isa, model.sizes, examples.inputs.len());
     let (width, queries, attended) = (sizes.width, sizes.queries, sizes.attended());
     let Working {

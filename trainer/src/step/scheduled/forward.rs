@@ -2,9 +2,7 @@
 
 use super::buffers::{Kept, Working};
 use super::laps::Operation;
-use super::machine::{Machine, Model};
-use super::parameters::Layer;
-use crate::data::Examples;
+use super::machine::{Machine, Turn};
 use crate::kernels::cpu::element::Element;
 use crate::kernels::cpu::gemm::Store;
 use crate::kernels::cpu::matrix::{Matrix, MatrixMut};
@@ -12,28 +10,23 @@ use crate::kernels::cpu::{attention, norm, rope, swiglu};
 
 /// One layer: the stream goes in and comes out; what its backward needs stays in `kept`.
 pub(super) fn layer<E: Element>(
-    model: &Model,
+    turn: Turn<'_>,
     machine: &mut Machine<E>,
-    weights: &[&[f32]],
-    layer: &Layer,
-    examples: &Examples,
     kept: &mut Kept<E>,
     working: &mut Working<E>,
 ) {
-    attend(model, machine, weights, layer, examples, kept, working);
-    feed_forward(model, machine, weights, layer, examples.inputs.len(), kept, working);
+    attend(turn, machine, kept, working);
+    feed_forward(turn, machine, kept, working);
 }
 
 /// The stream, and to it what attention says.
 fn attend<E: Element>(
-    model: &Model,
+    turn: Turn<'_>,
     machine: &mut Machine<E>,
-    weights: &[&[f32]],
-    layer: &Layer,
-    examples: &Examples,
     kept: &mut Kept<E>,
     working: &mut Working<E>,
 ) {
+    let Turn { model, weights, layer, examples } = turn;
     let (isa, sizes, n) = (machine.isa, model.sizes, examples.inputs.len());
     let (width, attended) = (sizes.width, sizes.attended());
     let Working { stream, normed, .. } = working;
@@ -65,17 +58,16 @@ fn attend<E: Element>(
     machine.laps.lap(Operation::Linear);
 }
 
-/// The stream of `n` tokens, and to it what the feed-forward part says.
+/// The stream, and to it what the feed-forward part says.
 fn feed_forward<E: Element>(
-    model: &Model,
+    turn: Turn<'_>,
     machine: &mut Machine<E>,
-    weights: &[&[f32]],
-    layer: &Layer,
-    n: usize,
     kept: &mut Kept<E>,
     working: &mut Working<E>,
 ) {
+    let Turn { model, weights, layer, examples } = turn;
     let (isa, width, inner) = (machine.isa, model.sizes.width, model.sizes.feed_forward);
+    let n = examples.inputs.len();
     let Working { stream, normed, activation, .. } = working;
     let stream = &mut stream[..n * width];
     let normed = chosen(&mut kept.normed2, normed, n * width);

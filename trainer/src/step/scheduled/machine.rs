@@ -94,6 +94,16 @@ impl Model {
     }
 }
 
+/// A layer's turn: what goes through it, and with which weights.
+#[derive(Clone, Copy)]
+pub(super) struct Turn<'a> {
+    pub model: &'a Model,
+    /// Of the whole model, in the order of [`Places`].
+    pub weights: &'a [&'a [f32]],
+    pub layer: &'a Layer,
+    pub examples: &'a Examples,
+}
+
 /// What kernels need beside their operands, kept from one call to the next.
 #[derive(Debug)]
 pub(super) struct Machine<E> {

@@ -25,7 +25,7 @@ use candle_core::{Result, Tensor};
 use self::backward::Gradients;
 use self::buffers::{Buffers, Sizes};
 pub use self::laps::{Clock, Laps, Operation, Pass};
-use self::machine::{Machine, Model};
+use self::machine::{Machine, Model, Turn};
 use super::Step;
 use crate::data::{Batch, Examples};
 use crate::failure::Failure;
@@ -102,7 +102,7 @@ impl<E: Element> Scheduled<E> {
                 entry[..n * width].copy_from_slice(&working.stream[..n * width]);
             }
             let place = if keep && entries.is_empty() { number } else { 0 };
-            forward::layer(model, machine, weights, layer, examples, &mut kept[place], working);
+            forward::layer(Turn { model, weights, layer, examples }, machine, &mut kept[place], working);
         }
         norm::forward(
             machine.isa,
@@ -154,14 +154,15 @@ impl<E: Element> Scheduled<E> {
         );
         machine.laps.lap(Operation::Norm);
         for (number, layer) in places.layers.iter().enumerate().rev() {
+            let turn = Turn { model, weights, layer, examples };
             let place = if let Some(entry) = entries.get(number) {
                 working.stream[..n * width].copy_from_slice(&entry[..n * width]);
-                forward::layer(model, machine, weights, layer, examples, &mut kept[0], working);
+                forward::layer(turn, machine, &mut kept[0], working);
                 0
             } else {
                 number
             };
-            backward::layer(model, machine, weights, layer, examples, &mut kept[place], working, gradients);
+            backward::layer(turn, machine, &mut kept[place], working, gradients);
         }
         let tied = places.embedding == places.head;
         // The head has already given its share.
