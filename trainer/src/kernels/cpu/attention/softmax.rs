@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::super::element::Element;
 use super::super::exp::exp;
 use super::super::isa::{LANES, Version, dispatch};
+use super::super::sums::{dot, together};
 
 /// Scores of a block of queries and some keys that follow each other: where they lie.
 #[derive(Debug, Clone, Copy)]
@@ -160,19 +161,7 @@ dispatch! {
 #[inline(always)]
 fn dots_body<V: Version, E: Element>(a: &[E], b: &[E], strides: [usize; 2], width: usize, sums: &mut [f32]) {
     for (row, sum) in sums.iter_mut().enumerate() {
-        let a = &a[row * strides[0]..][..width];
-        let b = &b[row * strides[1]..][..width];
-        let whole = width / LANES * LANES;
-        let mut lanes = [0f32; LANES];
-        for (a, b) in a[..whole].chunks_exact(LANES).zip(b[..whole].chunks_exact(LANES)) {
-            for lane in 0..LANES {
-                lanes[lane] = V::mul_add(a[lane].value(), b[lane].value(), lanes[lane]);
-            }
-        }
-        for (lane, (a, b)) in a[whole..].iter().zip(&b[whole..]).enumerate() {
-            lanes[lane] = V::mul_add(a.value(), b.value(), lanes[lane]);
-        }
-        *sum = together(lanes);
+        *sum = dot::<V, E, E>(&a[row * strides[0]..][..width], &b[row * strides[1]..][..width]);
     }
 }
 
@@ -206,16 +195,4 @@ fn largest(x: &[f32]) -> f32 {
         }
     }
     lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
-}
-
-#[inline(always)]
-fn together(mut lanes: [f32; LANES]) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
 }
