@@ -1,12 +1,14 @@
 //! Each operation in plain candle: the judge of every faster version.
 //!
-//! The same code runs in f32, which trains, and in f64, which is compared with central differences. Where candle's own
-//! differentiation would only waste passes over memory, an operation brings its gradient in closed form.
+//! The same code runs in f32, which faster versions are held against, and in f64, which is compared with central
+//! differences. Where candle's own differentiation would only waste passes over memory, an operation brings its gradient
+//! in closed form.
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::{sigmoid, softmax_last_dim};
 use candle_nn::rotary_emb::rope_thd;
 
+use super::cpu::isa::Isa;
 use super::{AdamW, Kernels, Mask, Moments, Rotary, adjoint, inplace};
 
 /// Logits that exist at once in the cross-entropy: rows are taken in groups of at most so many elements.
@@ -18,7 +20,7 @@ pub struct Reference;
 
 impl Kernels for Reference {
     fn name(&self) -> String {
-        format!("reference-{}", instruction_set())
+        format!("reference-{}", Isa::best().name())
     }
 
     fn embedding(&self, weight: &Tensor, tokens: &Tensor) -> Result<Tensor> {
@@ -170,23 +172,4 @@ fn mean(x: &Tensor, width: usize) -> Result<Tensor> {
 fn sum_of_rows(x: &Tensor) -> Result<Tensor> {
     let rows = x.dim(0)?;
     Tensor::ones((1, rows), x.dtype(), x.device())?.matmul(x)?.squeeze(0)
-}
-
-/// What the matrix products run on: it decides the order of their sums, and so the last bits.
-fn instruction_set() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512cd")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-        {
-            return "avx512";
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return "avx2";
-        }
-    }
-    std::env::consts::ARCH
 }
