@@ -8,7 +8,6 @@ mod peak;
 mod report;
 mod subject;
 
-use paradigm::memory::Forecast;
 use paradigm::model::{Convention, Model};
 use serde::Serialize;
 
@@ -173,13 +172,9 @@ pub fn measure(subject: Subject, request: &Request) -> Result<Report, Failure> {
         flops_per_second,
         matmul_peak,
         mfu: flops_per_second / matmul_peak,
-        memory: Memory { peak: peak_memory, forecast: step_bytes(&forecast) },
+        memory: Memory { peak: peak_memory, forecast: forecast.bytes_of_step() },
         operations: shares(step.laps(), &times, steps, &model, tokens, job.sequence_length),
     })
-}
-
-fn step_bytes(forecast: &Forecast) -> u64 {
-    forecast.bytes_of_step()
 }
 
 fn shares(
