@@ -11,27 +11,21 @@ mod trainer;
 
 use std::path::{Path, PathBuf};
 
+use harness::machine;
 use serde_json::{Value, json};
 
 fn main() {
     let only = std::env::var("LRPATH_BENCH_ONLY").ok();
     let is_asked = |name: &str| only.as_deref().is_none_or(|only| only == name);
     if is_asked("daemon") {
-        let daemon = json!({ "machine": machine(), "latency": latency::measure(), "demo": slot::measure() });
+        let daemon =
+            json!({ "machine": machine::name(), "latency": latency::measure(), "demo": slot::measure() });
         save("daemon", &daemon);
     }
     if is_asked("trainer") {
-        println!("\n{}", machine());
+        println!("\n{}", machine::name());
         trainer::measure(&|figures| save("trainer", &json!(figures)));
     }
-}
-
-/// Processor and cores that this process may use.
-fn machine() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("").trim();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{}, {cores} cores", model.trim_start_matches(':').trim())
 }
 
 fn save(name: &str, figures: &Value) {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use artifacts::job::Precision;
-use harness::{by_hand, corpus, program, python};
+use harness::{by_hand, corpus, machine, program, python};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -143,7 +143,7 @@ fn chosen(name: &str, default: &str) -> Vec<String> {
 }
 
 fn race(size: &Size, precision: Precision, threads: u32, rounds: usize) -> Option<Value> {
-    if precision == Precision::Bf16 && !multiplies_bf16() {
+    if precision == Precision::Bf16 && !machine::multiplies_bf16() {
         return None;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -302,13 +302,6 @@ impl Drop for Torch {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn multiplies_bf16() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
 }
 
 fn distance(ours: &[f64], torch: &[f64]) -> f64 {

@@ -9,6 +9,7 @@ pub mod by_hand;
 pub mod corpus;
 pub mod daemon;
 pub mod definition;
+pub mod machine;
 pub mod processes;
 pub mod python;
 pub mod recount;
