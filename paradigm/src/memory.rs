@@ -23,6 +23,10 @@ const F32: u64 = 4;
 const TOKENS: u64 = 256;
 /// Elements of 32 bits of a transposed left operand that are packed at once, if a block of tokens does not take more.
 const PACKED: u64 = 1 << 19;
+/// A transposed left operand of f32 is read where it lies if the product has so few columns, ...
+const FEW_COLUMNS: u64 = 352;
+/// ... and its rows are not a multiple of so many bytes apart.
+const APART: u64 = 1024;
 /// Rows of a norm whose share of its weight's gradient is summed before it is added to it.
 const ROWS_OF_NORM: u64 = 64;
 
@@ -35,6 +39,8 @@ const BLOCKS_AT_ONCE: u64 = 4;
 const ROWS: u64 = 256;
 /// Elements of a block of logits, at most: with a large vocabulary it has fewer rows, a power of two.
 const LOGITS: u64 = 1 << 23;
+/// Elements between one row of a block's exponentials and the next.
+const GAP: u64 = 16;
 /// Columns of a piece of the vocabulary, of which the logits exist in f32.
 const PIECE: u64 = 2048;
 
@@ -139,12 +145,13 @@ pub enum Part {
     /// The right operand of a product, a weight or an activation, in the order in which it is read: E for each element of
     /// the largest.
     PackedOperand,
-    /// The transposed left operand, a part of the gradient of an output: E each.
+    /// The transposed left operand where it is not read in place, a part of the gradient of an output: E each.
     PackedGradient,
     /// Sums of a norm's gradient: d in f32 for each 64 tokens.
     NormSums,
     /// A block of rows of the loss: logits of a piece of the vocabulary in f32, exponentials over all of it in E, once as
-    /// they are and once packed, the packed rows in E, and what is carried from piece to piece.
+    /// they are and once packed if they are not read in place, the packed rows in E, and what is carried from piece to
+    /// piece.
     Logits,
     /// What attention packs and sums for a sequence's group of heads, one for each thread: over T positions, keys twice,
     /// values, and each head's queries and output gradients, hd E each; and the gradients of queries, keys and values in
@@ -261,11 +268,21 @@ impl Part {
                 of(&[element, of_weights.max(of_tokens)])
             }
             Self::PackedGradient => {
-                let columns = [width, queries, keys, feed_forward];
-                let packed = columns.map(|columns| {
-                    let block = of(&[columns, TOKENS, element])?;
+                // Gradient of an output, its rows' stride, and the input.
+                let products = [
+                    (width, width, feed_forward),
+                    (feed_forward, gate_up, width),
+                    (width, width, queries),
+                    (queries, qkv, width),
+                    (keys, qkv, width),
+                ];
+                let packed = products.map(|(output, stride, input)| {
+                    if is_read_in_place(workload.precision, stride, input) {
+                        return Ok(0);
+                    }
+                    let block = of(&[output, TOKENS, element])?;
                     let blocks = (of(&[F32, PACKED])? / block.max(1)).max(1);
-                    of(&[columns, tokens.min(of(&[blocks, TOKENS])?), element])
+                    of(&[output, tokens.min(of(&[blocks, TOKENS])?), element])
                 });
                 packed.into_iter().try_fold(0, |most, bytes| Ok(bytes?.max(most)))
             }
@@ -273,7 +290,9 @@ impl Part {
             Self::Logits => {
                 let rows = tokens.min(1 << (LOGITS / vocabulary).clamp(1, ROWS).ilog2());
                 let logits = of(&[F32, vocabulary.min(PIECE)])?;
-                let elements = of(&[element, sum(&[vocabulary, vocabulary, width])?])?;
+                let stride = sum(&[vocabulary, GAP])?;
+                let packed = if is_read_in_place(workload.precision, stride, width) { 0 } else { vocabulary };
+                let elements = of(&[element, sum(&[stride, packed, width])?])?;
                 let peaks = of(&[F32, vocabulary.div_ceil(PIECE)])?;
                 // Largest logit, sum and target's logit of a row; the sum is an f64.
                 of(&[rows, sum(&[logits, elements, peaks, 4 * F32 + 8])?])
@@ -302,6 +321,12 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.label())
     }
+}
+
+/// Whether a transposed left operand, with rows so many elements apart, takes no memory of its own in a product of so many
+/// columns.
+fn is_read_in_place(precision: Precision, stride: u64, columns: u64) -> bool {
+    precision == Precision::F32 && columns <= FEW_COLUMNS && !(stride * F32).is_multiple_of(APART)
 }
 
 fn of(factors: &[u64]) -> Result<u64, TooLarge> {

@@ -35,7 +35,8 @@ fn every_part_of_a_small_step_is_what_its_words_say() {
     let (model, n) = (tiny(), 8 * 256);
     let matrices = 2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 344;
     let parameters = 4 * (matrices + 2 * 128) + 128 + 2 * 4096 * 128;
-    for (precision, e, rounded) in [(Precision::F32, 4, 0), (Precision::Bf16, 2, 128)] {
+    for (precision, e, rounded, packed_logits) in [(Precision::F32, 4, 0, 0), (Precision::Bf16, 2, 128, 4096)]
+    {
         let workload = Workload { precision, ..TINY };
         let expected = [
             (Part::Weights, 4 * parameters),
@@ -56,10 +57,10 @@ fn every_part_of_a_small_step_is_what_its_words_say() {
             (Part::StreamGradient, n * 128 * 4),
             (Part::Temporaries, n * ((128 + 344 + 256 + 128 + rounded) * e + 128 * 4)),
             (Part::PackedOperand, n * 344 * e),
-            // Of 344 columns 2^19 units of 32 bits hold 5 blocks of 256 tokens in f32 and all 8 in bf16.
-            (Part::PackedGradient, if e == 4 { 5 * 256 * 344 * 4 } else { n * 344 * 2 }),
+            // In f32 all are read in place but those of queries and keys, which lie 256 f32 apart.
+            (Part::PackedGradient, if e == 4 { n * 128 * 4 } else { n * 344 * 2 }),
             (Part::NormSums, 32 * 128 * 4),
-            (Part::Logits, 256 * (2048 * 4 + (2 * 4096 + 128) * e + 2 * 4 + 24)),
+            (Part::Logits, 256 * (2048 * 4 + (4096 + 16 + packed_logits + 128) * e + 2 * 4 + 24)),
             (Part::AttentionUnits, 2 * 256 * ((3 + 2 * 2) * 32 * e + 2 * 4 + (2 + 2) * 32 * 4)),
             (Part::AttentionStrips, 2 * (64 * 256 * (4 + e) + 64 * 32 * 4 + 64 * 64 * (8 + 2 * e))),
             (Part::Rotary, 256 * 32 * 4),
@@ -85,10 +86,27 @@ fn what_is_recomputed_is_not_kept() {
 }
 
 #[test]
+fn a_transposed_operand_takes_memory_where_it_cannot_be_read_in_place() {
+    let logits = |vocabulary, width| {
+        let model = Model::new(Sizes { vocabulary, width, ..*tiny().sizes() }).unwrap();
+        let rest = 4 * 2048 + 4 * (vocabulary + 16) + 4 * width + 4 * 2 + 24;
+        Part::Logits.bytes(&model, &TINY).unwrap() / 256 - rest
+    };
+    assert_eq!(logits(4000, 352), 0);
+    // The product has too many columns; its rows are 16 KiB apart.
+    assert_eq!(logits(4000, 353), 4 * 4000);
+    assert_eq!(logits(4080, 352), 4 * 4080);
+    // Of the 768 columns of a gate's gradient 2^19 units of 32 bits hold 2 blocks of 256 tokens.
+    let wide = Model::new(Sizes { width: 768, feed_forward: 768, ..*tiny().sizes() }).unwrap();
+    assert_eq!(Part::PackedGradient.bytes(&wide, &TINY).unwrap(), 2 * 256 * 768 * 4);
+}
+
+#[test]
 fn a_large_vocabulary_has_fewer_rows_of_logits() {
     let rows = |vocabulary: u64| {
         let model = Model::new(Sizes { vocabulary, ..*tiny().sizes() }).unwrap();
-        let each = 4 * vocabulary.min(2048) + 8 * vocabulary + 4 * 128 + 4 * vocabulary.div_ceil(2048) + 24;
+        let kept = 4 * (vocabulary + 16) + 4 * 128;
+        let each = 4 * vocabulary.min(2048) + kept + 4 * vocabulary.div_ceil(2048) + 24;
         let bytes = Part::Logits.bytes(&model, &TINY).unwrap();
         assert_eq!(bytes % each, 0);
         bytes / each

@@ -65,6 +65,12 @@ impl<E: Element> Head<E> {
         PIECE.min(self.vocabulary - piece * PIECE)
     }
 
+    /// Elements from one row of a block's exponentials to the next: a row, and a gap by which rows of a vocabulary of
+    /// 2^k words do not displace each other from the caches.
+    fn stride(&self) -> usize {
+        self.vocabulary + LANES
+    }
+
     fn rows_at_once(&self) -> usize {
         let bound = (AT_ONCE / self.vocabulary).clamp(1, ROWS);
         1 << bound.ilog2()
@@ -162,15 +168,16 @@ pub fn loss_and_gradient<E: Element, D: Element>(
         scratch.rows[..rows].iter().for_each(|row| *nats += row.nats());
         let pieces = head.pieces.len();
         let Scratch { kept, peaks, rows: statistics, packed, products, .. } = scratch;
-        let kept = &mut kept[..rows * vocabulary];
-        kept.par_chunks_mut(vocabulary)
+        let stride = head.stride();
+        let kept = &mut kept[..rows * stride];
+        kept.par_chunks_mut(stride)
             .zip(peaks[..rows * pieces].par_chunks(pieces))
             .zip(&statistics[..rows])
             .zip(targets)
             .for_each(|(((kept, peaks), row), target)| {
-                gradient_of_row(isa, kept, peaks, *row, *target as usize, scale);
+                gradient_of_row(isa, &mut kept[..vocabulary], peaks, *row, *target as usize, scale);
             });
-        let kept = Matrix::new(kept, rows, vocabulary);
+        let kept = Matrix::strided(kept, rows, vocabulary, stride);
         product(isa, kept, &head.whole, MatrixMut::new(dx, rows, width), Store::Write, products);
         packed.pack(isa, Matrix::new(x, rows, width));
         let dweight = MatrixMut::new(dweight, vocabulary, width);
@@ -195,11 +202,11 @@ fn statistics<E: Element>(
     keep: bool,
     scratch: &mut Scratch<E>,
 ) {
-    let (rows, vocabulary, pieces) = (targets.len(), head.vocabulary, head.pieces.len());
+    let (rows, pieces) = (targets.len(), head.pieces.len());
     let statistics = strip(&mut scratch.rows, rows);
     statistics.fill(Row::EMPTY);
     let peaks = strip(&mut scratch.peaks, rows * pieces);
-    let kept = strip(&mut scratch.kept, if keep { rows * vocabulary } else { 0 });
+    let kept = strip(&mut scratch.kept, if keep { rows * head.stride() } else { 0 });
     for (piece, panels) in head.pieces.iter().enumerate() {
         let columns = head.columns(piece);
         let first = piece * PIECE;
@@ -208,7 +215,7 @@ fn statistics<E: Element>(
         product(isa, x, panels, MatrixMut::new(logits, rows, columns), Store::Write, &mut scratch.products);
         let rows = logits.par_chunks(columns).zip(&mut *statistics).zip(targets);
         if keep {
-            rows.zip(kept.par_chunks_mut(vocabulary)).zip(peaks.par_chunks_mut(pieces)).for_each(
+            rows.zip(kept.par_chunks_mut(head.stride())).zip(peaks.par_chunks_mut(pieces)).for_each(
                 |((((logits, row), target), kept), peaks)| {
                     let kept = &mut kept[first..][..columns];
                     extend_row_and_keep(isa, logits, row, (*target as usize).wrapping_sub(first), kept);

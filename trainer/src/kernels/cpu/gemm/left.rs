@@ -27,6 +27,11 @@ pub(super) struct Left<'a, E> {
     packed: Option<(usize, &'a [u32])>,
 }
 
+/// Columns of a product that are few for its left operand to be packed.
+const FEW_COLUMNS: usize = 352;
+/// Bytes: steps whose distance is a multiple of it share so few sets of a cache that a block's steps have no room in them.
+const APART: usize = 1024;
+
 /// How the rows of a left operand are cut.
 #[derive(Clone, Copy)]
 pub(super) struct Cut {
@@ -42,11 +47,13 @@ impl<'a, E: Element> Left<'a, E> {
         isa: Isa,
         a: Matrix<'a, E>,
         inner: Range<usize>,
+        columns: usize,
         cut: Cut,
         threads: bool,
         memory: &'a mut Units,
     ) -> Self {
-        if !a.is_transposed() || inner.is_empty() || a.rows() == 0 {
+        let is_empty = inner.is_empty() || a.rows() == 0;
+        if is_empty || !a.is_transposed() || is_readable_across::<E>(a.stride(), columns) {
             return Self { a, packed: None };
         }
         let units = memory.first(a.rows() * inner.len().div_ceil(E::TOGETHER));
@@ -65,8 +72,9 @@ impl<'a, E: Element> Left<'a, E> {
         Self { a, packed: Some((inner.start, units)) }
     }
 
-    pub(super) fn is_packed(&self) -> bool {
-        self.packed.is_some()
+    /// Whether the units of a step of all rows lie beside each other.
+    pub(super) fn is_across(&self) -> bool {
+        self.a.is_transposed()
     }
 
     /// A group of rows, `group` of the tile of `rows`, over `block` of the inner dimension: where it is, and the stride
@@ -83,11 +91,21 @@ impl<'a, E: Element> Left<'a, E> {
             let length = block.len().div_ceil(E::TOGETHER);
             let from = (block.start - start) / E::TOGETHER * self.a.rows() + row * length;
             (units[from..][..group.len() * length].as_ptr().cast(), group.len() * 4)
+        } else if self.a.is_transposed() {
+            let start = self.a.data().as_ptr().wrapping_add(block.start * self.a.stride() + row);
+            (start.cast(), self.a.stride() * size_of::<E>())
         } else {
             let start = self.a.data().as_ptr().wrapping_add(row * self.a.stride() + block.start);
             (start.cast(), self.a.stride() * size_of::<E>())
         }
     }
+}
+
+/// Whether the inner loops read a transposed operand where it lies: a step of them is then in its memory as they want it,
+/// if a unit is one element. For products of few columns that saves more than it costs; not where the steps are so far
+/// from each other that they displace each other from the caches.
+fn is_readable_across<E: Element>(stride: usize, columns: usize) -> bool {
+    E::TOGETHER == 1 && columns <= FEW_COLUMNS && !(stride * size_of::<E>()).is_multiple_of(APART)
 }
 
 /// Cuts rows into groups of at most `height` that differ by one row at most: no group is so low that its few sums would

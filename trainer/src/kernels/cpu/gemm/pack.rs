@@ -165,16 +165,26 @@ fn along_body<V: Version, E: Element, S: Element>(
     }
 }
 
+/// A row of a panel; what is missing of it is zero. The compiler knows the usual widths.
 #[inline(always)]
 fn row_of_units<E: Element, S: Element>(even: &[S], odd: Option<&[S]>, to: &mut [u32]) {
     let (to, missing) = to.split_at_mut(even.len());
+    match to.len() {
+        16 => units_of::<E, S>(&even[..16], odd.map(|odd| &odd[..16]), &mut to[..16]),
+        32 => units_of::<E, S>(&even[..32], odd.map(|odd| &odd[..32]), &mut to[..32]),
+        _ => units_of::<E, S>(even, odd, to),
+    }
+    missing.fill(0);
+}
+
+#[inline(always)]
+fn units_of<E: Element, S: Element>(even: &[S], odd: Option<&[S]>, to: &mut [u32]) {
     match odd {
         Some(odd) => {
             to.iter_mut().zip(even.iter().zip(odd)).for_each(|(to, (x, y))| *to = pair::<E, S>(*x, *y))
         }
         None => to.iter_mut().zip(even).for_each(|(to, x)| *to = single::<E, S>(*x)),
     }
-    missing.fill(0);
 }
 
 dispatch! {

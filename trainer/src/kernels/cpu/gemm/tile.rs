@@ -135,7 +135,7 @@ impl<'a, E: Element, O: Element> Product<'a, E, O> {
         'a: 'l,
     {
         let cut = Cut { tile: self.tiles().rows, group: self.kernels.height() };
-        Left::new(self.isa, self.a, part, cut, threads, memory)
+        Left::new(self.isa, self.a, part, self.b.columns(), cut, threads, memory)
     }
 
     /// Computes a tile over a part of the inner dimension; those that share columns follow each other.
@@ -237,7 +237,7 @@ impl<'a, E: Element, O: Element> Product<'a, E, O> {
             panel.len() >= inner.div_ceil(E::TOGETHER) * width,
             "a panel has a unit of every column for each step"
         );
-        let kernels = if left.is_packed() { blocks } else { direct };
+        let kernels = if left.is_across() { blocks } else { direct };
         for group in groups(rows.len(), self.kernels.height()) {
             let (a, stride) = left.group(rows, &group, block);
             let c = target.start.wrapping_add(group.start * target.stride);
