@@ -19,7 +19,7 @@ use candle_core::{Device, Tensor};
 use safetensors::Dtype;
 use safetensors::tensor::View;
 
-use crate::kernels::Moments;
+use crate::kernels::{Moments, slices};
 use crate::model::{Config, Weights, WeightsError, read_tensors};
 use crate::optimizer::Optimizer;
 
@@ -103,8 +103,11 @@ struct Copied {
 
 impl Copied {
     fn of(tensor: &Tensor) -> candle_core::Result<Self> {
-        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let values = slices::view(tensor)?;
+        let mut bytes = vec![0; size_of_val(&*values)];
+        for (bytes, value) in bytes.chunks_exact_mut(size_of::<f32>()).zip(&*values) {
+            bytes.copy_from_slice(&value.to_le_bytes());
+        }
         Ok(Self { shape: tensor.dims().to_vec(), bytes })
     }
 }
