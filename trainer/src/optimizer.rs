@@ -9,7 +9,7 @@ use artifacts::job;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use crate::kernels::{AdamW, Kernels, Moments};
+use crate::kernels::{AdamW, Kernels, Moments, Parameter};
 use crate::model::Weights;
 
 /// Added to the gradient norm where it divides the clipping threshold, as torch does.
@@ -79,16 +79,21 @@ impl Optimizer {
             beta1: settings.beta1,
             beta2: settings.beta2,
             eps: settings.eps,
-            weight_decay: 0.0,
+            weight_decay: settings.weight_decay,
             correction1: 1.0 - libm::pow(settings.beta1, t),
             correction2: 1.0 - libm::pow(settings.beta2, t),
             gradient_scale: gradient.scale * clipping(settings.clip, norm),
         };
-        let parameters: Vec<_> = weights.iter().zip(&gradient.parts).zip(self.moments.values()).collect();
-        parameters.into_par_iter().try_for_each(|(((_, variable), part), moments)| {
-            let weight_decay = if decays(variable) { settings.weight_decay } else { 0.0 };
-            kernels.adamw(&AdamW { weight_decay, ..update }, variable, part, moments)
-        })
+        let parameters: Vec<_> = weights
+            .iter()
+            .zip(&gradient.parts)
+            .zip(self.moments.values())
+            .map(|(((_, values), gradient), moments)| {
+                let values = values.as_tensor();
+                Parameter { values, gradient, moments, decays: decays(values) }
+            })
+            .collect();
+        kernels.adamw(&update, &parameters)
     }
 }
 

@@ -13,7 +13,10 @@ use super::cpu::matrix::{Matrix, MatrixMut};
 use super::cpu::rope::{Angles, Heads};
 use super::cpu::{adamw, cross_entropy, embedding, gemv, norm, rope, swiglu};
 use super::slices::{self, view};
-use super::{AdamW, Kernels, Mask, Moments, Reference, Rotary, adjoint};
+use super::{AdamW, Kernels, Mask, Moments, Parameter, Reference, Rotary, adjoint};
+
+/// Parameters of an update that are one loop: their tensors are opened one inside the other, which takes stack.
+const OPEN_TOGETHER: usize = 64;
 
 /// The kernels of [`cpu`](super::cpu), on one instruction set.
 #[derive(Debug, Clone, Copy)]
@@ -209,18 +212,17 @@ impl Kernels for Cpu {
         })
     }
 
-    fn adamw(&self, update: &AdamW, parameter: &Tensor, gradient: &Tensor, moments: &Moments) -> Result<()> {
-        let Moments { exp_avg, exp_avg_sq } = moments;
-        if !ours(&[parameter, gradient, exp_avg, exp_avg_sq]) {
-            return Reference.adamw(update, parameter, gradient, moments);
-        }
-        let gradient = gradient.contiguous()?;
-        slices::write(&[parameter, exp_avg, exp_avg_sq], |opened| {
-            let [parameter, exp_avg, exp_avg_sq] = opened else { bail!("three tensors were opened") };
-            let gradient = &view(&gradient)?;
-            let slot = adamw::Slot { parameter, exp_avg, exp_avg_sq, gradient, decays: true };
-            adamw::update(self.isa, update, &mut [slot]);
-            Ok(())
+    fn adamw(&self, update: &AdamW, parameters: &[Parameter<'_>]) -> Result<()> {
+        parameters.chunks(OPEN_TOGETHER).try_for_each(|parameters| {
+            let is_ours = |parameter: &Parameter<'_>| {
+                let Moments { exp_avg, exp_avg_sq } = parameter.moments;
+                ours(&[parameter.values, parameter.gradient, exp_avg, exp_avg_sq])
+            };
+            if parameters.iter().all(is_ours) {
+                self.update(update, parameters)
+            } else {
+                Reference.adamw(update, parameters)
+            }
         })
     }
 
@@ -242,6 +244,33 @@ impl Kernels for Cpu {
                 adamw::add(self.isa, sum, &view(&x)?);
                 Ok(())
             })
+        })
+    }
+}
+
+impl Cpu {
+    /// One AdamW update of some parameters in one loop.
+    fn update(&self, update: &AdamW, parameters: &[Parameter<'_>]) -> Result<()> {
+        let gradients =
+            parameters.iter().map(|parameter| parameter.gradient.contiguous()).collect::<Result<Vec<_>>>()?;
+        let gradients = gradients.iter().map(view).collect::<Result<Vec<_>>>()?;
+        let written: Vec<&Tensor> = parameters
+            .iter()
+            .flat_map(|Parameter { values, moments, .. }| [values, &moments.exp_avg, &moments.exp_avg_sq])
+            .collect();
+        slices::write(&written, |opened| {
+            let (triples, _) = opened.as_chunks_mut::<3>();
+            let mut slots: Vec<_> =
+                triples
+                    .iter_mut()
+                    .zip(&gradients)
+                    .zip(parameters)
+                    .map(|(([parameter, exp_avg, exp_avg_sq], gradient), Parameter { decays, .. })| {
+                        adamw::Slot { parameter, exp_avg, exp_avg_sq, gradient, decays: *decays }
+                    })
+                    .collect();
+            adamw::update(self.isa, update, &mut slots);
+            Ok(())
         })
     }
 }

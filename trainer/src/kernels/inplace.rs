@@ -8,7 +8,7 @@ use std::ops::{Add, Div, Mul, Sub};
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{AdamW, Moments};
+use super::{AdamW, Parameter};
 
 /// Elements that one thread takes at once.
 const BLOCK: usize = 1 << 14;
@@ -46,11 +46,13 @@ impl Real for f64 {
     }
 }
 
-pub(super) fn adamw(update: &AdamW, parameter: &Tensor, gradient: &Tensor, moments: &Moments) -> Result<()> {
+pub(super) fn adamw(update: &AdamW, parameter: &Parameter<'_>) -> Result<()> {
+    let Parameter { values, gradient, moments, decays } = *parameter;
+    let update = &AdamW { weight_decay: if decays { update.weight_decay } else { 0.0 }, ..*update };
     let gradient = gradient.contiguous()?;
     moments.exp_avg.inplace_op2(&gradient, &FirstMoment(update))?;
     moments.exp_avg_sq.inplace_op2(&gradient, &SecondMoment(update))?;
-    parameter.inplace_op3(&moments.exp_avg, &moments.exp_avg_sq, &Descend(update))
+    values.inplace_op3(&moments.exp_avg, &moments.exp_avg_sq, &Descend(update))
 }
 
 pub(super) fn accumulate(sum: &Tensor, x: &Tensor) -> Result<()> {

@@ -64,8 +64,8 @@ pub trait Kernels: Send + Sync {
     /// `weight` (V, D): a scalar.
     fn linear_cross_entropy(&self, x: &Tensor, weight: &Tensor, targets: &Tensor) -> Result<Tensor>;
 
-    /// One AdamW update, in place.
-    fn adamw(&self, update: &AdamW, parameter: &Tensor, gradient: &Tensor, moments: &Moments) -> Result<()>;
+    /// One AdamW update of all `parameters`, in place.
+    fn adamw(&self, update: &AdamW, parameters: &[Parameter<'_>]) -> Result<()>;
 
     /// Sum of the squares of all elements, in f64, in an order that does not hang on the number of threads.
     fn sum_of_squares(&self, x: &Tensor) -> Result<f64>;
@@ -87,7 +87,7 @@ pub struct AdamW {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay of this parameter.
+    /// Decoupled weight decay, of the parameters that decay.
     pub weight_decay: f64,
     /// `1 - beta1^t`, `t` the number of this update from 1.
     pub correction1: f64,
@@ -95,6 +95,19 @@ pub struct AdamW {
     pub correction2: f64,
     /// The gradient is multiplied by this first: clipping, and the mean over micro batches.
     pub gradient_scale: f64,
+}
+
+/// A parameter with all that its update needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Parameter<'a> {
+    /// Its values.
+    pub values: &'a Tensor,
+    /// Their gradient.
+    pub gradient: &'a Tensor,
+    /// Its moments.
+    pub moments: &'a Moments,
+    /// Whether weight decay is for it.
+    pub decays: bool,
 }
 
 /// The two moments of one parameter, of its shape.

@@ -9,7 +9,7 @@ use candle_nn::ops::{sigmoid, softmax_last_dim};
 use candle_nn::rotary_emb::rope_thd;
 
 use super::cpu::isa::Isa;
-use super::{AdamW, Kernels, Mask, Moments, Rotary, adjoint, inplace};
+use super::{AdamW, Kernels, Mask, Parameter, Rotary, adjoint, inplace};
 
 /// Logits that exist at once in the cross-entropy: rows are taken in groups of at most so many elements.
 const LOGITS_AT_ONCE: usize = 1 << 20;
@@ -150,8 +150,8 @@ impl Kernels for Reference {
         })
     }
 
-    fn adamw(&self, update: &AdamW, parameter: &Tensor, gradient: &Tensor, moments: &Moments) -> Result<()> {
-        inplace::adamw(update, parameter, gradient, moments)
+    fn adamw(&self, update: &AdamW, parameters: &[Parameter<'_>]) -> Result<()> {
+        parameters.iter().try_for_each(|parameter| inplace::adamw(update, parameter))
     }
 
     fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {

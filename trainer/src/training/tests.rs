@@ -11,7 +11,7 @@ use candle_core::Tensor;
 
 use super::*;
 use crate::fixture::{Fixture, STEPS};
-use crate::kernels::{AdamW, Kernels, Mask, Moments, Reference, Rotary};
+use crate::kernels::{AdamW, Kernels, Mask, Parameter, Reference, Rotary};
 
 /// What an attempt said, and how it ended.
 struct Outcome {
@@ -390,8 +390,8 @@ impl Kernels for Cut {
     ) -> candle_core::Result<Tensor> {
         Reference.linear_cross_entropy(x, &self.weight("head", weight), targets)
     }
-    fn adamw(&self, update: &AdamW, p: &Tensor, g: &Tensor, moments: &Moments) -> candle_core::Result<()> {
-        Reference.adamw(update, p, g, moments)
+    fn adamw(&self, update: &AdamW, parameters: &[Parameter<'_>]) -> candle_core::Result<()> {
+        Reference.adamw(update, parameters)
     }
     fn sum_of_squares(&self, x: &Tensor) -> candle_core::Result<f64> {
         Reference.sum_of_squares(x)

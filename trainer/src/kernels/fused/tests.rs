@@ -128,25 +128,46 @@ fn updates_agree() {
         correction2: 0.0975,
         gradient_scale: 0.5,
     };
+    // More than are updated in one loop.
+    const COUNT: usize = OPEN_TOGETHER + 6;
     let after = |kernels: &dyn Kernels| {
-        let parameter = Var::from_tensor(&some(&[37, 19], 1)).unwrap();
-        let moments = Moments::zeros(&parameter).unwrap();
-        for seed in 2..5 {
-            // A gradient that is not contiguous, as that of a transpose.
-            let gradient = some(&[19, 37], seed).t().unwrap();
-            kernels.adamw(&update, &parameter, &gradient, &moments).unwrap();
+        let of = |number| {
+            let values = Var::from_tensor(&some(&[37, 19], number)).unwrap();
+            let moments = Moments::zeros(&values).unwrap();
+            (values, moments)
+        };
+        let all: Vec<(Var, Moments)> = (0..COUNT).map(of).collect();
+        for step in 1..4 {
+            // Gradients that are not contiguous, as those of transposes.
+            let gradients: Vec<Tensor> =
+                (0..COUNT).map(|number| some(&[19, 37], COUNT * step + number).t().unwrap()).collect();
+            let parameters: Vec<Parameter<'_>> = all
+                .iter()
+                .zip(&gradients)
+                .enumerate()
+                .map(|(number, ((values, moments), gradient))| Parameter {
+                    values,
+                    gradient,
+                    moments,
+                    decays: number % 3 > 0,
+                })
+                .collect();
+            kernels.adamw(&update, &parameters).unwrap();
         }
         let sum = Var::from_tensor(&some(&[37, 19], 7)).unwrap();
         kernels.accumulate(&sum, &some(&[19, 37], 8).t().unwrap()).unwrap();
-        let Moments { exp_avg, exp_avg_sq } = moments;
         let squares = kernels.sum_of_squares(&some(&[19, 37], 9).t().unwrap()).unwrap();
-        (vec![parameter.as_tensor().clone(), exp_avg, exp_avg_sq, sum.as_tensor().clone()], squares)
+        let mut found = vec![sum.as_tensor().clone()];
+        for (values, Moments { exp_avg, exp_avg_sq }) in all {
+            found.extend([values.as_tensor().clone(), exp_avg, exp_avg_sq]);
+        }
+        (found, squares)
     };
     let (expected, squares) = after(&Reference);
     for isa in Isa::available() {
         let (found, found_squares) = after(&Cpu::new(isa));
         for (found, expected) in found.iter().zip(&expected) {
-            close(found, expected, 3e-7);
+            close(found, expected, 5e-7);
         }
         assert!((found_squares - squares).abs() < 1e-13 * squares);
     }
