@@ -1,11 +1,14 @@
 //! `make bench`: what is measured, and not tested.
 //!
 //! A figure hangs on the machine and on who else uses it, so nothing here can fail for being slow. Each benchmark is a
-//! file, prints a table, and leaves its figures in `target/bench/<name>.json`. `LRPATH_BENCH_ONLY` (daemon or trainer)
-//! takes one of the two.
+//! file, prints a table, and leaves its figures in `target/bench/<name>.json`. `LRPATH_BENCH_ONLY` (daemon, lengths,
+//! checkpoints or trainer) takes one of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
+mod checkpoints;
 mod latency;
+mod lengths;
+mod sizes;
 mod slot;
 mod trainer;
 
@@ -21,6 +24,14 @@ fn main() {
         let daemon =
             json!({ "machine": machine::name(), "latency": latency::measure(), "demo": slot::measure() });
         save("daemon", &daemon);
+    }
+    if is_asked("lengths") {
+        let lengths = json!({ "machine": machine::name(), "lengths": lengths::measure() });
+        save("lengths", &lengths);
+    }
+    if is_asked("checkpoints") {
+        let checkpoints = json!({ "machine": machine::name(), "checkpoints": checkpoints::measure() });
+        save("checkpoints", &checkpoints);
     }
     if is_asked("trainer") {
         println!("\n{}", machine::name());

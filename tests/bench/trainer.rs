@@ -18,6 +18,8 @@ use harness::{by_hand, corpus, machine, program, python};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::sizes::{SIZES, Size};
+
 /// What is said of a CPU on which the trainer refuses bf16.
 const NO_BF16: &str =
     "bf16: this CPU has no instruction that multiplies bf16 numbers, so the trainer refuses it";
@@ -34,61 +36,36 @@ const MALLOC: [(&str, &str); 3] = [
     ("MALLOC_TOP_PAD_", "67108864"),
 ];
 
-struct Size {
-    name: &'static str,
-    model: &'static str,
-    length: u32,
-    sequences: u32,
-    /// Steps of one run.
-    steps: usize,
-}
-
-const SIZES: [Size; 3] = [
-    Size {
-        name: "tiny",
-        model: r#"{"vocab_size": 4096, "hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 4,
-            "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 256,
-            "initializer_range": 0.02}"#,
-        length: 256,
-        sequences: 8,
-        steps: 6,
-    },
-    Size {
-        name: "small",
-        model: r#"{"vocab_size": 8192, "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6,
-            "num_attention_heads": 6, "num_key_value_heads": 6, "max_position_embeddings": 512,
-            "initializer_range": 0.02}"#,
-        length: 512,
-        sequences: 4,
-        steps: 2,
-    },
-    Size {
-        name: "medium",
-        model: r#"{"vocab_size": 32000, "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12,
-            "num_attention_heads": 12, "num_key_value_heads": 12, "max_position_embeddings": 512,
-            "initializer_range": 0.02}"#,
-        length: 512,
-        sequences: 2,
-        steps: 1,
-    },
-];
-
 /// What a contestant says of a run.
 #[derive(Debug, Deserialize)]
 struct Run {
     seconds: Vec<f64>,
     cpu_seconds: Vec<f64>,
     losses: Vec<f64>,
-    #[serde(default)]
     peak: u64,
-    #[serde(default)]
     idle_cpu_seconds: f64,
-    memory: Option<Memory>,
+}
+
+/// What `lrpath-train bench` says.
+#[derive(Debug, Deserialize)]
+pub struct Report {
+    seconds: Vec<f64>,
+    cpu_seconds: Vec<f64>,
+    losses: Vec<f64>,
+    pub memory: Memory,
+    pub operations: Vec<Operation>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Memory {
-    peak: Option<u64>,
+pub struct Memory {
+    pub peak: Option<u64>,
+    pub forecast: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Operation {
+    pub name: String,
+    pub seconds: f64,
 }
 
 /// All runs of one contestant.
@@ -106,7 +83,7 @@ impl Record {
         // One figure a run: its steps are no independent measurements.
         self.seconds.push(mean(&run.seconds));
         self.cpu_seconds.push(mean(&run.cpu_seconds));
-        self.peak = self.peak.max(run.peak).max(run.memory.and_then(|memory| memory.peak).unwrap_or(0));
+        self.peak = self.peak.max(run.peak);
         self.idle += run.idle_cpu_seconds;
     }
 }
@@ -244,9 +221,15 @@ fn job(folder: &Path, size: &Size, precision: Precision, threads: u32) -> PathBu
 
 /// One run of ours.
 fn ours(job: &Path, size: &Size) -> Run {
+    let Report { seconds, cpu_seconds, losses, memory, .. } = report(job, size.steps);
+    Run { seconds, cpu_seconds, losses, peak: memory.peak.unwrap_or(0), idle_cpu_seconds: 0.0 }
+}
+
+/// What `lrpath-train bench` says of some steps of a job, after one that does not count.
+pub fn report(job: &Path, steps: usize) -> Report {
     let mut command = Command::new(program("lrpath-train"));
     command.arg("bench").arg("--job").arg(job).arg("--json").arg("--warm-up").arg("1");
-    let output = command.arg("--steps").arg(size.steps.to_string()).output().unwrap();
+    let output = command.arg("--steps").arg(steps.to_string()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -313,13 +296,13 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-fn median(values: &[f64]) -> f64 {
+pub fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
 }
 
-fn mebibytes(bytes: u64) -> u64 {
+pub fn mebibytes(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
