@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use artifacts::job;
 use candle_core::{Result, Tensor};
-use rayon::prelude::*;
 
 use crate::kernels::{AdamW, Kernels, Moments, Parameter};
 use crate::model::Weights;
@@ -27,18 +26,17 @@ pub struct Optimizer {
 /// `scale`.
 #[derive(Debug)]
 pub struct Gradient {
-    /// Sums over micro batches.
+    /// One for each parameter.
     pub parts: Vec<Tensor>,
-    /// One over the number of micro batches.
+    /// What makes the gradient of the mean loss of them: 1 if they are that already, one over the number of micro batches
+    /// if they are sums.
     pub scale: f64,
 }
 
 impl Gradient {
     /// The global norm: squares are summed in f64, in byte order of the parameters' names.
     pub fn norm(&self, kernels: &dyn Kernels) -> Result<f64> {
-        let squares: Vec<f64> =
-            self.parts.par_iter().map(|part| kernels.sum_of_squares(part)).collect::<Result<_>>()?;
-        Ok(squares.iter().sum::<f64>().sqrt() * self.scale)
+        Ok(kernels.sum_of_squares(&self.parts)?.sqrt() * self.scale)
     }
 }
 

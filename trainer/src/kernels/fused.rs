@@ -15,9 +15,6 @@ use super::cpu::{adamw, cross_entropy, embedding, gemv, norm, rope, swiglu};
 use super::slices::{self, view};
 use super::{AdamW, Kernels, Mask, Moments, Parameter, Reference, Rotary, adjoint};
 
-/// Parameters of an update that are one loop: their tensors are opened one inside the other, which takes stack.
-const OPEN_TOGETHER: usize = 64;
-
 /// The kernels of [`cpu`](super::cpu), on one instruction set.
 #[derive(Debug, Clone, Copy)]
 pub struct Cpu {
@@ -109,7 +106,7 @@ impl Kernels for Cpu {
         let (stream, width) = (view(&rows)?, weight.dims1()?);
         let mut normed = Normed::empty(stream.len(), width);
         let Normed { unit, scale, out } = &mut normed;
-        norm::forward(self.isa, &stream, &view(&w)?, eps as f32, unit, scale, Some(out));
+        norm::forward(self.isa, &stream, &view(&w)?, eps as f32, unit, scale, out);
         normed.tracked(self.isa, x, weight)
     }
 
@@ -128,7 +125,7 @@ impl Kernels for Cpu {
         let mut normed = Normed::empty(sum.len(), weight.dims1()?);
         let Normed { unit, scale, out } = &mut normed;
         let (x_rows, w) = (view(&x_rows)?, view(&w)?);
-        norm::add_forward(self.isa, &mut sum, &x_rows, &w, eps as f32, unit, scale, Some(out));
+        norm::add_forward(self.isa, &mut sum, &x_rows, &w, eps as f32, unit, scale, out);
         let sum = tensor(sum, residual.shape())?;
         let sum = adjoint::binary("residual", (residual, x), sum, |dy| Ok((dy.clone(), dy.clone())))?;
         let normed = normed.tracked(self.isa, &sum, weight)?;
@@ -213,44 +210,13 @@ impl Kernels for Cpu {
     }
 
     fn adamw(&self, update: &AdamW, parameters: &[Parameter<'_>]) -> Result<()> {
-        parameters.chunks(OPEN_TOGETHER).try_for_each(|parameters| {
-            let is_ours = |parameter: &Parameter<'_>| {
-                let Moments { exp_avg, exp_avg_sq } = parameter.moments;
-                ours(&[parameter.values, parameter.gradient, exp_avg, exp_avg_sq])
-            };
-            if parameters.iter().all(is_ours) {
-                self.update(update, parameters)
-            } else {
-                Reference.adamw(update, parameters)
-            }
-        })
-    }
-
-    fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
-        if !ours(&[x]) {
-            return Reference.sum_of_squares(x);
+        let is_ours = |parameter: &Parameter<'_>| {
+            let Moments { exp_avg, exp_avg_sq } = parameter.moments;
+            ours(&[parameter.values, parameter.gradient, exp_avg, exp_avg_sq])
+        };
+        if !parameters.iter().all(is_ours) {
+            return Reference.adamw(update, parameters);
         }
-        let x = x.contiguous()?;
-        Ok(adamw::sum_of_squares(self.isa, &[&view(&x)?], &mut Vec::new()))
-    }
-
-    fn accumulate(&self, sum: &Tensor, x: &Tensor) -> Result<()> {
-        if !ours(&[sum, x]) {
-            return Reference.accumulate(sum, x);
-        }
-        let x = x.contiguous()?;
-        slices::write(&[sum], |opened| {
-            opened.iter_mut().try_for_each(|sum| {
-                adamw::add(self.isa, sum, &view(&x)?);
-                Ok(())
-            })
-        })
-    }
-}
-
-impl Cpu {
-    /// One AdamW update of some parameters in one loop.
-    fn update(&self, update: &AdamW, parameters: &[Parameter<'_>]) -> Result<()> {
         let gradients =
             parameters.iter().map(|parameter| parameter.gradient.contiguous()).collect::<Result<Vec<_>>>()?;
         let gradients = gradients.iter().map(view).collect::<Result<Vec<_>>>()?;
@@ -271,6 +237,29 @@ impl Cpu {
                     .collect();
             adamw::update(self.isa, update, &mut slots);
             Ok(())
+        })
+    }
+
+    fn sum_of_squares(&self, parts: &[Tensor]) -> Result<f64> {
+        if !parts.iter().all(|part| ours(&[part])) {
+            return Reference.sum_of_squares(parts);
+        }
+        let parts = parts.iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
+        let views = parts.iter().map(view).collect::<Result<Vec<_>>>()?;
+        let parts: Vec<&[f32]> = views.iter().map(|view| &**view).collect();
+        Ok(adamw::sum_of_squares(self.isa, &parts, &mut Vec::new()))
+    }
+
+    fn accumulate(&self, sum: &Tensor, x: &Tensor) -> Result<()> {
+        if !ours(&[sum, x]) {
+            return Reference.accumulate(sum, x);
+        }
+        let x = x.contiguous()?;
+        slices::write(&[sum], |opened| {
+            opened.iter_mut().try_for_each(|sum| {
+                adamw::add(self.isa, sum, &view(&x)?);
+                Ok(())
+            })
         })
     }
 }

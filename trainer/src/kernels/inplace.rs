@@ -1,7 +1,7 @@
 //! The passes over all parameters, in place.
 //!
-//! They touch every weight in every step and do next to no arithmetic, so what counts is that they read and write each
-//! number once and allocate nothing. Blocks have a fixed size, so results do not hang on the number of threads.
+//! Written for any type of number, one pass for each moment and one for the parameter: they judge the CPU's own, which
+//! make one of all three. Blocks have a fixed size, so results do not hang on the number of threads.
 
 use std::ops::{Add, Div, Mul, Sub};
 

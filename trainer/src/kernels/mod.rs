@@ -2,7 +2,8 @@
 //!
 //! The model says which operations it needs, on tensors; a set of kernels says how they are done. So a faster version
 //! for the CPU or one for CUDA takes the place of the reference without a change in the model, and is judged against
-//! it. Every operation that takes a parameter must give that parameter a gradient: candle's own fused operations
+//! it. Training goes round candle's graph where that is faster (`step/scheduled`), straight to the kernels of [`cpu`], and
+//! is judged against the same model. Every operation that takes a parameter must give that parameter a gradient: candle's own fused operations
 //! (`softmax_last_dim`, `rms_norm`, `layer_norm`, `rope`) give none and say nothing, so each operation here either
 //! consists of differentiable ones or brings its own backward.
 
@@ -67,8 +68,9 @@ pub trait Kernels: Send + Sync {
     /// One AdamW update of all `parameters`, in place.
     fn adamw(&self, update: &AdamW, parameters: &[Parameter<'_>]) -> Result<()>;
 
-    /// Sum of the squares of all elements, in f64, in an order that does not hang on the number of threads.
-    fn sum_of_squares(&self, x: &Tensor) -> Result<f64>;
+    /// Sum of the squares of all elements of `parts`, in f64: of each part, then of these, in an order that does not hang
+    /// on the number of threads.
+    fn sum_of_squares(&self, parts: &[Tensor]) -> Result<f64>;
 
     /// `sum += x`, in place.
     fn accumulate(&self, sum: &Tensor, x: &Tensor) -> Result<()>;

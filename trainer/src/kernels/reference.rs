@@ -154,8 +154,8 @@ impl Kernels for Reference {
         parameters.iter().try_for_each(|parameter| inplace::adamw(update, parameter))
     }
 
-    fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
-        inplace::sum_of_squares(x)
+    fn sum_of_squares(&self, parts: &[Tensor]) -> Result<f64> {
+        parts.iter().map(inplace::sum_of_squares).sum()
     }
 
     fn accumulate(&self, sum: &Tensor, x: &Tensor) -> Result<()> {

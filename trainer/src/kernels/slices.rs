@@ -1,26 +1,27 @@
 //! The values of tensors as plain slices.
 //!
 //! candle keeps weights, moments and gradients, so that they have names, shapes and files; the CPU's kernels compute on
-//! their memory. candle lends the memory of one tensor at a time for writing, so many are opened one inside the other.
+//! their memory. candle lends the memory of one tensor at a time for writing, and kernels write to many at once: their
+//! memory is taken out of them, and put back when the kernel is done.
 
-use std::ops::Deref;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ops::{Deref, Range};
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 
 /// The values of a tensor that is f32, on the CPU, and in one piece.
 pub struct View<S> {
     storage: S,
-    first: usize,
-    end: usize,
+    range: Range<usize>,
 }
 
 /// Opens a tensor for reading.
 pub fn view(tensor: &Tensor) -> Result<View<impl Deref<Target = Storage> + '_>> {
     let (storage, layout) = tensor.storage_and_layout();
-    let (first, end) = whole(layout)?;
+    let range = whole(layout)?;
     match &*storage {
-        Storage::Cpu(CpuStorage::F32(_)) => Ok(View { storage, first, end }),
+        Storage::Cpu(CpuStorage::F32(all)) if all.len() >= range.end => Ok(View { storage, range }),
+        Storage::Cpu(CpuStorage::F32(_)) => bail!("a tensor is read while it is being written"),
         _ => bail!("f32 on the CPU was expected"),
     }
 }
@@ -30,7 +31,7 @@ impl<S: Deref<Target = Storage>> Deref for View<S> {
 
     fn deref(&self) -> &[f32] {
         match &*self.storage {
-            Storage::Cpu(CpuStorage::F32(all)) => &all[self.first..self.end],
+            Storage::Cpu(CpuStorage::F32(all)) => &all[self.range.clone()],
             // Nothing changes the type of a storage; `view` saw it.
             _ => &[],
         }
@@ -38,68 +39,73 @@ impl<S: Deref<Target = Storage>> Deref for View<S> {
 }
 
 /// Calls `f` with the values of all `tensors`, to be changed: f32, on the CPU, in one piece each. No two may share
-/// their memory.
+/// their memory, and `f` may not open them.
 pub fn write<R>(tensors: &[&Tensor], f: impl FnOnce(&mut [&mut [f32]]) -> Result<R>) -> Result<R> {
-    open(tensors, Vec::with_capacity(tensors.len()), f)
+    let mut taken = Taken { tensors, memory: Vec::with_capacity(tensors.len()) };
+    let mut ranges = Vec::with_capacity(tensors.len());
+    for tensor in tensors {
+        let range = whole(tensor.layout())?;
+        let memory = exchange(tensor, Vec::new())?;
+        let length = memory.len();
+        taken.memory.push(memory);
+        if length < range.end {
+            bail!("a tensor is written twice at once");
+        }
+        ranges.push(range);
+    }
+    let mut slices: Vec<&mut [f32]> =
+        taken.memory.iter_mut().zip(ranges).map(|(memory, range)| &mut memory[range]).collect();
+    f(&mut slices)
 }
 
-fn open<R, F>(tensors: &[&Tensor], mut opened: Vec<&mut [f32]>, f: F) -> Result<R>
-where
-    F: FnOnce(&mut [&mut [f32]]) -> Result<R>,
-{
-    let Some((first, rest)) = tensors.split_first() else { return f(&mut opened) };
-    let inside = Opening { rest, state: Mutex::new(State::Before(opened, f)) };
-    first.inplace_op1(&inside)?;
-    match inside.state.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        State::After(result) => Ok(result),
-        State::Before(..) | State::Between => bail!("a tensor was not opened"),
+/// The memory of some tensors, the first ones of `tensors`.
+struct Taken<'a> {
+    tensors: &'a [&'a Tensor],
+    memory: Vec<Vec<f32>>,
+}
+
+impl Drop for Taken<'_> {
+    /// Puts all back, the last one first: memory that two tensors share was the first one's.
+    fn drop(&mut self) {
+        while let Some(memory) = self.memory.pop() {
+            // It cannot fail where it did not when the memory was taken.
+            let _ = exchange(self.tensors[self.memory.len()], memory);
+        }
     }
 }
 
-/// One level: a tensor is open, the rest are opened inside.
-struct Opening<'t, 'a, F, R> {
-    rest: &'t [&'t Tensor],
-    state: Mutex<State<'a, F, R>>,
+/// Gives a tensor other memory, and takes what it had.
+fn exchange(tensor: &Tensor, memory: Vec<f32>) -> Result<Vec<f32>> {
+    let exchange = Exchange(Mutex::new(memory));
+    tensor.inplace_op1(&exchange)?;
+    Ok(exchange.0.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-enum State<'a, F, R> {
-    Before(Vec<&'a mut [f32]>, F),
-    Between,
-    After(R),
-}
+struct Exchange(Mutex<Vec<f32>>);
 
-impl<R, F: FnOnce(&mut [&mut [f32]]) -> Result<R>> InplaceOp1 for Opening<'_, '_, F, R> {
+impl InplaceOp1 for Exchange {
     fn name(&self) -> &'static str {
-        "open"
+        "exchange"
     }
 
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let state = std::mem::replace(&mut *self.lock(), State::Between);
-        let State::Before(mut opened, f) = state else { bail!("a tensor was opened twice") };
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> Result<()> {
         let CpuStorage::F32(all) = storage else { bail!("f32 on the CPU was expected") };
-        let (first, end) = whole(layout)?;
-        opened.push(&mut all[first..end]);
-        let result = open(self.rest, opened, f)?;
-        *self.lock() = State::After(result);
+        std::mem::swap(all, &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(())
     }
 }
 
-impl<'a, F, R> Opening<'_, 'a, F, R> {
-    fn lock(&self) -> MutexGuard<'_, State<'a, F, R>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn whole(layout: &Layout) -> Result<(usize, usize)> {
+fn whole(layout: &Layout) -> Result<Range<usize>> {
     match layout.contiguous_offsets() {
-        Some(range) => Ok(range),
+        Some((first, end)) => Ok(first..end),
         None => bail!("a tensor in one piece was expected"),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use candle_core::{DType, Device};
 
     use super::*;
@@ -122,10 +128,33 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_inside_comes_out() {
-        let tensor = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
+    fn after_a_failure_the_tensors_have_their_memory() {
+        let tensor = Tensor::ones(3, DType::F32, &Device::Cpu).unwrap();
         let failed: Result<()> = write(&[&tensor], |_| bail!("it did not work"));
         assert!(failed.unwrap_err().to_string().contains("it did not work"));
+        let panics = AssertUnwindSafe(|| write::<()>(&[&tensor], |_| panic!("it went wrong")));
+        assert!(catch_unwind(panics).is_err());
+        assert_eq!(view(&tensor).unwrap()[..], [1.0; 3]);
+    }
+
+    #[test]
+    fn a_tensor_is_not_opened_twice() {
+        let tensor = Tensor::ones((2, 3), DType::F32, &Device::Cpu).unwrap();
+        let other = tensor.flatten_all().unwrap();
+        let refusal = write(&[&tensor, &other], |_| Ok(())).unwrap_err();
+        assert!(refusal.to_string().contains("written twice at once"), "{refusal}");
+        let refusal = write(&[&tensor], |_| view(&other).map(|_| ())).unwrap_err();
+        assert!(refusal.to_string().contains("read while it is being written"), "{refusal}");
+        assert_eq!(view(&tensor).unwrap()[..], [1.0; 6]);
+    }
+
+    /// Each tensor was opened inside the one before, which took stack: a model of many layers ended the process.
+    #[test]
+    fn the_number_of_tensors_takes_no_stack() {
+        let tensors: Vec<Tensor> =
+            (0..100_000).map(|_| Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap()).collect();
+        let all: Vec<&Tensor> = tensors.iter().collect();
+        assert_eq!(write(&all, |slices| Ok(slices.len())).unwrap(), 100_000);
     }
 
     #[test]

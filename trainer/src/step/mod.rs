@@ -43,7 +43,7 @@ pub trait Step {
     }
 }
 
-/// Sum of the squares of all gradients, and its root times the scale: the global norm.
+/// The global norm of the gradient.
 pub fn norm(step: &dyn Step) -> candle_core::Result<f64> {
     step.gradient().norm(step.kernels())
 }

@@ -49,7 +49,7 @@ pub fn update(isa: Isa, update: &AdamW, slots: &mut [Slot<'_>]) {
         .for_each(|(numbers, (((p, m), v), g))| update_piece(isa, numbers, p, m, v, g));
 }
 
-/// The sum of the squares of all elements: partial sums of the pieces are added in their order.
+/// The sum of the squares of all elements: sums of a part's pieces are added in their order, then those of the parts.
 pub fn sum_of_squares(isa: Isa, parts: &[&[f32]], partial: &mut Vec<f64>) -> f64 {
     let pieces = |part: &&[f32]| part.len().div_ceil(PIECE);
     let sums = strip(partial, parts.iter().map(pieces).sum());
@@ -64,7 +64,8 @@ pub fn sum_of_squares(isa: Isa, parts: &[&[f32]], partial: &mut Vec<f64>) -> f64
             number -= pieces(part);
         }
     });
-    sums.iter().sum()
+    let mut sums = sums.iter();
+    parts.iter().map(|part| sums.by_ref().take(pieces(part)).sum::<f64>()).sum()
 }
 
 /// `sum += x`.

@@ -50,8 +50,6 @@ impl<E: Element> Head<E> {
         self.for_gradient = gradient;
         if gradient {
             self.whole.pack(isa, weight);
-        } else {
-            self.whole = Panels::default();
         }
     }
 

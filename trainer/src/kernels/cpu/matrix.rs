@@ -96,5 +96,28 @@ impl<'a, E> MatrixMut<'a, E> {
 }
 
 fn fits(length: usize, rows: usize, columns: usize, stride: usize) -> bool {
-    rows == 0 || columns == 0 || (columns <= stride && (rows - 1) * stride + columns <= length)
+    let end = || (rows - 1).checked_mul(stride)?.checked_add(columns);
+    rows == 0 || columns == 0 || (columns <= stride && end().is_some_and(|end| end <= length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What kernels read and write without looking again hangs on this.
+    #[test]
+    fn a_matrix_lies_inside_its_slice() {
+        assert!(fits(7, 2, 3, 4));
+        assert!(!fits(6, 2, 3, 4));
+        assert!(!fits(100, 2, 3, 2));
+        assert!(fits(0, 0, 3, 4) && fits(0, 3, 0, 0));
+        assert!(!fits(1, (1 << 32) + 1, 1, 1 << 32));
+        assert!(!fits(usize::MAX, 2, usize::MAX, usize::MAX));
+    }
+
+    #[test]
+    #[should_panic(expected = "a matrix lies inside its slice")]
+    fn one_that_does_not_is_refused() {
+        let _ = MatrixMut::strided(&mut [0f32; 6], 2, 3, 4);
+    }
 }

@@ -16,7 +16,7 @@ const ROWS: usize = 16;
 const ROWS_OF_GRADIENT: usize = 64;
 
 /// The norm of every row of `stream` (n, d): `scale` (n) is `1 / sqrt(mean(x^2) + eps)`, `unit` (n, d) is `x * scale`,
-/// and `out` (n, d), where it is wanted, is `unit * weight`.
+/// and `out` (n, d) is `unit * weight`.
 pub fn forward<E: Element>(
     isa: Isa,
     stream: &[f32],
@@ -24,26 +24,19 @@ pub fn forward<E: Element>(
     eps: f32,
     unit: &mut [E],
     scale: &mut [f32],
-    out: Option<&mut [E]>,
+    out: &mut [E],
 ) {
     let width = weight.len();
-    assert!(stream.len() == unit.len() && stream.len() == scale.len() * width, "shapes of a norm");
-    let rows = stream
+    assert_eq!([unit.len(), scale.len() * width, out.len()], [stream.len(); 3], "shapes of a norm");
+    stream
         .par_chunks(ROWS * width)
         .zip(unit.par_chunks_mut(ROWS * width))
-        .zip(scale.par_chunks_mut(ROWS));
-    match out {
-        None => rows.for_each(|((stream, unit), scale)| {
+        .zip(scale.par_chunks_mut(ROWS))
+        .zip(out.par_chunks_mut(ROWS * width))
+        .for_each(|(((stream, unit), scale), out)| {
             norm_rows(isa, stream, width, eps, unit, scale);
-        }),
-        Some(out) => {
-            assert_eq!(stream.len(), out.len(), "shapes of a norm");
-            rows.zip(out.par_chunks_mut(ROWS * width)).for_each(|(((stream, unit), scale), out)| {
-                norm_rows(isa, stream, width, eps, unit, scale);
-                weigh_rows(isa, unit, weight, out);
-            });
-        }
-    }
+            weigh_rows(isa, unit, weight, out);
+        });
 }
 
 /// Adds `x` (n, d) to `stream`, and norms the sum as [`forward`] does.
@@ -56,30 +49,22 @@ pub fn add_forward<E: Element, X: Element>(
     eps: f32,
     unit: &mut [E],
     scale: &mut [f32],
-    out: Option<&mut [E]>,
+    out: &mut [E],
 ) {
     let width = weight.len();
-    assert!(stream.len() == unit.len() && stream.len() == scale.len() * width, "shapes of a norm");
-    assert_eq!(stream.len(), x.len(), "shapes of a sum");
-    let rows = stream
+    let others = [x.len(), unit.len(), scale.len() * width, out.len()];
+    assert_eq!(others, [stream.len(); 4], "shapes of a norm of a sum");
+    stream
         .par_chunks_mut(ROWS * width)
         .zip(x.par_chunks(ROWS * width))
         .zip(unit.par_chunks_mut(ROWS * width))
-        .zip(scale.par_chunks_mut(ROWS));
-    match out {
-        None => rows.for_each(|(((stream, x), unit), scale)| {
+        .zip(scale.par_chunks_mut(ROWS))
+        .zip(out.par_chunks_mut(ROWS * width))
+        .for_each(|((((stream, x), unit), scale), out)| {
             add_rows(isa, stream, x);
             norm_rows(isa, stream, width, eps, unit, scale);
-        }),
-        Some(out) => {
-            assert_eq!(x.len(), out.len(), "shapes of a norm");
-            rows.zip(out.par_chunks_mut(ROWS * width)).for_each(|((((stream, x), unit), scale), out)| {
-                add_rows(isa, stream, x);
-                norm_rows(isa, stream, width, eps, unit, scale);
-                weigh_rows(isa, unit, weight, out);
-            });
-        }
-    }
+            weigh_rows(isa, unit, weight, out);
+        });
 }
 
 /// Makes `out` again from `unit`: the same bits as [`forward`] gave.
@@ -249,7 +234,7 @@ mod tests {
         let rows = x.len() / weight.len();
         let empty = vec![E::default(); x.len()];
         let mut made = Made { unit: empty.clone(), scale: vec![0.0; rows], out: empty };
-        forward(isa, x, weight, EPS, &mut made.unit, &mut made.scale, Some(&mut made.out));
+        forward(isa, x, weight, EPS, &mut made.unit, &mut made.scale, &mut made.out);
         made
     }
 
@@ -271,7 +256,7 @@ mod tests {
                 let whole = made::<E>(isa, &sum, &weight);
                 let Made { mut unit, mut scale, mut out } = found;
                 let others = (&mut unit[..], &mut scale[..]);
-                add_forward(isa, &mut stream, &part, &weight, EPS, others.0, others.1, Some(&mut out));
+                add_forward(isa, &mut stream, &part, &weight, EPS, others.0, others.1, &mut out);
                 assert_eq!((&stream, &unit, &scale, &out), (&sum, &whole.unit, &whole.scale, &whole.out));
             }
         }

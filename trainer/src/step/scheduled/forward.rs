@@ -34,7 +34,7 @@ fn attend<E: Element>(
     let normed = chosen(&mut kept.normed1, normed, n * width);
     let unit = &mut kept.unit1[..n * width];
     let weight = weights[layer.input_norm];
-    norm::forward(isa, stream, weight, model.norm_eps, unit, &mut kept.scale1[..n], Some(normed));
+    norm::forward(isa, stream, weight, model.norm_eps, unit, &mut kept.scale1[..n], normed);
     machine.laps.lap(Operation::Norm);
     for (columns, weight) in model.projections(layer) {
         let y = &mut kept.attended[columns.start..n * attended];
@@ -73,7 +73,7 @@ fn feed_forward<E: Element>(
     let normed = chosen(&mut kept.normed2, normed, n * width);
     let unit = &mut kept.unit2[..n * width];
     let weight = weights[layer.post_norm];
-    norm::forward(isa, stream, weight, model.norm_eps, unit, &mut kept.scale2[..n], Some(normed));
+    norm::forward(isa, stream, weight, model.norm_eps, unit, &mut kept.scale2[..n], normed);
     machine.laps.lap(Operation::Norm);
     for (number, weight) in [layer.gate, layer.up].into_iter().enumerate() {
         let y = &mut kept.gate_up[number * inner..n * 2 * inner];

@@ -111,7 +111,7 @@ impl<E: Element> Scheduled<E> {
             model.norm_eps,
             &mut working.unit[..n * width],
             &mut working.scale[..n],
-            Some(&mut working.normed[..n * width]),
+            &mut working.normed[..n * width],
         );
         machine.laps.lap(Operation::Norm);
     }

@@ -31,9 +31,40 @@ impl<'a, E> Shared<'a, E> {
     /// While the result lives, no other one has an element of it.
     #[allow(clippy::mut_from_ref, reason = "the caller promises that parts are disjoint")]
     pub(super) unsafe fn row(&self, row: usize, column: usize, width: usize) -> &mut [E] {
-        assert!(row < self.rows && column + width <= self.columns, "a part of a row lies inside its matrix");
+        let fits = width <= self.columns && column <= self.columns - width;
+        assert!(row < self.rows && fits, "a part of a row lies inside its matrix");
         // SAFETY: a `MatrixMut` lies inside its slice: (rows - 1) * stride + columns elements, of which the assertion
         // above leaves `width` from here; the caller promises that they are borrowed once.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride + column), width) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_rows_lie_where_they_should() {
+        let mut data = [0f32; 8];
+        let shared = Shared::new(MatrixMut::strided(&mut data, 2, 3, 5));
+        // SAFETY: one part at a time.
+        unsafe {
+            shared.row(0, 0, 3).fill(1.0);
+            shared.row(1, 1, 2).fill(2.0);
+        }
+        assert_eq!(data, [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 2.0, 2.0]);
+    }
+
+    #[test]
+    fn a_part_outside_the_matrix_is_refused() {
+        for (row, column, width) in [(2, 0, 1), (0, 3, 1), (0, 0, 4), (0, 2, usize::MAX)] {
+            let refused = std::panic::catch_unwind(|| {
+                let mut data = [0f32; 8];
+                let shared = Shared::new(MatrixMut::strided(&mut data, 2, 3, 5));
+                // SAFETY: one part.
+                unsafe { shared.row(row, column, width) }.len()
+            });
+            assert!(refused.is_err(), "{row}, {column}, {width}");
+        }
     }
 }

@@ -1,6 +1,8 @@
-//! The left operand: read where it lies if its rows lie in one piece, else packed.
+//! The left operand: read where it lies, or packed.
 //!
-//! Packed it is cut into blocks of the inner dimension, a block into the tiles of the result, a tile into the groups of
+//! The inner loops read rows that lie in one piece, or, of a transposed operand, the units of a step of all rows beside
+//! each other. In f32 a transposed operand lies in memory like this. It is packed nevertheless where that pays: packed it
+//! is cut into blocks of the inner dimension, a block into the tiles of the result, a tile into the groups of
 //! rows that the inner loops compute, and a group holds for each step the units of its rows beside each other.
 
 use std::ops::Range;
@@ -14,11 +16,26 @@ use super::BLOCK;
 use super::units::{Units, pair, single};
 
 /// Rows that are packed together: whole tiles, and whole cache lines of a step.
-pub(super) const TOGETHER: usize = 96;
+pub(super) const STRIP: usize = 96;
 /// Steps of one group that are packed before the next one's: few enough for what they read to stay in the first cache.
 const STEPS: usize = 16;
 /// Units below which it is not worth the while to ask other threads.
 const ALONE: usize = 1 << 14;
+
+/// A transposed operand of f32 is read in place by products of so many columns at most: with more, each of its elements is
+/// read so often that packing it costs less than reading from distant rows (measured on Zen 3, steps of the tiny model
+/// take 0.95 times as long; those of the small one took 1.04 times without the bounds) ...
+const FEW_COLUMNS: usize = 352;
+/// ... and if its rows are not a multiple of so many bytes apart: they would share so few sets of a cache that those of a
+/// block have no room in them.
+const APART: usize = 1024;
+
+/// Whether a product of so many columns packs its left operand.
+pub(super) fn is_packed<E: Element>(a: &Matrix<'_, E>, columns: usize) -> bool {
+    let in_place =
+        E::TOGETHER == 1 && columns <= FEW_COLUMNS && !(a.stride() * size_of::<E>()).is_multiple_of(APART);
+    a.is_transposed() && !in_place
+}
 
 /// A part of the inner dimension of a left operand.
 pub(super) struct Left<'a, E> {
@@ -27,42 +44,40 @@ pub(super) struct Left<'a, E> {
     packed: Option<(usize, &'a [u32])>,
 }
 
-/// Columns of a product that are few for its left operand to be packed.
-const FEW_COLUMNS: usize = 352;
-/// Bytes: steps whose distance is a multiple of it share so few sets of a cache that a block's steps have no room in them.
-const APART: usize = 1024;
-
 /// How the rows of a left operand are cut.
 #[derive(Clone, Copy)]
 pub(super) struct Cut {
-    /// Rows of a tile; it divides `TOGETHER`, or there is but one tile.
+    /// Rows of a tile; it divides `STRIP`, or there is but one tile.
     pub tile: usize,
     /// The most rows of a group.
     pub group: usize,
 }
 
 impl<'a, E: Element> Left<'a, E> {
-    /// `a`, of which the elements `inner` are asked for; `threads` says whether more than this one may pack.
-    pub(super) fn new(
+    /// `a` where it lies.
+    pub(super) fn in_place(a: Matrix<'a, E>) -> Self {
+        Self { a, packed: None }
+    }
+
+    /// Packs the elements `inner` of every row of `a`; `threads` says whether more than this one may.
+    pub(super) fn packed(
         isa: Isa,
         a: Matrix<'a, E>,
         inner: Range<usize>,
-        columns: usize,
         cut: Cut,
         threads: bool,
         memory: &'a mut Units,
     ) -> Self {
-        let is_empty = inner.is_empty() || a.rows() == 0;
-        if is_empty || !a.is_transposed() || is_readable_across::<E>(a.stride(), columns) {
-            return Self { a, packed: None };
+        if inner.is_empty() || a.rows() == 0 {
+            return Self::in_place(a);
         }
         let units = memory.first(a.rows() * inner.len().div_ceil(E::TOGETHER));
         let alone = !threads || units.len() <= ALONE;
         let blocks = units.chunks_mut(a.rows() * (BLOCK / E::TOGETHER)).zip(inner.clone().step_by(BLOCK));
         for (block, from) in blocks {
             let steps = from..inner.end.min(from + BLOCK);
-            let strip = TOGETHER * steps.len().div_ceil(E::TOGETHER);
-            let pack = |(i, part): (usize, &mut [u32])| pack(isa, a, i * TOGETHER, steps.clone(), cut, part);
+            let strip = STRIP * steps.len().div_ceil(E::TOGETHER);
+            let pack = |(i, part): (usize, &mut [u32])| pack(isa, a, i * STRIP, steps.clone(), cut, part);
             if alone {
                 block.chunks_mut(strip).enumerate().for_each(pack);
             } else {
@@ -99,13 +114,6 @@ impl<'a, E: Element> Left<'a, E> {
             (start.cast(), self.a.stride() * size_of::<E>())
         }
     }
-}
-
-/// Whether the inner loops read a transposed operand where it lies: a step of them is then in its memory as they want it,
-/// if a unit is one element. For products of few columns that saves more than it costs; not where the steps are so far
-/// from each other that they displace each other from the caches.
-fn is_readable_across<E: Element>(stride: usize, columns: usize) -> bool {
-    E::TOGETHER == 1 && columns <= FEW_COLUMNS && !(stride * size_of::<E>()).is_multiple_of(APART)
 }
 
 /// Cuts rows into groups of at most `height` that differ by one row at most: no group is so low that its few sums would

@@ -24,7 +24,7 @@ pub(super) type Micro = unsafe fn(*const u8, usize, *const u32, usize, *mut f32,
 pub(super) struct Kernels {
     /// Left operand: rows of elements that follow each other.
     pub rows: &'static [Micro],
-    /// Left operand: a packed block, the units of a step of all rows beside each other.
+    /// Left operand: the units of a step of all rows beside each other.
     pub blocks: &'static [Micro],
     /// Columns of a panel.
     pub width: usize,
@@ -41,7 +41,7 @@ impl Kernels {
 ///
 /// # Safety
 /// (of its functions) The machine has the instructions; pointers are to one unit (`left`), to `LANES` units (`right`)
-/// or to `LANES` numbers (`load`, `store`), at any address.
+/// or to `LANES` numbers (`load`, `store`); those of `left` may lie at any address, the others are aligned for an f32.
 pub(super) trait Kernel {
     /// A register.
     type Vector: Copy;

@@ -1,7 +1,7 @@
 //! Matrix products.
 //!
-//! The right operand is packed once and used for many rows; the left one is read where it lies, row by row, and
-//! packed only where it is transposed. The sums of an element of the result run over the inner dimension in order, in
+//! The right operand is packed once and used for many rows; the left one is read where it lies, and packed only where it
+//! is transposed and that pays. The sums of an element of the result run over the inner dimension in order, in
 //! blocks of [`BLOCK`]: each is summed in registers from zero and then added to the element. This chain is the same
 //! whatever the tiles, the threads and the width of a register: AVX2 and AVX-512 compute equal bits in f32, and a
 //! product that is cut at multiples of [`BLOCK`] into calls that add has the bits of one call.

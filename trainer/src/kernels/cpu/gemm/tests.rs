@@ -245,6 +245,27 @@ fn a_product_cut_at_blocks_has_the_bits_of_one_call() {
     }
 }
 
+/// Where a transposed operand lies decides how it is read, and nothing else: in place; packed, as the product has many
+/// columns, in one part for each block; packed, as its rows are a kibibyte apart.
+#[test]
+fn a_transposed_operand_gives_the_bits_of_its_copy() {
+    for isa in Isa::available() {
+        for (rows, columns, inner) in [(2100, 40, 333), (2100, 353, 2 * BLOCK + 77), (253, 40, 300)] {
+            let a = Owned::<f32>::new(rows, inner, true, 1);
+            let copy: Vec<f32> = (0..rows * inner).map(|i| a.at(i / inner, i % inner)).collect();
+            let mut panels = Panels::default();
+            panels.pack(isa, Owned::<f32>::new(inner, columns, false, 2).view());
+            let [transposed, copied] = [a.view(), Matrix::new(&copy, rows, inner)].map(|a| {
+                let mut c = numbers::<f32>(rows * columns, 3);
+                let to = MatrixMut::new(&mut c, rows, columns);
+                product(isa, a, &panels, to, Store::Add, &mut Scratch::default());
+                c
+            });
+            assert_eq!(transposed, copied, "{rows} x {columns} x {inner}");
+        }
+    }
+}
+
 #[test]
 fn packing_rounds_f32_to_the_nearest_bf16() {
     for isa in Isa::available() {

@@ -10,14 +10,14 @@ use std::ops::Range;
 use super::super::element::Element;
 use super::super::isa::{Isa, Version, dispatch};
 use super::super::matrix::{Matrix, MatrixMut};
-use super::left::{Cut, Left, TOGETHER, groups};
+use super::left::{Cut, Left, STRIP, groups, is_packed};
 use super::micro::{Kernels, TALLEST, WIDEST};
 use super::units::Units;
 use super::version;
 use super::{BLOCK, Panels, Store};
 
 /// Rows of a tile: whole groups of every version.
-const ROWS: usize = TOGETHER;
+const ROWS: usize = STRIP;
 /// Columns of a tile: whole panels of every version.
 const COLUMNS: usize = 512;
 /// Tiles are made smaller for more threads to have some, but not below these sizes, ...
@@ -124,9 +124,13 @@ impl<'a, E: Element, O: Element> Product<'a, E, O> {
     pub(super) fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<E, O> {
         let inner = self.b.inner();
         let block = (self.a.rows() * (BLOCK / E::TOGETHER)).max(1);
-        let cut = self.a.is_transposed() && is_f32::<O>();
+        let cut = self.packs() && is_f32::<O>();
         let size = if cut { (PACKED / block).max(1) * BLOCK } else { inner.max(1) };
         (0..inner.max(1)).step_by(size).map(move |from| from..inner.min(from + size))
+    }
+
+    fn packs(&self) -> bool {
+        is_packed(&self.a, self.b.columns())
     }
 
     /// A part of the left operand as the inner loops read it.
@@ -134,8 +138,11 @@ impl<'a, E: Element, O: Element> Product<'a, E, O> {
     where
         'a: 'l,
     {
+        if !self.packs() {
+            return Left::in_place(self.a);
+        }
         let cut = Cut { tile: self.tiles().rows, group: self.kernels.height() };
-        Left::new(self.isa, self.a, part, self.b.columns(), cut, threads, memory)
+        Left::packed(self.isa, self.a, part, cut, threads, memory)
     }
 
     /// Computes a tile over a part of the inner dimension; those that share columns follow each other.
