@@ -4,6 +4,7 @@
 //! of every sequence, so that a trainer needs to know nothing of paradigms, plans or the stream. Paths inside are
 //! absolute, or relative to the folder of `job.json`.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, schema_for};
@@ -104,6 +105,9 @@ pub enum Start {
     },
 }
 
+/// The most threads of a job: more than any machine has cores.
+pub const MOST_THREADS: u32 = 4096;
+
 /// Arithmetic of a run, fixed for its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -113,6 +117,16 @@ pub enum Precision {
     /// Products of 16-bit numbers (bfloat16) with sums in 32 bits; weights, moments, gradients of weights and the residual
     /// stream in 32 bits. Only where the machine has instructions for it.
     Bf16,
+}
+
+impl fmt::Display for Precision {
+    /// The word that stands for it in a job.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 /// What the forward pass computes once more in the backward pass instead of keeping it: memory for time.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use artifacts::event::Event;
-use artifacts::job::{Precision, Recompute};
+use artifacts::job::{MOST_THREADS, Precision, Recompute};
 use artifacts::storage::Disk;
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -71,7 +71,7 @@ struct Model {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Threads to compute with; all cores if not given.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_THREADS)))]
     threads: Option<u32>,
 }
 
@@ -141,7 +141,7 @@ struct Bench {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     micro_batch: Option<u32>,
     /// Threads to compute with; all cores if not given.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_THREADS)))]
     threads: Option<u32>,
     /// Steps before the first that counts.
     #[arg(long, default_value_t = 2)]
@@ -337,13 +337,14 @@ fn bench(arguments: &Bench) -> Result<(), Failure> {
     let threads = task.as_ref().map_or(arguments.threads, |task| task.job.threads);
     // SAFETY: this is the main thread, and none was started yet.
     unsafe { machine::start_threads(machine::threads(threads)) }?;
-    let (warm_up, steps) = (arguments.warm_up, arguments.steps);
+    let (warm_up, steps, available) = (arguments.warm_up, arguments.steps, memory::available());
     let all = u64::from(warm_up) + u64::from(steps);
     let subject = match &task {
-        Some(task) => Subject::of_job(task, all)?,
+        Some(task) => Subject::of_job(task, all, available)?,
         None => {
             let Bench { precision, recompute, micro_batch, .. } = *arguments;
-            Subject::of_size(arguments.size, all, Choices { precision, recompute, micro_batch, threads })?
+            let choices = Choices { precision, recompute, micro_batch, threads };
+            Subject::of_size(arguments.size, all, choices, available)?
         }
     };
     let request = Request {
@@ -351,7 +352,6 @@ fn bench(arguments: &Bench) -> Result<(), Failure> {
         steps: steps.into(),
         clock: || machine::seconds(ClockId::Monotonic),
         cpu_clock: || machine::seconds(ClockId::ProcessCPUTime),
-        available: memory::available(),
     };
     let report = trainer::bench::measure(subject, &request)?;
     let mut text = if arguments.json {

@@ -57,6 +57,12 @@ fn fits(job: &Job, state: &State, step: u64, folder: &Path) -> Result<(), Failur
     if state.step != step {
         return refuse(format!("is after {} steps, but the job says {step}", state.step));
     }
+    if state.precision != job.precision {
+        return refuse(format!(
+            "was trained in {}, but the job says {}: the precision of a run is fixed",
+            state.precision, job.precision
+        ));
+    }
     if state.micro_batch != job.micro_batch {
         return refuse(format!(
             "was trained with a micro_batch of {}, but the job says {}: the bits would not be the same",
@@ -64,4 +70,38 @@ fn fits(job: &Job, state: &State, step: u64, folder: &Path) -> Result<(), Failur
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use artifacts::checkpoint;
+    use artifacts::job::Precision;
+
+    use super::*;
+    use crate::fixture::Fixture;
+
+    /// Its weights and moments would load, and go on in another arithmetic without a word.
+    #[test]
+    fn a_checkpoint_of_another_precision_is_refused() {
+        let job = Fixture::new().job;
+        let state = |precision| State {
+            format: checkpoint::FORMAT,
+            path: job.path.clone(),
+            step: 8,
+            precision,
+            kernels: String::new(),
+            micro_batch: job.micro_batch,
+            skipped: Vec::new(),
+        };
+        let fits = |precision| fits(&job, &state(precision), 8, Path::new("s8"));
+        assert!(fits(Precision::F32).is_ok());
+        let refusal = fits(Precision::Bf16).unwrap_err();
+        assert_eq!(refusal.kind, Kind::Checkpoint);
+        assert!(
+            refusal
+                .message
+                .contains("was trained in bf16, but the job says f32: the precision of a run is fixed"),
+            "{refusal}"
+        );
+    }
 }

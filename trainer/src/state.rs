@@ -264,15 +264,15 @@ impl Saver {
         Self { storage, folder, writing: None }
     }
 
-    /// Starts to write a snapshot, once the one before it is safe; gives that one.
-    pub fn submit(&mut self, snapshot: Snapshot) -> Result<Option<Saved>, StateError> {
-        let before = self.finish()?;
+    /// Starts to write a snapshot. The one before it must have been finished.
+    pub fn submit(&mut self, snapshot: Snapshot) -> Result<(), StateError> {
+        assert!(self.writing.is_none(), "one snapshot is written at a time");
         let (storage, folder) = (self.storage.clone(), self.folder.clone());
         let thread = std::thread::Builder::new()
             .name("checkpoint".to_owned())
             .spawn(move || snapshot.write(storage.as_ref(), &folder));
         self.writing = Some(thread.map_err(|error: io::Error| StateError::Thread(error.to_string()))?);
-        Ok(before)
+        Ok(())
     }
 
     /// What was finished since the last call, without waiting.

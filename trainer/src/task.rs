@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
-use artifacts::job::{self, Job, Start};
+use artifacts::job::{self, Job, MOST_THREADS, Start};
 use artifacts::versioned;
 
 use crate::failure::{Failure, Kind};
@@ -119,6 +119,9 @@ fn check(job: &Job) -> Result<(), String> {
     ];
     if let Some((key, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
         return Err(format!("`{key}` is 0; at least 1 was expected"));
+    }
+    if job.threads.is_some_and(|threads| threads > MOST_THREADS) {
+        return Err(format!("`threads` is more than {MOST_THREADS}; leave it out for one for each core"));
     }
     if !job.sequences_per_step.is_multiple_of(job.micro_batch) {
         return Err(format!(

@@ -15,6 +15,7 @@ use crate::failure::{Failure, Kind};
 use crate::guard;
 use crate::memory;
 use crate::model::Weights;
+use crate::optimizer::Optimizer;
 use crate::start::Beginning;
 use crate::state::{Saved, Saver, Snapshot};
 use crate::step::{self, Arithmetic, Step};
@@ -81,26 +82,36 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         }
         let rates = Rates::read(job, &self.task.folder)?;
         let data = Data::open(job, &self.task.folder, tokens.clone())?;
-        let Beginning { weights, mut optimizer, mut skipped, kernels } = Beginning::of(self.task, &config)?;
-        let mut step = self.arithmetic.step(job, &config, &weights)?;
+        let Beginning { weights, optimizer, skipped, kernels } = Beginning::of(self.task, &config)?;
+        let step = self.arithmetic.step(job, &config, &weights)?;
         warn_of_other_kernels(kernels.as_deref(), &step.name());
-        let mut saver = Saver::new(self.storage.clone(), checkpoints);
+        let saver = Saver::new(self.storage.clone(), checkpoints);
         let first = self.task.first_step();
-        let mut ahead = data.ahead(first, job.to)?;
+        let ahead = data.ahead(first, job.to)?;
         self.say_started(first, step.name(), weights.parameters())?;
+        let mut training = Training { tokens, rates, ahead, weights, optimizer, skipped, step, saver };
+        let end = self.train(&mut training, first);
+        if end.is_err() {
+            self.say_last_saved(&mut training.saver);
+        }
+        end
+    }
 
+    fn train(&mut self, training: &mut Training<'_>, first: u64) -> Result<End, Failure> {
+        let job = &self.task.job;
+        let Training { tokens, rates, ahead, weights, optimizer, skipped, step, saver } = training;
         let mut done = first;
         while done < job.to {
-            let (batch, begun) = next(&mut ahead)?;
-            let loss = step.differentiate(&weights, &batch)?;
-            let norm = step::norm(&*step)?;
+            let (batch, begun) = next(ahead)?;
+            let loss = step.differentiate(weights, &batch)?;
+            let norm = step::norm(&**step)?;
             guard::finite_step(done, loss, norm)?;
             let rate = rates.of(done);
             let skip = job.skip.binary_search(&done).is_ok();
             if skip {
                 skipped.push(done);
             } else {
-                optimizer.update(step.kernels(), &weights, step.gradient(), norm, rate)?;
+                optimizer.update(step.kernels(), weights, step.gradient(), norm, rate)?;
             }
             self.say_step(
                 &batch,
@@ -114,29 +125,36 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
             if stop || asked || done == job.to || is_due(job.checkpoints.every, done) {
                 // One copy at a time: the last one is on disk before the next is taken.
                 self.say_saved(saver.finish()?)?;
-                let snapshot = Snapshot::take(&weights, &optimizer, self.state(done, &*step, &skipped))?;
-                self.say_saved(saver.submit(snapshot)?)?;
+                saver.submit(Snapshot::take(weights, optimizer, self.state(done, &**step, skipped))?)?;
             }
             if stop && done < job.to {
-                return self.stop(&mut saver, done);
+                return self.stop(saver, done);
             }
             if done < job.to && is_due(job.evaluation.every, done) {
-                self.evaluate(&tokens, &weights, &mut *step, done)?;
+                self.evaluate(tokens, weights, &mut **step, done)?;
             }
         }
         if first == job.to {
-            let snapshot = Snapshot::take(&weights, &optimizer, self.state(done, &*step, &skipped))?;
-            self.say_saved(saver.submit(snapshot)?)?;
+            saver.submit(Snapshot::take(weights, optimizer, self.state(done, &**step, skipped))?)?;
         }
         self.say_saved(saver.finish()?)?;
         if job.evaluation.at_end || is_due(job.evaluation.every, done) {
-            self.evaluate(&tokens, &weights, &mut *step, done)?;
+            self.evaluate(tokens, weights, &mut **step, done)?;
         }
         if self.requests.stopping() {
-            return self.stop(&mut saver, done);
+            return self.stop(saver, done);
         }
         self.say(Event::Finished { step: done })?;
         Ok(End::Finished)
+    }
+
+    /// A checkpoint that was being written when something failed is as good as any: whoever resumes wants to know. What
+    /// fails here too is not the failure that is told last.
+    fn say_last_saved(&mut self, saver: &mut Saver) {
+        let said = saver.finish().map_err(Failure::from).and_then(|saved| self.say_saved(saved));
+        if let Err(failure) = said {
+            eprintln!("the checkpoint that was being written is lost too: {failure}");
+        }
     }
 
     fn stop(&mut self, saver: &mut Saver, step: u64) -> Result<End, Failure> {
@@ -214,6 +232,18 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
     fn say(&mut self, event: Event) -> Result<(), Failure> {
         say(self.events, event)
     }
+}
+
+/// What steps are made of.
+struct Training<'s> {
+    tokens: Arc<TokenFiles>,
+    rates: Rates,
+    ahead: Ahead,
+    weights: Weights,
+    optimizer: Optimizer,
+    skipped: Vec<u64>,
+    step: Box<dyn Step + 's>,
+    saver: Saver,
 }
 
 /// What is said of a step beside its batch.

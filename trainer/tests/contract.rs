@@ -75,6 +75,7 @@ fn failures_have_their_exit_codes_and_words() {
     assert_eq!(of(&|fixture| write(fixture, "config.json", b"{}")), (78, "config".into()));
     assert_eq!(of(&|fixture| fixture.job.micro_batch = 3), (78, "config".into()));
     assert_eq!(of(&|fixture| fixture.job.format = 2), (78, "config".into()));
+    assert_eq!(of(&|fixture| fixture.job.threads = Some(u32::MAX)), (78, "config".into()));
     assert_eq!(of(&|fixture| fixture.job.model = "gone.json".into()), (66, "no-input".into()));
     assert_eq!(
         of(&|fixture| fixture.job.start = Start::Folder { path: "gone".into() }),
@@ -202,6 +203,9 @@ fn a_token_outside_the_vocabulary_ends_a_job_with_whole_checkpoints() {
     assert_eq!(output.status.code(), Some(65));
     let steps = events.iter().filter(|event| matches!(event, Event::Step { .. })).count();
     assert_eq!(steps, 8);
+    // The checkpoint is told, whether it was done before the step failed or after.
+    let told = events.iter().filter(|event| matches!(event, Event::Checkpoint { step: 8, .. })).count();
+    assert_eq!(told, 1, "{events:?}");
     let Some(Event::Failed { kind, message }) = events.last() else { panic!("{events:?}") };
     assert!(kind == "data" && message.contains(&outside), "{message}");
     let checkpoints: Vec<_> = fs::read_dir(fixture.path().join("checkpoints"))

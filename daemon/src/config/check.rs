@@ -3,6 +3,7 @@
 //! Rules that the arithmetic knows already (is this an alpha, does this warm-up fit) are asked there; this file only
 //! says which key is meant. A rule about two keys names the one first that a person would change.
 
+use artifacts::job::MOST_THREADS;
 use artifacts::stream::Stream;
 use artifacts::tokens::Cutting;
 use paradigm::settings::SettingsError;
@@ -400,6 +401,10 @@ fn at_least_one(config: &Config, found: &mut Vec<Objection>) {
         if count == Some(0) {
             found.push(Objection::new(key, "is not possible", "give at least 1"));
         }
+    }
+    if config.trainer.threads.is_some_and(|threads| threads > MOST_THREADS) {
+        let what = format!("is more than {MOST_THREADS}, and than any machine has cores");
+        found.push(Objection::new("trainer.threads", what, "leave it out for the machine's cores"));
     }
 }
 

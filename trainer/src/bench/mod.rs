@@ -15,7 +15,6 @@ pub use self::subject::{Choices, Size, Subject};
 use crate::failure::{Failure, Kind};
 use crate::guard;
 use crate::kernels::cpu::isa::Isa;
-use crate::memory;
 use crate::step::{self, Arithmetic, Clock, Laps, Operation, Pass};
 
 /// What an attention's and a product's FLOPs are counted as.
@@ -32,8 +31,6 @@ pub struct Request {
     pub clock: Clock,
     /// Seconds that all threads of this process have computed.
     pub cpu_clock: Clock,
-    /// Bytes that it may take, where that is known.
-    pub available: Option<u64>,
 }
 
 /// What was measured. Times are seconds.
@@ -99,7 +96,8 @@ pub struct Share {
     pub seconds: f64,
     /// Of the step.
     pub share: f64,
-    /// FLOP/s of its matrix products, where it has some.
+    /// FLOP/s of its matrix products, where it has some: of attention half of its square counts, as causal attention
+    /// needs no more; what is computed again does not.
     pub flops_per_second: Option<f64>,
 }
 
@@ -114,16 +112,13 @@ struct Times {
 
 /// Measures a subject.
 pub fn measure(subject: Subject, request: &Request) -> Result<Report, Failure> {
-    let Request { warm_up, steps, clock, cpu_clock, available } = *request;
-    let Subject { name, job, config, weights, mut optimizer, batches, rates } = subject;
-    let arithmetic = Arithmetic::default();
-    arithmetic.check(job.precision)?;
-    let forecast = memory::check(&job, &config, available)?;
+    let Request { warm_up, steps, clock, cpu_clock } = *request;
+    let Subject { name, job, config, forecast, weights, mut optimizer, batches, rates } = subject;
     let model = Model::new(config.sizes()).map_err(|error| Failure::new(Kind::Config, error))?;
     let in_bf16 = job.precision == artifacts::job::Precision::Bf16;
     // A machine's speed changes with its other tenants: it is asked before and after, and the better answer counts.
     let peak_before = peak::flops_per_second(Isa::best(), in_bf16, clock);
-    let mut step = arithmetic.step(&job, &config, &weights)?;
+    let mut step = Arithmetic::default().step(&job, &config, &weights)?;
     let (mut losses, mut times) = (Vec::new(), Vec::new());
     for (number, (batch, rate)) in batches.iter().zip(&rates).enumerate() {
         if number == warm_up {

@@ -53,6 +53,9 @@ impl fmt::Display for Report {
                 None => writeln!(f)?,
             }
         }
-        Ok(())
+        writeln!(
+            f,
+            "  (of attention half of the square counts here, which causal attention needs; what is recomputed does not)"
+        )
     }
 }

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use artifacts::job::{self, Checkpoints, Evaluation, Job, Optimizer, Precision, Recompute, Start};
 use candle_core::{DType, Device};
+use paradigm::memory::Forecast;
 use serde_json::json;
 
 use crate::data::{Batch, Data, Rates, TokenFiles};
 use crate::failure::{Failure, Kind};
+use crate::memory;
 use crate::model::{Config, Weights};
 use crate::optimizer;
 use crate::start::Beginning;
+use crate::step::Arithmetic;
 use crate::task::Task;
 
 /// A model that comes with the program, for comparisons between machines.
@@ -131,6 +134,7 @@ pub struct Subject {
     pub job: Job,
     /// Its model.
     pub config: Config,
+    pub(super) forecast: Forecast,
     pub(super) weights: Weights,
     pub(super) optimizer: optimizer::Optimizer,
     pub(super) batches: Vec<Batch>,
@@ -138,9 +142,10 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// The first `steps` steps of a job.
-    pub fn of_job(task: &Task, steps: u64) -> Result<Self, Failure> {
+    /// The first `steps` steps of a job, which may take `available` bytes of memory, where that is known.
+    pub fn of_job(task: &Task, steps: u64, available: Option<u64>) -> Result<Self, Failure> {
         let (job, config) = (&task.job, task.config()?);
+        let forecast = forecast(job, &config, available)?;
         let first = task.first_step();
         if job.to - first < steps {
             let message = format!(
@@ -159,6 +164,7 @@ impl Subject {
         Ok(Self {
             name: task.path.display().to_string(),
             job: job.clone(),
+            forecast,
             weights,
             optimizer,
             batches,
@@ -167,8 +173,13 @@ impl Subject {
         })
     }
 
-    /// A model that comes with the program, on tokens that mean nothing.
-    pub fn of_size(size: Size, steps: u64, choices: Choices) -> Result<Self, Failure> {
+    /// A model that comes with the program, on tokens that mean nothing; memory as above.
+    pub fn of_size(
+        size: Size,
+        steps: u64,
+        choices: Choices,
+        available: Option<u64>,
+    ) -> Result<Self, Failure> {
         let job = size.job(steps, choices);
         if job.micro_batch == 0 || !job.sequences_per_step.is_multiple_of(job.micro_batch) {
             let message = format!(
@@ -178,6 +189,7 @@ impl Subject {
             return Err(Failure::new(Kind::Usage, message));
         }
         let config = Config::parse(Path::new(size.name), &size.config())?;
+        let forecast = forecast(&job, &config, available)?;
         let weights = Weights::new(&config, 1, DType::F32, &Device::Cpu)?;
         let (length, count) = (size.sequence_length, size.sequences * (size.sequence_length + 1));
         let batch = |step: u64| {
@@ -186,6 +198,7 @@ impl Subject {
         };
         Ok(Self {
             name: size.name.to_owned(),
+            forecast,
             optimizer: optimizer::Optimizer::new(job.optimizer.clone(), &weights)?,
             weights,
             batches: (0..steps).map(batch).collect(),
@@ -194,4 +207,10 @@ impl Subject {
             config,
         })
     }
+}
+
+/// What a job will take, asked before anything is made.
+fn forecast(job: &Job, config: &Config, available: Option<u64>) -> Result<Forecast, Failure> {
+    Arithmetic::default().check(job.precision)?;
+    memory::check(job, config, available)
 }

@@ -18,14 +18,14 @@ fn clock() -> f64 {
     NOW.get()
 }
 
-const REQUEST: Request = Request { warm_up: 2, steps: 3, clock, cpu_clock: clock, available: None };
+const REQUEST: Request = Request { warm_up: 2, steps: 3, clock, cpu_clock: clock };
 
 #[test]
 fn the_parts_of_a_step_are_the_step() {
     let mut fixture = Fixture::new();
     fixture.job.micro_batch = 4;
     let task = Task::read(&fixture.write()).unwrap();
-    let report = measure(Subject::of_job(&task, 5).unwrap(), &REQUEST).unwrap();
+    let report = measure(Subject::of_job(&task, 5, None).unwrap(), &REQUEST).unwrap();
     assert_eq!((report.losses.len(), report.seconds.len(), report.cpu_seconds.len()), (5, 3, 3));
     assert!(report.losses[4] < report.losses[0]);
     // Looks at the clock that begin a pass count for no operation.
@@ -46,7 +46,7 @@ fn the_parts_of_a_step_are_the_step() {
 fn a_job_that_is_too_short_is_refused() {
     let fixture = Fixture::new();
     let task = Task::read(&fixture.write()).unwrap();
-    let refusal = Subject::of_job(&task, 21).err().unwrap();
+    let refusal = Subject::of_job(&task, 21, None).err().unwrap();
     assert!(refusal.message.contains("has 20 steps left, but 21 are to be measured"), "{refusal}");
 }
 
@@ -58,12 +58,12 @@ fn a_model_that_comes_with_the_program_can_be_measured() {
         micro_batch: Some(2),
         threads: None,
     };
-    let subject = Subject::of_size(Size::ALL[0], 2, choices).unwrap();
+    let subject = Subject::of_size(Size::ALL[0], 2, choices, None).unwrap();
     let report = measure(subject, &Request { warm_up: 1, steps: 1, ..REQUEST }).unwrap();
     assert_eq!((report.parameters, report.micro_batch), (1_840_256, 2));
     // ln(4096): new weights know nothing.
     assert!((report.losses[0] - 8.32).abs() < 0.1, "{:?}", report.losses);
-    let refused = Subject::of_size(Size::ALL[0], 2, Choices { micro_batch: Some(3), ..choices });
+    let refused = Subject::of_size(Size::ALL[0], 2, Choices { micro_batch: Some(3), ..choices }, None);
     assert!(refused.err().unwrap().message.contains("does not divide the 8 sequences"));
 }
 
@@ -71,4 +71,18 @@ fn a_model_that_comes_with_the_program_can_be_measured() {
 fn the_median_is_in_the_middle() {
     assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
     assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
+}
+
+/// A model that does not fit was made before it was asked whether it fits, and the process was killed without a word.
+#[test]
+fn a_model_that_does_not_fit_is_refused_before_it_is_made() {
+    let choices = Choices {
+        precision: Precision::F32,
+        recompute: Recompute::None,
+        micro_batch: None,
+        threads: Some(1),
+    };
+    let refusal = Subject::of_size(Size::ALL[2], 2, choices, Some(1 << 30)).err().unwrap();
+    assert_eq!(refusal.kind, Kind::NoMemory);
+    assert!(refusal.message.contains("but 1024 MiB are available"), "{refusal}");
 }

@@ -108,7 +108,7 @@ fn a_saver_gives_each_checkpoint_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut saver = Saver::new(Arc::new(storage::Disk), folder.path().to_owned());
     assert_eq!(saver.finish().unwrap(), None);
-    assert_eq!(saver.submit(snapshot(1)).unwrap(), None);
+    saver.submit(snapshot(1)).unwrap();
     let saved = saver.finish().unwrap().unwrap();
     assert_eq!(saver.poll().unwrap(), None);
     assert!(folder.path().join(saved.name).join(manifest::NAME).exists());

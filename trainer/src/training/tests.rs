@@ -393,8 +393,8 @@ impl Kernels for Cut {
     fn adamw(&self, update: &AdamW, parameters: &[Parameter<'_>]) -> candle_core::Result<()> {
         Reference.adamw(update, parameters)
     }
-    fn sum_of_squares(&self, x: &Tensor) -> candle_core::Result<f64> {
-        Reference.sum_of_squares(x)
+    fn sum_of_squares(&self, parts: &[Tensor]) -> candle_core::Result<f64> {
+        Reference.sum_of_squares(parts)
     }
     fn accumulate(&self, sum: &Tensor, x: &Tensor) -> candle_core::Result<()> {
         Reference.accumulate(sum, x)
