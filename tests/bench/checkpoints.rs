@@ -61,11 +61,11 @@ fn figures(size: &Size, every: u64, lines: &[Line]) -> Value {
         Event::Checkpoint { bytes, .. } => Some(*bytes),
         _ => None,
     });
-    // From the end of the first step to that of the last.
-    let whole = steps[steps.len() - 1].said - steps[0].said;
-    let outside = whole - steps[1..].iter().map(|step| step.seconds).sum::<f64>();
-    let (beside, alone): (Vec<&Step>, Vec<&Step>) =
-        steps[1..].iter().partition(|step| step.number >= every && step.number % every == 0);
+    // From just before the first checkpoint to just before the last one: whole intervals, each with one.
+    let (before, steps) = steps.split_at(every as usize);
+    let whole = steps[steps.len() - 1].said - before[before.len() - 1].said;
+    let outside = whole - steps.iter().map(|step| step.seconds).sum::<f64>();
+    let (beside, alone): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(|step| step.number % every == 0);
     let seconds = |steps: &[&Step]| median(&steps.iter().map(|step| step.seconds).collect::<Vec<_>>());
     let (size_in_mib, share) = (mebibytes(bytes.unwrap()), outside / whole);
     let (beside, alone) = (seconds(&beside), seconds(&alone));

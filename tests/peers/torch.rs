@@ -67,6 +67,16 @@ fn loss_and_every_gradient_of_a_batch_equal_those_of_torch() {
     }
 }
 
+/// `make bench` holds the trainer's speed against a model that is written for torch's: it is the same model.
+#[test]
+fn the_model_of_the_race_is_that_of_transformers() {
+    let [peer] = Peer::all([TINY]);
+    let told = Told { rates: &[PEAK], clip: 1e9, mask_documents: false, precision: Precision::F32 };
+    let hello = python::ask("race.py", &[python::text(&tiny_job(&peer, &told)), "--check"]);
+    let difference = hello["difference"].as_f64().unwrap();
+    assert!(difference < 1e-6, "the losses of the first step differ by {difference:e}");
+}
+
 #[test]
 fn the_losses_of_a_run_equal_those_of_torch() {
     let rates = rates();

@@ -4,9 +4,12 @@
 //! `UPDATE_GOLDEN=1` writes the files of this machine's ways anew.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use artifacts::job::{self, Recompute};
+use artifacts::checkpoint::{self, State};
+use artifacts::job::{self, Precision, Recompute};
+use artifacts::storage::Disk;
 use candle_core::{DType, Device};
 use half::bf16;
 use trainer::data::Batch;
@@ -14,6 +17,7 @@ use trainer::kernels::cpu::element::Element;
 use trainer::kernels::cpu::isa::Isa;
 use trainer::model::{Config, Weights};
 use trainer::optimizer::Optimizer;
+use trainer::state::{Snapshot, load};
 use trainer::step::{self, Plan, Scheduled, Step};
 
 const STEPS: u64 = 20;
@@ -42,19 +46,49 @@ fn batch(step: u64) -> Batch {
     Batch::of(tokens.collect(), LENGTH, Some(3))
 }
 
-/// Trains from new weights, with a peak of 1e-3 after ten steps; says the name of the arithmetic too.
+/// Trains from new weights, with a peak of 1e-3 after ten steps; says the name of the arithmetic too. After ten steps all
+/// is saved and loaded, so that what is golden is also exact resume.
 fn losses<E: Element>(isa: Isa) -> (String, Vec<f64>) {
     let config = Config::parse(Path::new("config.json"), TINY).unwrap();
-    let weights = Weights::new(&config, 1, DType::F32, &Device::Cpu).unwrap();
     let settings = job::Optimizer { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
-    let mut optimizer = Optimizer::new(settings, &weights).unwrap();
+    let weights = Weights::new(&config, 1, DType::F32, &Device::Cpu).unwrap();
+    let mut optimizer = Optimizer::new(settings.clone(), &weights).unwrap();
+    let (name, mut losses) = train::<E>(isa, &config, &weights, &mut optimizer, 0..STEPS / 2);
+
+    let folder = tempfile::tempdir().unwrap();
+    let state = State {
+        format: checkpoint::FORMAT,
+        path: "path-switching.main.g1".to_owned(),
+        step: STEPS / 2,
+        precision: Precision::F32,
+        kernels: name.clone(),
+        micro_batch: SEQUENCES as u32,
+        skipped: Vec::new(),
+    };
+    let snapshot = Snapshot::take(&weights, &optimizer, state).unwrap();
+    let saved = snapshot.write(&Disk, folder.path()).unwrap();
+    let loaded = load(&folder.path().join(saved.name), saved.digest, &config, &Device::Cpu).unwrap();
+    let updates = loaded.updates();
+    let mut optimizer = Optimizer::resumed(settings, loaded.moments, updates);
+    let (_, rest) = train::<E>(isa, &config, &loaded.weights, &mut optimizer, STEPS / 2..STEPS);
+    losses.extend(rest);
+    (name, losses)
+}
+
+fn train<E: Element>(
+    isa: Isa,
+    config: &Config,
+    weights: &Weights,
+    optimizer: &mut Optimizer,
+    steps: Range<u64>,
+) -> (String, Vec<f64>) {
     let plan = Plan { length: LENGTH, micro_batch: SEQUENCES, recompute: Recompute::Selective };
-    let mut scheduled = Scheduled::<E>::new(isa, &config, &weights, plan).unwrap();
-    let losses = (0..STEPS).map(|number| {
-        let loss = scheduled.differentiate(&weights, &batch(number)).unwrap();
+    let mut scheduled = Scheduled::<E>::new(isa, config, weights, plan).unwrap();
+    let losses = steps.map(|number| {
+        let loss = scheduled.differentiate(weights, &batch(number)).unwrap();
         let norm = step::norm(&scheduled).unwrap();
         let rate = 1e-3 * (number + 1).min(10) as f64 / 10.0;
-        optimizer.update(scheduled.kernels(), &weights, scheduled.gradient(), norm, rate).unwrap();
+        optimizer.update(scheduled.kernels(), weights, scheduled.gradient(), norm, rate).unwrap();
         loss
     });
     let losses = losses.collect();
