@@ -300,7 +300,8 @@ fn memory_of_panels_is_kept() {
     let b = numbers::<f32>(100 * 100, 1);
     panels.pack(Isa::best(), Matrix::new(&b, 100, 100));
     let bytes = panels.bytes();
-    assert!((40_000..50_000).contains(&bytes));
+    // 100 columns are 13 panels of 8, 7 of 16, or 4 of 32.
+    assert!((41_600..=51_264).contains(&bytes), "{bytes}");
     panels.pack(Isa::best(), Matrix::new(&b, 10, 10));
     assert_eq!(panels.bytes(), bytes);
 }
