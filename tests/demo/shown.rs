@@ -51,8 +51,7 @@ pub fn check_report(printed: &str, steps: u64, increment: u64) {
     );
 }
 
-/// A line now and then with the steps, the time left, what is done, and the era that arrives until the last one does;
-/// each version when it is published.
+/// A line now and then with the steps, the time left, what is done and the era; each version when it is published.
 pub fn check_progress(progress: &str, steps: u64) {
     let (mut done, mut eras, mut left) = (Vec::new(), Vec::new(), Vec::new());
     for line in progress.lines() {
@@ -62,17 +61,12 @@ pub fn check_progress(progress: &str, steps: u64) {
             let (minutes, seconds) = time.split_once(':').expect(line);
             left.push(60 * minutes.parse::<u64>().expect(line) + seconds.parse::<u64>().expect(line));
         }
-        let mut doing = rest.split_once(" left, ").map_or(rest, |(_, doing)| doing);
-        if let Some((era, then)) =
-            doing.strip_prefix("era ").and_then(|era| era.split_once(" of 4 arrives, "))
-        {
-            eras.push(era.parse::<usize>().expect(line));
-            doing = then;
-        }
-        assert!(doing.split_whitespace().count() > 1 && !doing.contains("era "), "{line}");
+        let (doing, era) = rest.split_once(" (data up to era ").expect(line);
+        assert!(doing.split_whitespace().count() > 1, "{line}");
+        eras.push(era.strip_suffix(" of 4)").expect(line).parse::<usize>().expect(line));
     }
     assert!(done.is_sorted() && eras.is_sorted(), "{progress}");
-    assert!(eras.iter().all(|era| (1..ERAS).contains(era)), "{progress}");
+    assert!(eras.iter().all(|era| (1..=ERAS).contains(era)) && eras.last() == Some(&ERAS), "{progress}");
     // All but the first few lines can tell it, and it comes to an end.
     assert!(!left.is_empty() && left.len() + 2 >= done.len() && left.last() <= left.first(), "{progress}");
 

@@ -47,7 +47,7 @@ impl Progress {
         }
     }
 
-    /// Shows where the daemon is, and which era is being dropped until it is the last one's turn.
+    /// Shows where the daemon is, and up to which era its data are there.
     pub fn show(&mut self, status: &Status, era: u32) {
         let Some(own) = status.paradigms.get(&Paradigm::PathSwitching) else { return };
         for version in
@@ -61,9 +61,7 @@ impl Progress {
             self.began.get_or_insert_with(Instant::now);
         }
         let left = self.left(done).map_or_else(String::new, |left| format!("{} left, ", clock(left)));
-        let arrives =
-            if (era as usize) < ERAS { format!("era {era} of {ERAS} arrives, ") } else { String::new() };
-        let message = format!("{left}{arrives}{}", status.doing);
+        let message = format!("{left}{} (data up to era {era} of {ERAS})", status.doing);
         self.bar.set_position(done);
         self.bar.set_message(message.clone());
         let is_time = self.said.is_none_or(|said| said.elapsed() >= PAUSE);
@@ -128,21 +126,10 @@ mod tests {
     }
 
     fn shown_after(seconds: f64, done: u64) -> (u64, String) {
-        shown_in(2, seconds, done)
-    }
-
-    fn shown_in(era: u32, seconds: f64, done: u64) -> (u64, String) {
         let mut progress = Progress::new(true);
         progress.began = Instant::now().checked_sub(Duration::from_secs_f64(seconds));
-        progress.show(&status(done, 1), era);
+        progress.show(&status(done, 1), 2);
         (progress.bar.position(), progress.bar.message())
-    }
-
-    /// All eras are dropped long before the first version is trained: "era 4 of 4" beside "version 1" read like a mistake.
-    #[test]
-    fn the_last_era_is_not_named_beside_the_version_that_trains() {
-        let (_, message) = shown_in(4, 100.5, 290);
-        assert_eq!(message, "5:01 left, trains the branch of version 2, step 300 of 400");
     }
 
     #[test]
@@ -152,9 +139,12 @@ mod tests {
         // A quarter took 100.5 s, so the other three take 301.5 s.
         let (position, message) = shown_after(100.5, 290);
         assert_eq!(position, 290);
-        assert_eq!(message, "5:01 left, era 2 of 4 arrives, trains the branch of version 2, step 300 of 400");
+        assert_eq!(
+            message,
+            "5:01 left, trains the branch of version 2, step 300 of 400 (data up to era 2 of 4)"
+        );
         let (_, message) = shown_after(200.5, 1159);
-        assert!(message.starts_with("0:00 left, era 2 of 4 arrives, "), "{message}");
+        assert!(message.starts_with("0:00 left, trains ") && message.ends_with(" era 2 of 4)"), "{message}");
     }
 
     #[test]
@@ -162,14 +152,14 @@ mod tests {
         for done in [0, 20] {
             let (position, message) = shown_after(30.0, done);
             assert_eq!(
-                (position, message.starts_with("era 2 of 4 arrives, trains")),
+                (position, message.starts_with("trains") && message.ends_with(" era 2 of 4)")),
                 (done, true),
                 "{message}"
             );
         }
         // Nor are there more steps than planned.
         let (position, message) = shown_after(200.0, 2000);
-        assert_eq!((position, message.starts_with("0:00 left, era 2")), (1160, true), "{message}");
+        assert_eq!((position, message.starts_with("0:00 left, trains")), (1160, true), "{message}");
     }
 
     #[test]
