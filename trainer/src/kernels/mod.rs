@@ -3,9 +3,9 @@
 //! The model says which operations it needs, on tensors; a set of kernels says how they are done. So a faster version
 //! for the CPU or one for CUDA takes the place of the reference without a change in the model, and is judged against
 //! it. Training goes round candle's graph where that is faster (`step/scheduled`), straight to the kernels of [`cpu`], and
-//! is judged against the same model. Every operation that takes a parameter must give that parameter a gradient: candle's own fused operations
-//! (`softmax_last_dim`, `rms_norm`, `layer_norm`, `rope`) give none and say nothing, so each operation here either
-//! consists of differentiable ones or brings its own backward.
+//! is judged against the same model. Every operation that takes a parameter must give that parameter a gradient: candle's
+//! own fused operations (`softmax_last_dim`, `rms_norm`, `layer_norm`, `rope`) give none and say nothing, so each operation
+//! here either consists of differentiable ones or brings its own backward.
 
 mod adjoint;
 pub mod cpu;

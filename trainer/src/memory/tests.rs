@@ -158,3 +158,29 @@ fn a_step_takes_what_was_forecast() {
         }
     }
 }
+
+/// Which transposed operands are packed is decided by the kernels and foretold by the forecast: on both sides of the number
+/// of columns, and of rows a multiple of a kibibyte apart.
+#[test]
+fn packed_operands_are_forecast() {
+    let workload = Workload {
+        precision: Precision::F32,
+        recompute: Recompute::Selective,
+        sequence_length: 256,
+        micro_batch: 4,
+        threads: 1,
+    };
+    for (width, feed_forward) in [(352, 344), (384, 344), (352, 512), (384, 512)] {
+        let config = config(|config| {
+            config["vocab_size"] = 3000.into();
+            config["hidden_size"] = width.into();
+            config["intermediate_size"] = feed_forward.into();
+            config["num_attention_heads"] = 4.into();
+            config["num_key_value_heads"] = 2.into();
+            config["num_hidden_layers"] = 1.into();
+        });
+        let (taken, forecast) = taken_and_forecast::<f32>(&config, workload);
+        let ratio = taken / forecast;
+        assert!((0.99..1.01).contains(&ratio), "{width}, {feed_forward}: {taken} of {forecast}, {ratio}");
+    }
+}
