@@ -44,6 +44,18 @@ const GAP: u64 = 16;
 /// Columns of a piece of the vocabulary, of which the logits exist in f32.
 const PIECE: u64 = 2048;
 
+/// Rows of a product's tile, ...
+const TILE_ROWS: u64 = 96;
+/// ... its columns, ...
+const TILE_COLUMNS: u64 = 512;
+/// ... and those of its panels, at most.
+const PANEL_COLUMNS: u64 = 32;
+
+/// Batches that exist at once: the one that is trained on, two that are ready, and one that is being read.
+const BATCHES: u64 = 4;
+/// Bytes of a token.
+const TOKEN: u64 = 4;
+
 /// What activations and packed operands are stored as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -94,6 +106,8 @@ pub struct Workload {
     pub recompute: Recompute,
     /// Tokens of a sequence, T.
     pub sequence_length: u32,
+    /// Sequences of a step, Q.
+    pub sequences_per_step: u32,
     /// Sequences that go through the model at once, B.
     pub micro_batch: u32,
     /// Threads that compute.
@@ -159,13 +173,19 @@ pub enum Part {
     AttentionUnits,
     /// Blocks of scores, probabilities and their gradients, for each thread.
     AttentionStrips,
+    /// Sums of a tile of a product that is stored in bf16, for each thread: in f32, of one panel where the inner dimension
+    /// is one block.
+    ProductStrips,
     /// Cosines and sines of the rotary embedding, T hd in f32.
     Rotary,
+    /// The tokens of the batches that are read ahead, 4 Q (T + 1) of 4 bytes; and the inputs, targets and documents of a
+    /// micro batch, 3 n of 4 bytes.
+    Batches,
 }
 
 impl Part {
     /// All parts, in the order in which a forecast lists them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Weights,
         Self::Gradients,
         Self::Moments,
@@ -189,7 +209,9 @@ impl Part {
         Self::Logits,
         Self::AttentionUnits,
         Self::AttentionStrips,
+        Self::ProductStrips,
         Self::Rotary,
+        Self::Batches,
     ];
 
     /// What it is, in a few words: the head of a row that people read.
@@ -218,7 +240,9 @@ impl Part {
             Self::Logits => "block of logits",
             Self::AttentionUnits => "attention: packed operands",
             Self::AttentionStrips => "attention: strips",
+            Self::ProductStrips => "products: strips",
             Self::Rotary => "rotary table",
+            Self::Batches => "batches read ahead",
         }
     }
 
@@ -312,7 +336,16 @@ impl Part {
                 let backward = square * 2 * (F32 + element);
                 of(&[threads, sum(&[forward, backward, of(&[POSITIONS, head, F32])?])?])
             }
+            Self::ProductStrips => {
+                let columns = if width <= TOKENS { PANEL_COLUMNS } else { TILE_COLUMNS };
+                let stored = if workload.precision == Precision::Bf16 { columns } else { 0 };
+                of(&[threads, TILE_ROWS, stored, F32])
+            }
             Self::Rotary => of(&[length, head, F32]),
+            Self::Batches => {
+                let read = of(&[BATCHES, u64::from(workload.sequences_per_step), sum(&[length, 1])?])?;
+                of(&[TOKEN, sum(&[read, of(&[3, tokens])?])?])
+            }
         }
     }
 }
@@ -373,17 +406,12 @@ impl Forecast {
 
 /// The largest micro batch that divides the sequences of a step and with which training takes at most `bytes`; `None`
 /// where not even one sequence fits. The micro batch of `workload` is not looked at.
-pub fn largest_micro_batch(
-    model: &Model,
-    workload: &Workload,
-    sequences_per_step: u32,
-    bytes: u64,
-) -> Option<u32> {
+pub fn largest_micro_batch(model: &Model, workload: &Workload, bytes: u64) -> Option<u32> {
     let fits = |micro_batch: &u32| {
         let workload = Workload { micro_batch: *micro_batch, ..*workload };
         Forecast::new(model, &workload).is_ok_and(|forecast| forecast.bytes() <= bytes)
     };
-    divisors(sequences_per_step).into_iter().rev().find(fits)
+    divisors(workload.sequences_per_step).into_iter().rev().find(fits)
 }
 
 /// The divisors of a number, rising; none of 0.

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use artifacts::job::{Job, Piece};
@@ -249,9 +249,14 @@ impl Data {
 
     /// The batch of a step of the job.
     pub fn batch(&self, step: u64) -> Result<Batch, DataError> {
+        self.batch_in(step, Vec::new())
+    }
+
+    /// As [`batch`](Self::batch), in memory that is there.
+    fn batch_in(&self, step: u64, mut tokens: Vec<u32>) -> Result<Batch, DataError> {
         let at = (step - self.from) as usize;
         let records = &self.records()[self.starts[at] as usize..self.starts[at + 1] as usize];
-        let mut tokens = Vec::new();
+        tokens.clear();
         for record in records {
             self.tokens.read(Piece::from_bytes(record), &mut tokens)?;
         }
@@ -267,11 +272,12 @@ impl Data {
     /// Starts to read the batches of `[first, end)`, in order.
     pub fn ahead(self, first: u64, end: u64) -> Result<Ahead, DataError> {
         let (sender, batches) = sync_channel(AHEAD);
+        let (used, memory) = channel();
         let thread = std::thread::Builder::new()
             .name("data".to_owned())
             .spawn(move || {
                 for step in first..end {
-                    let batch = self.batch(step);
+                    let batch = self.batch_in(step, memory.try_recv().unwrap_or_default());
                     let last = batch.is_err();
                     // Nobody listens any more where the attempt was stopped.
                     if sender.send(batch).is_err() || last {
@@ -280,13 +286,14 @@ impl Data {
                 }
             })
             .map_err(|error| DataError::Thread(error.to_string()))?;
-        Ok(Ahead { batches: Some(batches), thread: Some(thread) })
+        Ok(Ahead { batches: Some(batches), used, thread: Some(thread) })
     }
 }
 
 /// Batches that a thread reads ahead.
 pub struct Ahead {
     batches: Option<Receiver<Result<Batch, DataError>>>,
+    used: Sender<Vec<u32>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -295,6 +302,12 @@ impl Ahead {
     pub fn take(&mut self) -> Result<Batch, DataError> {
         let gone = || DataError::Thread("it ended before its last batch".to_owned());
         self.batches.as_ref().ok_or_else(gone)?.recv().map_err(|_| gone())?
+    }
+
+    /// Gives the memory of a batch back, for one that is still to be read.
+    pub fn give_back(&mut self, batch: Batch) {
+        // After its last batch the thread needs none.
+        let _ = self.used.send(batch.tokens);
     }
 }
 

@@ -18,7 +18,8 @@ use trainer::data::TokenFiles;
 use trainer::events::Events;
 use trainer::failure::{Failure, Kind};
 use trainer::generate::{Sampling, Writer};
-use trainer::kernels::Cpu;
+use trainer::kernels::cpu::isa::Isa;
+use trainer::kernels::{Cpu, Reference};
 use trainer::model::{Config, Weights};
 use trainer::step::Arithmetic;
 use trainer::task::{self, Task};
@@ -143,6 +144,9 @@ struct Bench {
     /// Threads to compute with; all cores if not given.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_THREADS)))]
     threads: Option<u32>,
+    /// How its steps are computed.
+    #[arg(long, value_enum, default_value_t = Way::Scheduled)]
+    step: Way,
     /// Steps before the first that counts.
     #[arg(long, default_value_t = 2)]
     warm_up: u16,
@@ -152,6 +156,17 @@ struct Bench {
     /// JSON instead of a table.
     #[arg(long)]
     json: bool,
+}
+
+/// A way to compute a step, from what training does to what it is judged against.
+#[derive(Clone, Copy, ValueEnum)]
+enum Way {
+    /// Forward and backward scheduled by hand, as in training.
+    Scheduled,
+    /// candle differentiates the model over the same kernels.
+    Autograd,
+    /// candle differentiates the model over candle's own operations.
+    Reference,
 }
 
 fn size(text: &str) -> Result<Size, String> {
@@ -339,12 +354,18 @@ fn bench(arguments: &Bench) -> Result<(), Failure> {
     unsafe { machine::start_threads(machine::threads(threads)) }?;
     let (warm_up, steps, available) = (arguments.warm_up, arguments.steps, memory::available());
     let all = u64::from(warm_up) + u64::from(steps);
+    let cpu = Cpu::default();
+    let arithmetic = match arguments.step {
+        Way::Scheduled => Arithmetic::Scheduled(Isa::best()),
+        Way::Autograd => Arithmetic::Autograd(&cpu),
+        Way::Reference => Arithmetic::Autograd(&Reference),
+    };
     let subject = match &task {
-        Some(task) => Subject::of_job(task, all, available)?,
+        Some(task) => Subject::of_job(task, all, &arithmetic, available)?,
         None => {
             let Bench { precision, recompute, micro_batch, .. } = *arguments;
             let choices = Choices { precision, recompute, micro_batch, threads };
-            Subject::of_size(arguments.size, all, choices, available)?
+            Subject::of_size(arguments.size, all, choices, &arithmetic, available)?
         }
     };
     let request = Request {
@@ -353,7 +374,7 @@ fn bench(arguments: &Bench) -> Result<(), Failure> {
         clock: || machine::seconds(ClockId::Monotonic),
         cpu_clock: || machine::seconds(ClockId::ProcessCPUTime),
     };
-    let report = trainer::bench::measure(subject, &request)?;
+    let report = trainer::bench::measure(subject, &arithmetic, &request)?;
     let mut text = if arguments.json {
         serde_json::to_string(&report).map_err(|error| Failure::new(Kind::Software, error))?
     } else {

@@ -30,6 +30,7 @@ pub fn check(job: &Job, config: &Config, available: Option<u64>) -> Result<Forec
             job::Recompute::Full => Recompute::Full,
         },
         sequence_length: job.sequence_length,
+        sequences_per_step: job.sequences_per_step,
         micro_batch: job.micro_batch,
         threads: u32::try_from(machine::threads(job.threads)).unwrap_or(u32::MAX),
     };
@@ -51,14 +52,15 @@ pub fn check(job: &Job, config: &Config, available: Option<u64>) -> Result<Forec
         u64::MAX => "no machine has that".to_owned(),
         bytes => format!("{} MiB are available", bytes >> 20),
     };
-    let advice = match memory::largest_micro_batch(&model, &workload, job.sequences_per_step, available) {
+    let advice = match memory::largest_micro_batch(&model, &workload, available) {
         Some(largest) => format!("the largest micro_batch that fits is {largest}"),
         None => match Forecast::new(&model, &Workload { micro_batch: 1, ..workload }) {
             Ok(one) => format!(
-                "no micro_batch fits, even 1 needs {}: take a smaller model, a shorter sequence_length or more memory",
+                "no micro_batch fits, even 1 needs {}: take a smaller model, a shorter sequence_length, fewer sequences_per_step \
+                 or more memory",
                 mebibytes_up(one.bytes())
             ),
-            Err(_) => "no micro_batch fits: take a smaller model or a shorter sequence_length".to_owned(),
+            Err(_) => "no micro_batch fits: take a smaller model, a shorter sequence_length or fewer sequences_per_step".to_owned(),
         },
     };
     refuse(format!(

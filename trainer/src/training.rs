@@ -3,10 +3,11 @@
 //! From a fixed step to a fixed step: batch, gradient, guard, update, event. Checkpoints are written beside it, and its
 //! last words are always one of `finished`, `stopped` and `failed`, after everything that they imply is safe on disk.
 
+use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::data::{Ahead, Batch, Data, Rates, TokenFiles};
 use crate::evaluate;
@@ -89,8 +90,12 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         let first = self.task.first_step();
         let ahead = data.ahead(first, job.to)?;
         self.say_started(first, step.name(), weights.parameters())?;
-        let mut training = Training { tokens, rates, ahead, weights, optimizer, skipped, step, saver };
+        let times = Times::default();
+        let mut training = Training { tokens, rates, ahead, weights, optimizer, skipped, step, saver, times };
         let end = self.train(&mut training, first);
+        if training.times.steps > 0 {
+            eprintln!("{}", training.times);
+        }
         if end.is_err() {
             self.say_last_saved(&mut training.saver);
         }
@@ -99,10 +104,12 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
 
     fn train(&mut self, training: &mut Training<'_>, first: u64) -> Result<End, Failure> {
         let job = &self.task.job;
-        let Training { tokens, rates, ahead, weights, optimizer, skipped, step, saver } = training;
+        let Training { tokens, rates, ahead, weights, optimizer, skipped, step, saver, times } = training;
         let mut done = first;
         while done < job.to {
-            let (batch, begun) = next(ahead)?;
+            let begun = Instant::now();
+            let batch = ahead.take()?;
+            times.waiting += begun.elapsed();
             let loss = step.differentiate(weights, &batch)?;
             let norm = step::norm(&**step)?;
             guard::finite_step(done, loss, norm)?;
@@ -113,10 +120,10 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
             } else {
                 optimizer.update(step.kernels(), weights, step.gradient(), norm, rate)?;
             }
-            self.say_step(
-                &batch,
-                Numbers { loss, norm, rate, seconds: begun.elapsed().as_secs_f64(), skip },
-            )?;
+            let took = begun.elapsed();
+            times.add(took);
+            self.say_step(&batch, Numbers { loss, norm, rate, seconds: took.as_secs_f64(), skip })?;
+            ahead.give_back(batch);
             done += 1;
             self.say_saved(saver.poll()?)?;
 
@@ -244,6 +251,34 @@ struct Training<'s> {
     skipped: Vec<u64>,
     step: Box<dyn Step + 's>,
     saver: Saver,
+    times: Times,
+}
+
+/// What the steps of an attempt took, and how much of it they waited for their batches.
+#[derive(Debug, Default)]
+struct Times {
+    steps: u64,
+    all: Duration,
+    waiting: Duration,
+}
+
+impl Times {
+    fn add(&mut self, step: Duration) {
+        self.steps += 1;
+        self.all += step;
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [all, waiting] = [self.all, self.waiting].map(|time| time.as_secs_f64());
+        let share = waiting / all.max(1e-9) * 100.0;
+        write!(
+            f,
+            "{} steps took {all:.3} s; {waiting:.3} s of it ({share:.2} %) they waited for data",
+            self.steps
+        )
+    }
 }
 
 /// What is said of a step beside its batch.
@@ -289,12 +324,6 @@ fn say<W: Write, C: Fn() -> f64>(events: &mut Events<W, C>, event: Event) -> Res
     events.say(event).map_err(|error| {
         Failure::new(Kind::Io, format!("an event cannot be written to standard output: {error}"))
     })
-}
-
-/// The next batch, and when its step began.
-fn next(ahead: &mut Ahead) -> Result<(Batch, Instant), Failure> {
-    let begun = Instant::now();
-    Ok((ahead.take()?, begun))
 }
 
 /// Whether something that is done at every multiple of `every` is due after `done` steps.

@@ -164,20 +164,35 @@ fn sizes_that_contradict_each_other_are_refused() {
 
 #[test]
 fn a_batch_that_does_not_fit_into_memory_is_refused_with_the_largest_that_does() {
-    // Petabytes, on any machine; one sequence alone is small.
+    // Tens of terabytes, on any machine; one sequence alone is small.
     let (code, kind, message) = refused(|fixture| {
-        (fixture.job.sequences_per_step, fixture.job.micro_batch) = (1 << 31, 1 << 31);
+        configure(fixture, &[("intermediate_size", 1 << 16)]);
+        (fixture.job.sequences_per_step, fixture.job.micro_batch) = (1 << 20, 1 << 20);
         fixture.job.sequence_length = 64;
     });
     assert_eq!((code, kind.as_str()), (71, "no-memory"));
-    assert!(message.starts_with("training with micro_batch 2147483648 takes "), "{message}");
+    assert!(message.starts_with("training with micro_batch 1048576 takes "), "{message}");
     assert!(
         message.contains(" MiB of memory, but ") && message.contains(" MiB are available; "),
         "{message}"
     );
     let largest: u32 = message.rsplit(' ').next().unwrap().parse().unwrap();
     assert!(message.contains("the largest micro_batch that fits is ") && largest.is_power_of_two());
-    assert!((2..1 << 31).contains(&largest), "{message}");
+    assert!((2..1 << 20).contains(&largest), "{message}");
+}
+
+/// The tokens of the batches that are read ahead fill the memory, whatever goes through the model at once.
+#[test]
+fn a_step_whose_tokens_do_not_fit_into_memory_is_refused() {
+    let (code, kind, message) = refused(|fixture| {
+        (fixture.job.sequences_per_step, fixture.job.micro_batch) = (1 << 31, 1);
+        fixture.job.sequence_length = 64;
+    });
+    assert_eq!((code, kind.as_str()), (71, "no-memory"));
+    assert!(
+        message.contains("no micro_batch fits") && message.contains("fewer sequences_per_step"),
+        "{message}"
+    );
 }
 
 #[test]

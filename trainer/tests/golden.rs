@@ -83,7 +83,7 @@ fn train<E: Element>(
     steps: Range<u64>,
 ) -> (String, Vec<f64>) {
     let plan = Plan { length: LENGTH, micro_batch: SEQUENCES, recompute: Recompute::Selective };
-    let mut scheduled = Scheduled::<E>::new(isa, config, weights, plan).unwrap();
+    let mut scheduled = Scheduled::<E>::new(isa, config, plan).unwrap();
     let losses = steps.map(|number| {
         let loss = scheduled.differentiate(weights, &batch(number)).unwrap();
         let norm = step::norm(&scheduled).unwrap();

@@ -22,6 +22,7 @@ const TINY: Workload = Workload {
     precision: Precision::F32,
     recompute: Recompute::Selective,
     sequence_length: 256,
+    sequences_per_step: 24,
     micro_batch: 8,
     threads: 2,
 };
@@ -63,7 +64,10 @@ fn every_part_of_a_small_step_is_what_its_words_say() {
             (Part::Logits, 256 * (2048 * 4 + (4096 + 16 + packed_logits + 128) * e + 2 * 4 + 24)),
             (Part::AttentionUnits, 2 * 256 * ((3 + 2 * 2) * 32 * e + 2 * 4 + (2 + 2) * 32 * 4)),
             (Part::AttentionStrips, 2 * (64 * 256 * (4 + e) + 64 * 32 * 4 + 64 * 64 * (8 + 2 * e))),
+            // The width is within one block: a panel of 32 columns.
+            (Part::ProductStrips, if e == 4 { 0 } else { 2 * 96 * 32 * 4 }),
             (Part::Rotary, 256 * 32 * 4),
+            (Part::Batches, 4 * 24 * 257 * 4 + 3 * n * 4),
         ];
         let forecast = Forecast::new(&model, &workload).unwrap();
         assert_eq!(forecast.parts(), expected);
@@ -102,6 +106,17 @@ fn a_transposed_operand_takes_memory_where_it_cannot_be_read_in_place() {
 }
 
 #[test]
+fn sums_that_are_stored_in_bf16_have_a_strip_for_each_thread() {
+    let of = |width, precision, threads| {
+        let model = Model::new(Sizes { width, ..*tiny().sizes() }).unwrap();
+        Part::ProductStrips.bytes(&model, &Workload { precision, threads, ..TINY }).unwrap()
+    };
+    assert_eq!(of(256, Precision::Bf16, 3), 3 * 96 * 32 * 4);
+    assert_eq!(of(257, Precision::Bf16, 3), 3 * 96 * 512 * 4);
+    assert_eq!(of(257, Precision::F32, 3), 0);
+}
+
+#[test]
 fn a_large_vocabulary_has_fewer_rows_of_logits() {
     let rows = |vocabulary: u64| {
         let model = Model::new(Sizes { vocabulary, ..*tiny().sizes() }).unwrap();
@@ -117,13 +132,13 @@ fn a_large_vocabulary_has_fewer_rows_of_logits() {
 #[test]
 fn the_largest_micro_batch_is_the_last_divisor_that_fits() {
     let of = |micro_batch| bytes(&Workload { micro_batch, ..TINY });
-    let largest = |bytes| largest_micro_batch(&tiny(), &TINY, 12, bytes);
-    assert_eq!(largest(of(12)), Some(12));
-    assert_eq!(largest(of(12) - 1), Some(6));
+    let largest = |bytes| largest_micro_batch(&tiny(), &TINY, bytes);
+    assert_eq!(largest(of(24)), Some(24));
+    assert_eq!(largest(of(24) - 1), Some(12));
     assert_eq!(largest(of(5)), Some(4));
     assert_eq!(largest(of(1)), Some(1));
     assert_eq!(largest(of(1) - 1), None);
-    assert_eq!(largest_micro_batch(&tiny(), &TINY, 0, u64::MAX), None);
+    assert_eq!(largest_micro_batch(&tiny(), &Workload { sequences_per_step: 0, ..TINY }, u64::MAX), None);
 }
 
 #[test]
@@ -140,9 +155,9 @@ fn bytes_that_are_not_exact_any_more_are_refused_with_words_and_never_fit() {
     let workload = Workload { sequence_length: u32::MAX, micro_batch: u32::MAX, ..TINY };
     let refusal = Forecast::new(&tiny(), &workload).unwrap_err().to_string();
     assert!(refusal.starts_with("bytes of a training step: "), "{refusal}");
-    let workload = Workload { sequence_length: 1 << 20, ..TINY };
-    let micro_batch = largest_micro_batch(&tiny(), &workload, 1 << 31, u64::MAX).unwrap();
-    assert!(micro_batch < 1 << 31);
+    let workload = Workload { sequence_length: 1 << 20, sequences_per_step: 1 << 28, ..TINY };
+    let micro_batch = largest_micro_batch(&tiny(), &workload, u64::MAX).unwrap();
+    assert!(micro_batch < 1 << 28);
     assert!(Forecast::new(&tiny(), &Workload { micro_batch: 2 * micro_batch, ..workload }).is_err());
 }
 
@@ -169,9 +184,10 @@ prop_compose! {
     fn workload()(
         precision in prop::sample::select(&Precision::ALL[..]),
         recompute in prop::sample::select(&Recompute::ALL[..]),
-        (sequence_length, micro_batch, threads) in (1..5_000_u32, 1..100_u32, 1..65_u32),
+        (sequence_length, sequences_per_step) in (1..5_000_u32, 1..500_u32),
+        (micro_batch, threads) in (1..100_u32, 1..65_u32),
     ) -> Workload {
-        Workload { precision, recompute, sequence_length, micro_batch, threads }
+        Workload { precision, recompute, sequence_length, sequences_per_step, micro_batch, threads }
     }
 }
 
@@ -179,8 +195,10 @@ proptest! {
     #[test]
     fn more_work_never_takes_less(model in model(), workload in workload()) {
         let bytes = |workload: Workload| Forecast::new(&model, &workload).unwrap().bytes();
-        let (all, Workload { sequence_length, micro_batch, threads, .. }) = (bytes(workload), workload);
+        let all = bytes(workload);
+        let Workload { sequence_length, sequences_per_step, micro_batch, threads, .. } = workload;
         for more in [
+            Workload { sequences_per_step: sequences_per_step + 1, ..workload },
             Workload { micro_batch: micro_batch + 1, ..workload },
             Workload { sequence_length: sequence_length + 1, ..workload },
             Workload { threads: threads + 1, ..workload },
@@ -200,13 +218,14 @@ proptest! {
 
     #[test]
     fn the_largest_micro_batch_fits_and_the_next_divisor_does_not(
-        model in model(), workload in workload(), sequences in 1..500_u32, share in 0.0..1.5_f64,
+        model in model(), workload in workload(), share in 0.0..1.5_f64,
     ) {
+        let sequences = workload.sequences_per_step;
         let of = |micro_batch| {
             Forecast::new(&model, &Workload { micro_batch, ..workload }).unwrap().bytes()
         };
         let bytes = (of(sequences) as f64 * share) as u64;
-        let largest = largest_micro_batch(&model, &workload, sequences, bytes);
+        let largest = largest_micro_batch(&model, &workload, bytes);
         let fitting = (1..=sequences).filter(|m| sequences % m == 0 && of(*m) <= bytes).max();
         prop_assert_eq!(largest, fitting);
     }

@@ -83,8 +83,8 @@ pub struct Report {
 pub struct Memory {
     /// The most that this process had at once, where the system tells.
     pub peak: Option<u64>,
-    /// What a step was forecast to take.
-    pub forecast: u64,
+    /// What a step was forecast to take, where that can be foretold.
+    pub forecast: Option<u64>,
 }
 
 /// What a part of a step takes.
@@ -110,15 +110,15 @@ struct Times {
     update: f64,
 }
 
-/// Measures a subject.
-pub fn measure(subject: Subject, request: &Request) -> Result<Report, Failure> {
+/// Measures the steps of a subject, computed in one way.
+pub fn measure(subject: Subject, arithmetic: &Arithmetic<'_>, request: &Request) -> Result<Report, Failure> {
     let Request { warm_up, steps, clock, cpu_clock } = *request;
     let Subject { name, job, config, forecast, weights, mut optimizer, batches, rates } = subject;
     let model = Model::new(config.sizes()).map_err(|error| Failure::new(Kind::Config, error))?;
     let in_bf16 = job.precision == artifacts::job::Precision::Bf16;
     // A machine's speed changes with its other tenants: it is asked before and after, and the better answer counts.
     let peak_before = peak::flops_per_second(Isa::best(), in_bf16, clock);
-    let mut step = Arithmetic::default().step(&job, &config, &weights)?;
+    let mut step = arithmetic.step(&job, &config, &weights)?;
     let (mut losses, mut times) = (Vec::new(), Vec::new());
     for (number, (batch, rate)) in batches.iter().zip(&rates).enumerate() {
         if number == warm_up {
@@ -169,7 +169,7 @@ pub fn measure(subject: Subject, request: &Request) -> Result<Report, Failure> {
         flops_per_second,
         matmul_peak,
         mfu: flops_per_second / matmul_peak,
-        memory: Memory { peak: peak_memory, forecast: forecast.bytes_of_step() },
+        memory: Memory { peak: peak_memory, forecast: forecast.map(|forecast| forecast.bytes_of_step()) },
         operations: shares(step.laps(), &times, steps, &model, tokens, job.sequence_length),
     })
 }

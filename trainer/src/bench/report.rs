@@ -38,11 +38,12 @@ impl fmt::Display for Report {
             "              (6 FLOPs a parameter in matrix products and token, and 12 L H hd T of attention: PaLM, appendix B)"
         )?;
         let peak = self.memory.peak.map_or_else(|| "unknown".to_owned(), mebibytes);
-        writeln!(
-            f,
-            "  memory      {peak} at most; {} were forecast for a step",
-            mebibytes(self.memory.forecast)
-        )?;
+        match self.memory.forecast.map(mebibytes) {
+            Some(forecast) => {
+                writeln!(f, "  memory      {peak} at most; {forecast} were forecast for a step")?;
+            }
+            None => writeln!(f, "  memory      {peak} at most")?,
+        }
         writeln!(f, "\n  {:<24}{:>10}{:>9}{:>11}{:>10}", "", "ms", "share", "GFLOP/s", "of peak")?;
         for Share { name, seconds, share, flops_per_second } in &self.operations {
             write!(f, "  {name:<24}{:>10.2}{:>7.1} %", seconds * 1e3, share * 100.0)?;

@@ -134,7 +134,7 @@ pub struct Subject {
     pub job: Job,
     /// Its model.
     pub config: Config,
-    pub(super) forecast: Forecast,
+    pub(super) forecast: Option<Forecast>,
     pub(super) weights: Weights,
     pub(super) optimizer: optimizer::Optimizer,
     pub(super) batches: Vec<Batch>,
@@ -143,9 +143,14 @@ pub struct Subject {
 
 impl Subject {
     /// The first `steps` steps of a job, which may take `available` bytes of memory, where that is known.
-    pub fn of_job(task: &Task, steps: u64, available: Option<u64>) -> Result<Self, Failure> {
+    pub fn of_job(
+        task: &Task,
+        steps: u64,
+        arithmetic: &Arithmetic<'_>,
+        available: Option<u64>,
+    ) -> Result<Self, Failure> {
         let (job, config) = (&task.job, task.config()?);
-        let forecast = forecast(job, &config, available)?;
+        let forecast = forecast(job, &config, arithmetic, available)?;
         let first = task.first_step();
         if job.to - first < steps {
             let message = format!(
@@ -178,6 +183,7 @@ impl Subject {
         size: Size,
         steps: u64,
         choices: Choices,
+        arithmetic: &Arithmetic<'_>,
         available: Option<u64>,
     ) -> Result<Self, Failure> {
         let job = size.job(steps, choices);
@@ -189,7 +195,7 @@ impl Subject {
             return Err(Failure::new(Kind::Usage, message));
         }
         let config = Config::parse(Path::new(size.name), &size.config())?;
-        let forecast = forecast(&job, &config, available)?;
+        let forecast = forecast(&job, &config, arithmetic, available)?;
         let weights = Weights::new(&config, 1, DType::F32, &Device::Cpu)?;
         let (length, count) = (size.sequence_length, size.sequences * (size.sequence_length + 1));
         let batch = |step: u64| {
@@ -209,8 +215,16 @@ impl Subject {
     }
 }
 
-/// What a job will take, asked before anything is made.
-fn forecast(job: &Job, config: &Config, available: Option<u64>) -> Result<Forecast, Failure> {
-    Arithmetic::default().check(job.precision)?;
-    memory::check(job, config, available)
+/// What a job will take, asked before anything is made. What candle's differentiation takes is not foretold.
+fn forecast(
+    job: &Job,
+    config: &Config,
+    arithmetic: &Arithmetic<'_>,
+    available: Option<u64>,
+) -> Result<Option<Forecast>, Failure> {
+    arithmetic.check(job.precision)?;
+    match arithmetic {
+        Arithmetic::Scheduled(_) => memory::check(job, config, available).map(Some),
+        Arithmetic::Autograd(_) => Ok(None),
+    }
 }

@@ -1,5 +1,6 @@
 //! Batches, and every way in which a job's data can be wrong.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use super::*;
@@ -68,6 +69,22 @@ fn batches_read_ahead_come_in_order_and_may_be_left() {
     let mut ahead = open(&fixture).unwrap().ahead(STEPS - 1, STEPS).unwrap();
     assert!(ahead.take().is_ok());
     assert!(matches!(ahead.take(), Err(DataError::Thread(_))));
+}
+
+#[test]
+fn batches_are_the_same_in_memory_that_was_given_back() {
+    let fixture = Fixture::new();
+    let fresh = open(&fixture).unwrap();
+    let mut ahead = open(&fixture).unwrap().ahead(0, STEPS).unwrap();
+    let mut memory = BTreeSet::new();
+    for step in 0..STEPS {
+        let (found, expected) = (ahead.take().unwrap(), fresh.batch(step).unwrap());
+        assert_eq!((&found.tokens, &found.digest), (&expected.tokens, &expected.digest));
+        memory.insert(found.tokens.as_ptr() as usize);
+        ahead.give_back(found);
+    }
+    // Two that are ready, one that is being read, one in use.
+    assert!(memory.len() <= 4, "{} batches are in memory", memory.len());
 }
 
 #[test]

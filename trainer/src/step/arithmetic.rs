@@ -60,12 +60,8 @@ impl<'a> Arithmetic<'a> {
             (Self::Autograd(kernels), _) => {
                 Box::new(Autograd::new(config, kernels, weights, length, micro_batch)?)
             }
-            (Self::Scheduled(isa), Precision::F32) => {
-                Box::new(Scheduled::<f32>::new(isa, config, weights, plan)?)
-            }
-            (Self::Scheduled(isa), Precision::Bf16) => {
-                Box::new(Scheduled::<bf16>::new(isa, config, weights, plan)?)
-            }
+            (Self::Scheduled(isa), Precision::F32) => Box::new(Scheduled::<f32>::new(isa, config, plan)?),
+            (Self::Scheduled(isa), Precision::Bf16) => Box::new(Scheduled::<bf16>::new(isa, config, plan)?),
         })
     }
 }

@@ -5,7 +5,8 @@
 //! loops of the matrix products are written for each by hand (`gemm::micro`).
 //!
 //! Reductions run over [`LANES`] partial sums whatever the width of a register, and AVX2 and AVX-512 both fuse
-//! multiplication and addition: these two compute equal bits. The portable version rounds after each.
+//! multiplication and addition: these two compute equal bits. The portable version rounds after each, on every
+//! architecture, whether it could fuse or not: its name stands for its bits.
 
 /// Partial sums of a reduction, at every width of a register: it decides the order of additions, and so the last bits.
 pub const LANES: usize = 16;
@@ -108,13 +109,6 @@ impl Version for Separate {
     }
 }
 
-/// What the portable version does on this architecture.
-#[cfg(target_arch = "aarch64")]
-pub type Portable = Fused;
-/// What the portable version does on this architecture.
-#[cfg(not(target_arch = "aarch64"))]
-pub type Portable = Separate;
-
 /// `dispatch! { pub fn name<E: Element>(x: &[E], ..) -> f32 = body }` makes `name(isa, x, ..)` of an `#[inline(always)]`
 /// `fn body<V: Version, E: Element>(x: &[E], ..) -> f32`, compiled for each instruction set.
 macro_rules! dispatch {
@@ -124,7 +118,7 @@ macro_rules! dispatch {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel are its operands")]
         $vis fn $name $(<$($g: $bound),+>)? (isa: $crate::kernels::cpu::isa::Isa, $($arg: $type),*) $(-> $ret)? {
-            use $crate::kernels::cpu::isa::{Kind, Portable};
+            use $crate::kernels::cpu::isa::{Kind, Separate};
             #[cfg(target_arch = "x86_64")]
             use $crate::kernels::cpu::isa::Fused;
             #[cfg(target_arch = "x86_64")]
@@ -140,7 +134,7 @@ macro_rules! dispatch {
                 $body::<Fused $($(, $g)+)?>($($arg),*)
             }
             match isa.kind() {
-                Kind::Portable => $body::<Portable $($(, $g)+)?>($($arg),*),
+                Kind::Portable => $body::<Separate $($(, $g)+)?>($($arg),*),
                 // SAFETY: an `Isa` of this kind exists only where the machine has these instructions.
                 #[cfg(target_arch = "x86_64")]
                 Kind::Avx2 => unsafe { avx2 $(::<$($g),+>)? ($($arg),*) },

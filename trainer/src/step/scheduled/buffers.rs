@@ -2,7 +2,7 @@
 //!
 //! What a layer's backward needs is kept for each layer ([`Kept`]); what only lives from one operation to the next is
 //! there once ([`Working`]). How much is kept is a choice ([`Recompute`]): what was not kept is computed again, to the
-//! same bits.
+//! same bits. An evaluation has no backward, so what only that needs is made for the first gradient.
 
 use artifacts::job::Recompute;
 
@@ -135,21 +135,33 @@ pub(super) struct Working<E> {
 }
 
 impl<E: Element> Working<E> {
+    /// What a forward pass works on.
     fn new(sizes: Sizes) -> Self {
         let of = |width: usize| vec![E::default(); sizes.tokens * width];
         let numbers = |width: usize| vec![0f32; sizes.tokens * width];
         Self {
             stream: numbers(sizes.width),
-            stream_gradient: numbers(sizes.width),
-            rounded: vec![E::default(); E::rounded(sizes.tokens * sizes.width)],
+            stream_gradient: Vec::new(),
+            rounded: Vec::new(),
             normed: of(sizes.width),
-            normed_gradient: numbers(sizes.width),
+            normed_gradient: Vec::new(),
             activation: of(sizes.feed_forward),
-            attention_gradient: of(sizes.queries),
-            attended_gradient: of(sizes.attended()),
+            attention_gradient: Vec::new(),
+            attended_gradient: Vec::new(),
             unit: of(sizes.width),
             scale: numbers(1),
         }
+    }
+
+    /// And what a backward pass works on.
+    fn complete(&mut self, sizes: Sizes) {
+        let of = |width: usize| vec![E::default(); sizes.tokens * width];
+        let numbers = |width: usize| vec![0f32; sizes.tokens * width];
+        self.stream_gradient = numbers(sizes.width);
+        self.rounded = vec![E::default(); E::rounded(sizes.tokens * sizes.width)];
+        self.normed_gradient = numbers(sizes.width);
+        self.attention_gradient = of(sizes.queries);
+        self.attended_gradient = of(sizes.attended());
     }
 
     fn bytes(&self) -> usize {
@@ -168,23 +180,43 @@ impl<E: Element> Working<E> {
 /// All of a step's memory beside weights, moments, gradients, and what the kernels need.
 #[derive(Debug)]
 pub(super) struct Buffers<E> {
-    /// For each layer; the same one for all layers where everything is computed again.
+    /// For each layer; the same one for all layers where everything is computed again, and before the first gradient.
     pub kept: Vec<Kept<E>>,
     /// The stream at each layer's entry, where everything else is computed again.
     pub entries: Vec<Vec<f32>>,
     pub working: Working<E>,
+    sizes: Sizes,
+    recompute: Recompute,
+    complete: bool,
 }
 
 impl<E: Element> Buffers<E> {
+    /// For forward passes.
     pub(super) fn new(sizes: Sizes, recompute: Recompute) -> Self {
-        let (kept, entries) = match recompute {
-            Recompute::None | Recompute::Selective => (sizes.layers, 0),
-            Recompute::Full => (1, sizes.layers),
-        };
         Self {
-            kept: (0..kept).map(|_| Kept::new(sizes, recompute)).collect(),
-            entries: (0..entries).map(|_| vec![0.0; sizes.tokens * sizes.width]).collect(),
+            kept: vec![Kept::new(sizes, recompute)],
+            entries: Vec::new(),
             working: Working::new(sizes),
+            sizes,
+            recompute,
+            complete: false,
+        }
+    }
+
+    /// For backward passes too, from now on.
+    pub(super) fn complete(&mut self) {
+        let Self { sizes, recompute, .. } = *self;
+        if std::mem::replace(&mut self.complete, true) {
+            return;
+        }
+        self.working.complete(sizes);
+        match recompute {
+            Recompute::None | Recompute::Selective => {
+                self.kept.resize_with(sizes.layers, || Kept::new(sizes, recompute));
+            }
+            Recompute::Full => {
+                self.entries.resize_with(sizes.layers, || vec![0.0; sizes.tokens * sizes.width]);
+            }
         }
     }
 

@@ -65,14 +65,14 @@ pub struct Scheduled<E> {
 }
 
 impl<E: Element> Scheduled<E> {
-    /// For models of `config`, on an instruction set.
-    pub fn new(isa: Isa, config: &Config, weights: &Weights, plan: Plan) -> Result<Self> {
+    /// For models of `config`, on an instruction set. What only a gradient needs is made for the first one.
+    pub fn new(isa: Isa, config: &Config, plan: Plan) -> Result<Self> {
         let sizes = Sizes::new(config, plan.micro_batch * plan.length);
         Ok(Self {
             model: Model::new(config, sizes, plan.length)?,
             machine: Machine::new(isa),
             buffers: Buffers::new(sizes, plan.recompute),
-            gradient: Gradient { parts: guard::unknown(weights)?, scale: 1.0 },
+            gradient: Gradient { parts: Vec::new(), scale: 1.0 },
             kernels: Cpu::new(isa),
             micro_batch: plan.micro_batch,
             examples: Examples::default(),
@@ -87,7 +87,7 @@ impl<E: Element> Scheduled<E> {
 
     /// The stream from the embedding through all layers. `keep`: a backward follows.
     fn forward(&mut self, weights: &[&[f32]], examples: &Examples, keep: bool) {
-        let Self { model, machine, buffers: Buffers { kept, entries, working }, .. } = self;
+        let Self { model, machine, buffers: Buffers { kept, entries, working, .. }, .. } = self;
         let (n, width) = (examples.inputs.len(), model.sizes.width);
         machine.laps.begin(Pass::Forward);
         embedding::forward(
@@ -125,7 +125,7 @@ impl<E: Element> Scheduled<E> {
         nats: &mut f64,
         gradients: &mut Gradients<'_, '_>,
     ) {
-        let Self { model, machine, buffers: Buffers { kept, entries, working }, .. } = self;
+        let Self { model, machine, buffers: Buffers { kept, entries, working, .. }, .. } = self;
         let (isa, n, width) = (machine.isa, examples.inputs.len(), model.sizes.width);
         let places = &model.places;
         machine.laps.begin(Pass::Backward);
@@ -195,6 +195,15 @@ impl<E: Element> Scheduled<E> {
         nats
     }
 
+    /// Makes what a gradient needs, of which each element is not a number until it was written.
+    fn prepare(&mut self, weights: &Weights) -> Result<()> {
+        self.buffers.complete();
+        if self.gradient.parts.is_empty() {
+            self.gradient.parts = guard::unknown(weights)?;
+        }
+        Ok(())
+    }
+
     /// Refuses the first step where a parameter got no gradient.
     fn see_every_gradient(&mut self, weights: &Weights) -> std::result::Result<(), Failure> {
         if !self.seen {
@@ -218,6 +227,7 @@ impl<E: Element> Step for Scheduled<E> {
     }
 
     fn differentiate(&mut self, weights: &Weights, batch: &Batch) -> std::result::Result<f64, Failure> {
+        self.prepare(weights)?;
         let targets = batch.targets() as f64;
         let parts = self.gradient.parts.clone();
         let all: Vec<&Tensor> = parts.iter().collect();

@@ -35,8 +35,8 @@ fn batch(end_of_text: Option<u32>) -> Batch {
 
 const PLAN: Plan = Plan { length: LENGTH, micro_batch: 4, recompute: Recompute::Selective };
 
-fn scheduled<E: Element>(isa: Isa, config: &Config, weights: &Weights, plan: Plan) -> Scheduled<E> {
-    Scheduled::new(isa, config, weights, plan).unwrap()
+fn scheduled<E: Element>(isa: Isa, config: &Config, plan: Plan) -> Scheduled<E> {
+    Scheduled::new(isa, config, plan).unwrap()
 }
 
 fn elements(gradient: &Gradient) -> Vec<Vec<f64>> {
@@ -72,7 +72,7 @@ fn agrees<E: Element>(of_loss: f64, of_gradient: f64) {
         let config = config(tied);
         let weights = weights(&config, DType::F32);
         for isa in Isa::available() {
-            let mut step = scheduled::<E>(isa, &config, &weights, PLAN);
+            let mut step = scheduled::<E>(isa, &config, PLAN);
             let loss = step.differentiate(&weights, &batch(end_of_text)).unwrap();
             assert!((loss - expected).abs() <= of_loss * expected, "{loss} against {expected}");
             let error = error(&elements(step.gradient()), &slopes);
@@ -95,7 +95,7 @@ fn in_bf16_they_are_close() {
 fn bits<E: Element>(plan: Plan, threads: usize, tied: bool) -> (u64, Vec<Vec<u64>>) {
     let config = config(tied);
     let weights = weights(&config, DType::F32);
-    let mut step = scheduled::<E>(Isa::best(), &config, &weights, plan);
+    let mut step = scheduled::<E>(Isa::best(), &config, plan);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let first = Batch::of(fixture::tokens((SEQUENCES * (LENGTH + 1)) as u32, 9), LENGTH, None);
     let loss = pool.install(|| {
@@ -136,7 +136,7 @@ fn nor_do_they_in_bf16() {
 fn the_loss_alone_is_that_of_a_step() {
     let config = config(false);
     let weights = weights(&config, DType::F32);
-    let mut step = scheduled::<f32>(Isa::best(), &config, &weights, PLAN);
+    let mut step = scheduled::<f32>(Isa::best(), &config, PLAN);
     let batch = batch(Some(1));
     let before = step.differentiate(&weights, &batch).unwrap();
     let gradient = elements(step.gradient());
@@ -152,12 +152,31 @@ fn the_loss_alone_is_that_of_a_step() {
     assert_eq!(step.differentiate(&weights, &batch).unwrap(), before);
 }
 
+/// Evaluating a model took a whole step's memory, gradients and all.
+#[test]
+fn an_evaluation_takes_no_memory_for_gradients() {
+    let config = config(false);
+    let weights = weights(&config, DType::F32);
+    for recompute in [Recompute::None, Recompute::Selective, Recompute::Full] {
+        let plan = Plan { recompute, ..PLAN };
+        let mut step = scheduled::<f32>(Isa::best(), &config, plan);
+        let examples = batch(None).examples(0, SEQUENCES);
+        let evaluated = step.nats(&weights, &examples).unwrap();
+        assert!(step.gradient().parts.is_empty());
+        let without = step.bytes();
+        let loss = step.differentiate(&weights, &batch(None)).unwrap();
+        assert_eq!(evaluated / batch(None).targets() as f64, loss);
+        assert!(step.bytes() > without + without / 2, "{} of {}", without, step.bytes());
+        assert_eq!(step.nats(&weights, &examples).unwrap(), evaluated);
+    }
+}
+
 #[test]
 fn a_steps_memory_does_not_grow() {
     let config = config(false);
     let weights = weights(&config, DType::F32);
     for recompute in [Recompute::None, Recompute::Selective, Recompute::Full] {
-        let mut step = scheduled::<f32>(Isa::best(), &config, &weights, Plan { recompute, ..PLAN });
+        let mut step = scheduled::<f32>(Isa::best(), &config, Plan { recompute, ..PLAN });
         // With more threads each takes its own strip when it has its first piece of work.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         pool.install(|| {
@@ -193,7 +212,8 @@ fn a_parameter_without_a_gradient_stops_the_first_step() {
         "lm_head.weight",
     ] {
         let place = weights.iter().position(|(name, _)| name == kind).unwrap();
-        let mut step = scheduled::<f32>(Isa::best(), &config, &weights, PLAN);
+        let mut step = scheduled::<f32>(Isa::best(), &config, PLAN);
+        step.prepare(&weights).unwrap();
         let parts = step.gradient.parts.clone();
         slices::write(&parts.iter().collect::<Vec<_>>(), |parts| {
             let mut elsewhere = parts[place].to_vec();

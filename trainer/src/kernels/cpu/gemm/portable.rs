@@ -1,6 +1,6 @@
 //! Tiles for every machine: arrays that the compiler turns into whatever registers there are.
 
-use super::super::isa::{Portable, Version};
+use super::super::isa::{Separate, Version};
 use super::micro::{Kernels, kernel, kernels, run};
 
 run!(tile);
@@ -36,7 +36,7 @@ fn widened(unit: u32, part: usize) -> f32 {
 
 #[inline(always)]
 fn multiplied(x: Vector, y: Vector, sum: Vector) -> Vector {
-    std::array::from_fn(|i| Portable::mul_add(x[i], y[i], sum[i]))
+    std::array::from_fn(|i| Separate::mul_add(x[i], y[i], sum[i]))
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@ use half::bf16;
 use rayon::ThreadPoolBuilder;
 
 use super::super::element::Element;
-use super::super::isa::{Fused, Isa, Portable, Version};
+use super::super::isa::{Fused, Isa, Separate, Version};
 use super::super::matrix::{Matrix, MatrixMut};
 use super::{BLOCK, Panels, Scratch, Store, product, product_alone};
 
@@ -82,7 +82,7 @@ impl<E: Element> Owned<E> {
 fn chain<E: Element, O: Element>(isa: Isa, a: &[E], b: &[E], c: O, store: Store) -> O {
     let fused = isa != Isa::PORTABLE;
     let mul_add = |x: E, y: E, sum: f32| {
-        let multiply = if fused { Fused::mul_add } else { Portable::mul_add };
+        let multiply = if fused { Fused::mul_add } else { Separate::mul_add };
         multiply(x.value(), y.value(), sum)
     };
     let mut result = if store == Store::Add { c.value() } else { 0.0 };
