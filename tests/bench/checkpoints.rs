@@ -2,15 +2,15 @@
 //!
 //! A checkpoint is copied while training waits, and written while the next steps run. What a training spends outside its
 //! steps shows in its events: the time between two steps' lines, less the later step's own. Steps that run beside the
-//! writing share the cores with it, so their time is told too.
+//! writing share the cores with it, so their time is told too. What steps waited for their data the trainer says itself.
 
 use std::process::Command;
 
 use artifacts::event::{Event, Line};
 use harness::program;
+use harness::sizes::Size;
 use serde_json::{Value, json};
 
-use super::sizes::Size;
 use super::trainer::{mebibytes, median};
 
 /// Checkpoints of one training.
@@ -27,8 +27,8 @@ struct Step {
 /// checkpoints.
 pub fn measure() -> Value {
     println!(
-        "\n{:<10}{:>14}{:>14}{:>16}{:>14}{:>18}",
-        "checkpoint", "MiB", "all, s", "outside, s", "share", "step beside it, s"
+        "\n{:<10}{:>10}{:>10}{:>12}{:>9}{:>20}{:>18}",
+        "checkpoint", "MiB", "all, s", "outside, s", "share", "step beside it, s", "waiting for data"
     );
     let all = [("tiny", 60), ("small", 10)].map(|(name, every)| {
         let size = Size::named(name);
@@ -41,12 +41,19 @@ pub fn measure() -> Value {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let said = String::from_utf8(output.stdout).unwrap();
         let lines: Vec<Line> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        figures(size, every, &lines)
+        figures(size, every, &lines, waited(&String::from_utf8_lossy(&output.stderr)))
     });
     json!(all)
 }
 
-fn figures(size: &Size, every: u64, lines: &[Line]) -> Value {
+/// The share of its steps that a trainer says to have waited for data, in per cent.
+fn waited(log: &str) -> f64 {
+    let line = log.lines().find(|line| line.ends_with("they waited for data")).unwrap();
+    let share = line.split(['(', '%']).nth(1).unwrap();
+    share.trim().parse().unwrap()
+}
+
+fn figures(size: &Size, every: u64, lines: &[Line], waiting: f64) -> Value {
     let tokens = f64::from(size.length * size.sequences);
     let steps: Vec<Step> = lines
         .iter()
@@ -70,13 +77,13 @@ fn figures(size: &Size, every: u64, lines: &[Line]) -> Value {
     let (size_in_mib, share) = (mebibytes(bytes.unwrap()), outside / whole);
     let (beside, alone) = (seconds(&beside), seconds(&alone));
     println!(
-        "{:<10}{size_in_mib:>14}{whole:>14.2}{outside:>16.3}{:>12.2} %{:>18}",
+        "{:<10}{size_in_mib:>10}{whole:>10.2}{outside:>12.3}{:>7.2} %{:>20}{waiting:>16.2} %",
         size.name,
         share * 100.0,
         format!("{beside:.3} ({alone:.3})"),
     );
     json!({
         "size": size.name, "mib": size_in_mib, "every": every, "seconds": whole, "outside_seconds": outside, "share": share,
-        "step_seconds": alone, "step_seconds_beside_writing": beside,
+        "step_seconds": alone, "step_seconds_beside_writing": beside, "per_cent_waiting_for_data": waiting,
     })
 }

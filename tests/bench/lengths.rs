@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use harness::sizes::Size;
 use serde_json::{Value, json};
 
-use super::sizes::Size;
 use super::trainer::{mebibytes, median, report};
 
 const LENGTHS: [u32; 5] = [256, 512, 1024, 2048, 4096];
@@ -33,7 +33,7 @@ pub fn measure() -> Value {
     let mut records = BTreeMap::<u32, Record>::new();
     for _ in 0..ROUNDS {
         for (length, job) in &jobs {
-            let report = report(job, STEPS - 1);
+            let report = report(job, STEPS - 1, "scheduled");
             let seconds = |of: &dyn Fn(&str) -> bool| {
                 let operations = report.operations.iter().filter(|operation| of(&operation.name));
                 operations.map(|operation| operation.seconds).sum::<f64>()
@@ -42,7 +42,7 @@ pub fn measure() -> Value {
             record.attention.push(seconds(&|name| name.starts_with("attention")));
             record.others.push(seconds(&|name| !name.starts_with("attention")));
             record.peak = record.peak.max(report.memory.peak.unwrap_or(0));
-            record.forecast = report.memory.forecast;
+            record.forecast = report.memory.forecast.unwrap_or(0);
         }
     }
     println!("\nOne sequence of the small model, medians of {ROUNDS} runs");

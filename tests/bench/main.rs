@@ -2,14 +2,14 @@
 //!
 //! A figure hangs on the machine and on who else uses it, so nothing here can fail for being slow. Each benchmark is a
 //! file, prints a table, and leaves its figures in `target/bench/<name>.json`. `LRPATH_BENCH_ONLY` (daemon, lengths,
-//! checkpoints or trainer) takes one of them.
+//! checkpoints, steps or trainer) takes one of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
 mod checkpoints;
 mod latency;
 mod lengths;
-mod sizes;
 mod slot;
+mod steps;
 mod trainer;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +32,9 @@ fn main() {
     if is_asked("checkpoints") {
         let checkpoints = json!({ "machine": machine::name(), "checkpoints": checkpoints::measure() });
         save("checkpoints", &checkpoints);
+    }
+    if is_asked("steps") {
+        save("steps", &json!({ "machine": machine::name(), "steps": steps::measure() }));
     }
     if is_asked("trainer") {
         println!("\n{}", machine::name());

@@ -14,11 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use artifacts::job::Precision;
+use harness::sizes::{SIZES, Size};
 use harness::{by_hand, corpus, machine, program, python};
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-use super::sizes::{SIZES, Size};
 
 /// What is said of a CPU on which the trainer refuses bf16.
 const NO_BF16: &str =
@@ -49,9 +48,9 @@ struct Run {
 /// What `lrpath-train bench` says.
 #[derive(Debug, Deserialize)]
 pub struct Report {
-    seconds: Vec<f64>,
-    cpu_seconds: Vec<f64>,
-    losses: Vec<f64>,
+    pub seconds: Vec<f64>,
+    pub cpu_seconds: Vec<f64>,
+    pub losses: Vec<f64>,
     pub memory: Memory,
     pub operations: Vec<Operation>,
 }
@@ -59,7 +58,7 @@ pub struct Report {
 #[derive(Debug, Deserialize)]
 pub struct Memory {
     pub peak: Option<u64>,
-    pub forecast: u64,
+    pub forecast: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -223,16 +222,16 @@ fn job(folder: &Path, size: &Size, precision: Precision, threads: u32) -> PathBu
 
 /// One run of ours.
 fn ours(job: &Path, size: &Size) -> Run {
-    let Report { seconds, cpu_seconds, losses, memory, .. } = report(job, size.steps);
+    let Report { seconds, cpu_seconds, losses, memory, .. } = report(job, size.steps, "scheduled");
     let peak = memory.peak.expect("Linux says how much memory a process had");
     Run { seconds, cpu_seconds, losses, peak, idle_cpu_seconds: 0.0 }
 }
 
-/// What `lrpath-train bench` says of some steps of a job, after one that does not count.
-pub fn report(job: &Path, steps: usize) -> Report {
+/// What `lrpath-train bench` says of some steps of a job, computed in one way, after one that does not count.
+pub fn report(job: &Path, steps: usize, way: &str) -> Report {
     let mut command = Command::new(program("lrpath-train"));
     command.arg("bench").arg("--job").arg(job).arg("--json").arg("--warm-up").arg("1");
-    let output = command.arg("--steps").arg(steps.to_string()).output().unwrap();
+    let output = command.args(["--step", way, "--steps", &steps.to_string()]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -290,12 +289,12 @@ impl Drop for Torch {
     }
 }
 
-fn distance(ours: &[f64], torch: &[f64]) -> f64 {
+pub fn distance(ours: &[f64], torch: &[f64]) -> f64 {
     assert_eq!(ours.len(), torch.len());
     ours.iter().zip(torch).map(|(ours, torch)| (ours / torch - 1.0).abs()).fold(0.0, f64::max)
 }
 
-fn mean(values: &[f64]) -> f64 {
+pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 

@@ -4,10 +4,14 @@ use std::path::PathBuf;
 
 use artifacts::event::Event;
 use artifacts::job::Precision;
+use harness::sizes::SIZES;
 use harness::{by_hand, machine, python};
 
 use crate::answers::Run;
-use crate::trainer::{Peer, TINY, Told, evaluation, job, letters, logits_differences, step, tiny_job, train};
+use crate::trainer::{Peer, Told, evaluation, job, letters, logits_differences, step, tiny_job, train};
+
+/// Settings of the model of [`tiny_job`].
+const TINY: &str = SIZES[0].model;
 
 /// Grouped queries; and a tied head, another base of the rotary embedding, heads wider than the residual stream.
 const MODELS: [&str; 2] = [

@@ -12,10 +12,6 @@ const LENGTH: u32 = 48;
 const SEQUENCES: u32 = 4;
 const END_OF_TEXT: u32 = 7;
 
-/// Settings of the model of [`tiny_job`].
-pub const TINY: &str = r#"{"vocab_size": 4096, "hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 256, "initializer_range": 0.02}"#;
-
 /// A small LLaMA that transformers makes, and a folder to work in.
 pub struct Peer {
     folder: TempDir,
@@ -96,7 +92,7 @@ pub fn job(peer: &Peer, told: &Told<'_>) -> PathBuf {
     by_hand::write(&folder, &job, told.rates, &pieces)
 }
 
-/// Writes a job for the model of [`TINY`], 8 sequences of 256 words of the corpus a step.
+/// Writes a job for the model `tiny` of [`SIZES`](harness::sizes::SIZES), 8 sequences of 256 words of the corpus a step.
 pub fn tiny_job(peer: &Peer, told: &Told<'_>) -> PathBuf {
     let folder = peer.path("");
     let mut job = by_hand::job(told.rates.len() as u64, 256, 8);

@@ -13,6 +13,7 @@ pub mod machine;
 pub mod processes;
 pub mod python;
 pub mod recount;
+pub mod sizes;
 pub mod state;
 pub mod text;
 

@@ -12,6 +12,7 @@ use artifacts::job::{self, Precision, Recompute};
 use artifacts::storage::Disk;
 use candle_core::{DType, Device};
 use half::bf16;
+use trainer::bench::Size;
 use trainer::data::Batch;
 use trainer::kernels::cpu::element::Element;
 use trainer::kernels::cpu::isa::Isa;
@@ -24,12 +25,6 @@ const STEPS: u64 = 20;
 const LENGTH: usize = 256;
 const SEQUENCES: usize = 8;
 const VOCABULARY: u32 = 4096;
-
-const TINY: &str = r#"{
-    "model_type": "llama", "vocab_size": 4096, "hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0, "initializer_range": 0.02, "tie_word_embeddings": false
-}"#;
 
 /// Tokens of which each mostly follows from the one before, another part of them in each step.
 fn batch(step: u64) -> Batch {
@@ -49,7 +44,7 @@ fn batch(step: u64) -> Batch {
 /// Trains from new weights, with a peak of 1e-3 after ten steps; says the name of the arithmetic too. After ten steps all
 /// is saved and loaded, so that what is golden is also exact resume.
 fn losses<E: Element>(isa: Isa) -> (String, Vec<f64>) {
-    let config = Config::parse(Path::new("config.json"), TINY).unwrap();
+    let config = Config::parse(Path::new("config.json"), &Size::ALL[0].config()).unwrap();
     let settings = job::Optimizer { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
     let weights = Weights::new(&config, 1, DType::F32, &Device::Cpu).unwrap();
     let mut optimizer = Optimizer::new(settings.clone(), &weights).unwrap();

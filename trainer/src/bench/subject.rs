@@ -66,7 +66,8 @@ impl Size {
         },
     ];
 
-    fn config(&self) -> String {
+    /// Its config.json.
+    pub fn config(&self) -> String {
         json!({
             "model_type": "llama",
             "vocab_size": self.vocabulary,

@@ -23,8 +23,8 @@ kernel!(Single {
 });
 
 kernel!(
-    /// bf16 by vdpbf16ps, which multiplies and adds the odd element first, then the even one, and takes numbers below
-    /// the normal ones for zero.
+    /// bf16 by vdpbf16ps. Its manual multiplies and adds the odd element first, then the even one, and takes numbers below
+    /// the normal ones for zero; what is rounded in between is each maker's own, and so are the last bits.
     Half {
         vector: __m512, 16 lanes, 2 together, 1 parts,
         zero: _mm512_setzero_ps(),

@@ -135,7 +135,10 @@ impl Case {
                 let (found, old) = (by_all[i * stride + j], before[i * stride + j]);
                 let name =
                     format!("{} {:?} {:?} {:?} {i} {j}", isa.name(), self.shape, self.transposed, self.store);
-                assert_eq!(found, chain(isa, &left, &right, old, self.store), "{name}");
+                // What the instruction for bf16 rounds inside differs between makes of CPUs.
+                if E::TOGETHER == 1 || !isa.multiplies_bf16() {
+                    assert_eq!(found, chain(isa, &left, &right, old, self.store), "{name}");
+                }
                 self.check_value(&left, &right, old, found, &name);
             }
             assert_eq!(by_all[i * stride + columns..][..GAP], before[i * stride + columns..][..GAP]);
@@ -185,6 +188,35 @@ fn products_of_bf16_are_kept_in_f32_where_that_is_asked() {
 #[test]
 fn products_of_f32_are_rounded_once_where_bf16_is_asked() {
     check_all::<f32, bf16>();
+}
+
+/// Whole numbers of few bits, whose products and sums no rounding changes: whatever an instruction does inside, each
+/// element meets its partner.
+#[test]
+fn products_of_whole_numbers_are_exact() {
+    fn check<E: Element>(isa: Isa) {
+        let whole = |count: usize, seed: usize| -> Vec<E> {
+            (0..count).map(|i| E::nearest(((i * i + 3 * i + seed) % 17) as f32 - 8.0)).collect()
+        };
+        for (rows, columns, inner) in [(1, 1, 1), (13, 33, 7), (97, 70, 300), (25, 513, 2 * BLOCK + 77)] {
+            let (a, b) = (whole(rows * inner, 1), whole(inner * columns, 2));
+            let (mut panels, mut c) = (Panels::<E>::default(), vec![0f32; rows * columns]);
+            panels.pack(isa, Matrix::new(&b, inner, columns));
+            let (left, to) = (Matrix::new(&a, rows, inner), MatrixMut::new(&mut c, rows, columns));
+            product(isa, left, &panels, to, Store::Write, &mut Scratch::default());
+            for (at, found) in c.iter().enumerate() {
+                let (i, j) = (at / columns, at % columns);
+                let sum: f64 = (0..inner)
+                    .map(|p| f64::from(a[i * inner + p].value()) * f64::from(b[p * columns + j].value()))
+                    .sum();
+                assert_eq!(f64::from(*found), sum, "{} {rows} x {columns} x {inner}: {i} {j}", isa.name());
+            }
+        }
+    }
+    for isa in Isa::available() {
+        check::<f32>(isa);
+        check::<bf16>(isa);
+    }
 }
 
 fn bits<E: Element, O: Element>(isa: Isa, threads: usize) -> Vec<O> {

@@ -1,28 +1,33 @@
-//! The models that are measured.
+//! The models that the trainer is measured with, and compared with other programs.
 
 use std::path::{Path, PathBuf};
 
 use artifacts::job::Start;
-use harness::by_hand;
 use serde_json::{Value, json};
+
+use crate::by_hand;
 
 /// A model, and the steps that are measured.
 pub struct Size {
+    /// Its name.
     pub name: &'static str,
     /// Settings of its config.json, over transformers' own.
     pub model: &'static str,
+    /// Targets of a sequence.
     pub length: u32,
+    /// Sequences of a step.
     pub sequences: u32,
     /// Steps of one run.
     pub steps: usize,
 }
 
+/// The smallest first.
 pub const SIZES: [Size; 3] = [
     Size {
         name: "tiny",
         model: r#"{"vocab_size": 4096, "hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 4,
             "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 256,
-            "initializer_range": 0.02}"#,
+            "rms_norm_eps": 1e-5, "initializer_range": 0.02}"#,
         length: 256,
         sequences: 8,
         steps: 6,
@@ -31,7 +36,7 @@ pub const SIZES: [Size; 3] = [
         name: "small",
         model: r#"{"vocab_size": 8192, "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6,
             "num_attention_heads": 6, "num_key_value_heads": 6, "max_position_embeddings": 512,
-            "initializer_range": 0.02}"#,
+            "rms_norm_eps": 1e-5, "initializer_range": 0.02}"#,
         length: 512,
         sequences: 4,
         steps: 2,
@@ -40,7 +45,7 @@ pub const SIZES: [Size; 3] = [
         name: "medium",
         model: r#"{"vocab_size": 32000, "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12,
             "num_attention_heads": 12, "num_key_value_heads": 12, "max_position_embeddings": 512,
-            "initializer_range": 0.02}"#,
+            "rms_norm_eps": 1e-5, "initializer_range": 0.02}"#,
         length: 512,
         sequences: 2,
         steps: 1,
@@ -58,7 +63,6 @@ impl Size {
         let mut config: Value = serde_json::from_str(self.model).unwrap();
         config["model_type"] = json!("llama");
         config["max_position_embeddings"] = json!(positions);
-        config["rms_norm_eps"] = json!(1e-6);
         config["tie_word_embeddings"] = json!(false);
         config
     }
