@@ -174,7 +174,7 @@ pub enum Part {
     /// Blocks of scores, probabilities and their gradients, for each thread.
     AttentionStrips,
     /// Sums of a tile of a product that is stored in bf16, for each thread: in f32, of one panel where the inner dimension
-    /// is one block.
+    /// is at most one block.
     ProductStrips,
     /// Cosines and sines of the rotary embedding, T hd in f32.
     Rotary,

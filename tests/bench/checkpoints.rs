@@ -48,7 +48,7 @@ pub fn measure() -> Value {
 
 /// The share of its steps that a trainer says to have waited for data, in per cent.
 fn waited(log: &str) -> f64 {
-    let line = log.lines().find(|line| line.ends_with("they waited for data")).unwrap();
+    let line = log.lines().find(|line| line.ends_with("waiting for data")).unwrap();
     let share = line.split(['(', '%']).nth(1).unwrap();
     share.trim().parse().unwrap()
 }

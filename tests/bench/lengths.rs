@@ -42,7 +42,7 @@ pub fn measure() -> Value {
             record.attention.push(seconds(&|name| name.starts_with("attention")));
             record.others.push(seconds(&|name| !name.starts_with("attention")));
             record.peak = record.peak.max(report.memory.peak.unwrap_or(0));
-            record.forecast = report.memory.forecast.unwrap_or(0);
+            record.forecast = report.memory.forecast.unwrap();
         }
     }
     println!("\nOne sequence of the small model, medians of {ROUNDS} runs");

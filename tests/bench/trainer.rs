@@ -231,7 +231,7 @@ fn ours(job: &Path, size: &Size) -> Run {
 pub fn report(job: &Path, steps: usize, way: &str) -> Report {
     let mut command = Command::new(program("lrpath-train"));
     command.arg("bench").arg("--job").arg(job).arg("--json").arg("--warm-up").arg("1");
-    let output = command.args(["--step", way, "--steps", &steps.to_string()]).output().unwrap();
+    let output = command.args(["--arithmetic", way, "--steps", &steps.to_string()]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

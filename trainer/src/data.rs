@@ -19,7 +19,7 @@ use memmap2::Mmap;
 use crate::kernels::Mask;
 
 /// Batches that are ready before they are asked for.
-const AHEAD: usize = 2;
+pub(crate) const AHEAD: usize = 2;
 
 /// Bytes of a rate.
 const RATE: usize = 8;
@@ -194,6 +194,8 @@ pub struct Data {
     starts: Vec<u64>,
     from: u64,
     sequence_length: usize,
+    /// What a batch holds.
+    tokens_of_a_step: usize,
     end_of_text: Option<u32>,
 }
 
@@ -240,7 +242,8 @@ impl Data {
         }
         starts.push(records.len() as u64);
         let (sequence_length, end_of_text) = (job.sequence_length as usize, job.mask_documents_at);
-        Ok(Self { tokens, sequences, starts, from: job.from, sequence_length, end_of_text })
+        let tokens_of_a_step = per_step.saturating_mul(length) as usize;
+        Ok(Self { tokens, sequences, starts, from: job.from, sequence_length, tokens_of_a_step, end_of_text })
     }
 
     fn records(&self) -> &[[u8; Piece::BYTES]] {
@@ -257,6 +260,7 @@ impl Data {
         let at = (step - self.from) as usize;
         let records = &self.records()[self.starts[at] as usize..self.starts[at + 1] as usize];
         tokens.clear();
+        tokens.reserve_exact(self.tokens_of_a_step);
         for record in records {
             self.tokens.read(Piece::from_bytes(record), &mut tokens)?;
         }
@@ -401,6 +405,10 @@ impl Examples {
         self.length = length;
         self.documents = end_of_text.map(|_| self.documents.take().unwrap_or_default());
         self.documents.iter_mut().for_each(Vec::clear);
+        let all = windows.size_hint().1.unwrap_or(0) * length;
+        self.inputs.reserve_exact(all);
+        self.targets.reserve_exact(all);
+        self.documents.iter_mut().for_each(|documents| documents.reserve_exact(all));
         for window in windows {
             self.inputs.extend_from_slice(&window[..length]);
             self.targets.extend_from_slice(&window[1..]);

@@ -135,9 +135,9 @@ struct Bench {
     /// Its arithmetic.
     #[arg(long, default_value = "f32", value_parser = precision)]
     precision: Precision,
-    /// What is computed once more in the backward pass: none, selective, full.
-    #[arg(long, default_value = "selective", value_parser = recompute)]
-    recompute: Recompute,
+    /// What is computed once more in the backward pass: none, selective (if not given), full.
+    #[arg(long, value_parser = recompute)]
+    recompute: Option<Recompute>,
     /// Sequences that go through the model at once; all of a step if not given.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     micro_batch: Option<u32>,
@@ -146,7 +146,7 @@ struct Bench {
     threads: Option<u32>,
     /// How its steps are computed.
     #[arg(long, value_enum, default_value_t = Way::Scheduled)]
-    step: Way,
+    arithmetic: Way,
     /// Steps before the first that counts.
     #[arg(long, default_value_t = 2)]
     warm_up: u16,
@@ -355,17 +355,23 @@ fn bench(arguments: &Bench) -> Result<(), Failure> {
     let (warm_up, steps, available) = (arguments.warm_up, arguments.steps, memory::available());
     let all = u64::from(warm_up) + u64::from(steps);
     let cpu = Cpu::default();
-    let arithmetic = match arguments.step {
+    let arithmetic = match arguments.arithmetic {
         Way::Scheduled => Arithmetic::Scheduled(Isa::best()),
         Way::Autograd => Arithmetic::Autograd(&cpu),
         Way::Reference => Arithmetic::Autograd(&Reference),
     };
     let subject = match &task {
-        Some(task) => Subject::of_job(task, all, &arithmetic, available)?,
+        Some(task) => Subject::of_job(task, all, arithmetic, available)?,
         None => {
             let Bench { precision, recompute, micro_batch, .. } = *arguments;
+            if recompute.is_some() && matches!(arithmetic, Arithmetic::Autograd(_)) {
+                let message =
+                    "candle's differentiation keeps everything: --recompute is for --arithmetic scheduled";
+                return Err(Failure::new(Kind::Usage, message));
+            }
+            let recompute = recompute.unwrap_or(Recompute::Selective);
             let choices = Choices { precision, recompute, micro_batch, threads };
-            Subject::of_size(arguments.size, all, choices, &arithmetic, available)?
+            Subject::of_size(arguments.size, all, choices, arithmetic, available)?
         }
     };
     let request = Request {
@@ -374,7 +380,7 @@ fn bench(arguments: &Bench) -> Result<(), Failure> {
         clock: || machine::seconds(ClockId::Monotonic),
         cpu_clock: || machine::seconds(ClockId::ProcessCPUTime),
     };
-    let report = trainer::bench::measure(subject, &arithmetic, &request)?;
+    let report = trainer::bench::measure(subject, &request)?;
     let mut text = if arguments.json {
         serde_json::to_string(&report).map_err(|error| Failure::new(Kind::Software, error))?
     } else {

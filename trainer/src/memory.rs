@@ -7,7 +7,7 @@
 mod available;
 
 use artifacts::job::{self, Job};
-use paradigm::memory::{self, Forecast, Precision, Recompute, Workload};
+use paradigm::memory::{self, Forecast, Part, Precision, Recompute, Workload};
 use paradigm::model::{Model, ModelError};
 
 use crate::failure::{Failure, Kind};
@@ -55,12 +55,19 @@ pub fn check(job: &Job, config: &Config, available: Option<u64>) -> Result<Forec
     let advice = match memory::largest_micro_batch(&model, &workload, available) {
         Some(largest) => format!("the largest micro_batch that fits is {largest}"),
         None => match Forecast::new(&model, &Workload { micro_batch: 1, ..workload }) {
-            Ok(one) => format!(
-                "no micro_batch fits, even 1 needs {}: take a smaller model, a shorter sequence_length, fewer sequences_per_step \
-                 or more memory",
-                mebibytes_up(one.bytes())
-            ),
-            Err(_) => "no micro_batch fits: take a smaller model, a shorter sequence_length or fewer sequences_per_step".to_owned(),
+            Ok(one) => {
+                let batches = one.parts().iter().find(|(part, _)| *part == Part::Batches);
+                // Where the tokens that are read ahead are most of it, a smaller model would not help.
+                let fewer = match batches {
+                    Some((_, bytes)) if *bytes > one.bytes() / 2 => "fewer sequences_per_step",
+                    _ => "a smaller model",
+                };
+                format!(
+                    "no micro_batch fits, even 1 needs {}: take {fewer}, a shorter sequence_length or more memory",
+                    mebibytes_up(one.bytes())
+                )
+            }
+            Err(_) => "no micro_batch fits: take a smaller model or a shorter sequence_length".to_owned(),
         },
     };
     refuse(format!(

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use artifacts::job;
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 use crate::kernels::{AdamW, Kernels, Moments, Parameter};
 use crate::model::Weights;
@@ -69,6 +69,10 @@ impl Optimizer {
         norm: f64,
         rate: f64,
     ) -> Result<()> {
+        let (parts, moments) = (gradient.parts.len(), self.moments.len());
+        if parts != moments {
+            bail!("a gradient of {parts} parts was given for {moments} parameters");
+        }
         self.updates += 1;
         let settings = &self.settings;
         let t = self.updates as f64;

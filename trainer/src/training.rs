@@ -90,11 +90,11 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         let first = self.task.first_step();
         let ahead = data.ahead(first, job.to)?;
         self.say_started(first, step.name(), weights.parameters())?;
-        let times = Times::default();
+        let times = StepTimes::default();
         let mut training = Training { tokens, rates, ahead, weights, optimizer, skipped, step, saver, times };
         let end = self.train(&mut training, first);
         if training.times.steps > 0 {
-            eprintln!("{}", training.times);
+            log(&training.times);
         }
         if end.is_err() {
             self.say_last_saved(&mut training.saver);
@@ -109,7 +109,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         while done < job.to {
             let begun = Instant::now();
             let batch = ahead.take()?;
-            times.waiting += begun.elapsed();
+            let waited = begun.elapsed();
             let loss = step.differentiate(weights, &batch)?;
             let norm = step::norm(&**step)?;
             guard::finite_step(done, loss, norm)?;
@@ -121,7 +121,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
                 optimizer.update(step.kernels(), weights, step.gradient(), norm, rate)?;
             }
             let took = begun.elapsed();
-            times.add(took);
+            times.add(took, waited);
             self.say_step(&batch, Numbers { loss, norm, rate, seconds: took.as_secs_f64(), skip })?;
             ahead.give_back(batch);
             done += 1;
@@ -160,7 +160,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
     fn say_last_saved(&mut self, saver: &mut Saver) {
         let said = saver.finish().map_err(Failure::from).and_then(|saved| self.say_saved(saved));
         if let Err(failure) = said {
-            eprintln!("the checkpoint that was being written is lost too: {failure}");
+            log(format_args!("the checkpoint that was being written is lost too: {failure}"));
         }
     }
 
@@ -251,31 +251,33 @@ struct Training<'s> {
     skipped: Vec<u64>,
     step: Box<dyn Step + 's>,
     saver: Saver,
-    times: Times,
+    times: StepTimes,
 }
 
 /// What the steps of an attempt took, and how much of it they waited for their batches.
 #[derive(Debug, Default)]
-struct Times {
+struct StepTimes {
     steps: u64,
     all: Duration,
     waiting: Duration,
 }
 
-impl Times {
-    fn add(&mut self, step: Duration) {
+impl StepTimes {
+    /// A step is done that took so long, and of it waited for its batch.
+    fn add(&mut self, step: Duration, waited: Duration) {
         self.steps += 1;
         self.all += step;
+        self.waiting += waited;
     }
 }
 
-impl fmt::Display for Times {
+impl fmt::Display for StepTimes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [all, waiting] = [self.all, self.waiting].map(|time| time.as_secs_f64());
         let share = waiting / all.max(1e-9) * 100.0;
         write!(
             f,
-            "{} steps took {all:.3} s; {waiting:.3} s of it ({share:.2} %) they waited for data",
+            "{} steps took {all:.3} s, {waiting:.3} s ({share:.2} %) of it waiting for data",
             self.steps
         )
     }
@@ -334,10 +336,15 @@ fn is_due(every: Option<u64>, done: u64) -> bool {
 /// A run that goes on elsewhere is the same run, but not to the last bit.
 fn warn_of_other_kernels(before: Option<&str>, now: &str) {
     if let Some(before) = before.filter(|before| *before != now) {
-        eprintln!(
+        log(format_args!(
             "the checkpoint was computed by the kernels `{before}`; going on with `{now}` gives other last bits"
-        );
+        ));
     }
+}
+
+/// A line for people. That it cannot be written is no reason to fail.
+fn log(line: impl fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 #[cfg(test)]

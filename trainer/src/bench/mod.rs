@@ -2,7 +2,8 @@
 //!
 //! A planner's forecast hangs on tokens a second, and an engineer's next hour on which operation is far from what the
 //! machine can do. Both are measured on the very steps that training takes: same kernels, buffers and optimizer, without
-//! checkpoints and evaluation.
+//! checkpoints and evaluation. The steps that candle differentiates, which training does not take, are measured to say
+//! what the others are worth.
 
 mod peak;
 mod report;
@@ -15,7 +16,7 @@ pub use self::subject::{Choices, Size, Subject};
 use crate::failure::{Failure, Kind};
 use crate::guard;
 use crate::kernels::cpu::isa::Isa;
-use crate::step::{self, Arithmetic, Clock, Laps, Operation, Pass};
+use crate::step::{self, Clock, Laps, Operation, Pass};
 
 /// What an attention's and a product's FLOPs are counted as.
 const CONVENTION: Convention = Convention::Full;
@@ -42,8 +43,8 @@ pub struct Report {
     pub kernels: String,
     /// Arithmetic of the run.
     pub precision: artifacts::job::Precision,
-    /// What is computed again.
-    pub recompute: artifacts::job::Recompute,
+    /// What is computed again; nothing where candle differentiates.
+    pub recompute: Option<artifacts::job::Recompute>,
     /// Threads that computed.
     pub threads: usize,
     /// Parameters of the model.
@@ -110,10 +111,10 @@ struct Times {
     update: f64,
 }
 
-/// Measures the steps of a subject, computed in one way.
-pub fn measure(subject: Subject, arithmetic: &Arithmetic<'_>, request: &Request) -> Result<Report, Failure> {
+/// Measures a subject.
+pub fn measure(subject: Subject<'_>, request: &Request) -> Result<Report, Failure> {
     let Request { warm_up, steps, clock, cpu_clock } = *request;
-    let Subject { name, job, config, forecast, weights, mut optimizer, batches, rates } = subject;
+    let Subject { name, job, config, arithmetic, forecast, weights, mut optimizer, batches, rates } = subject;
     let model = Model::new(config.sizes()).map_err(|error| Failure::new(Kind::Config, error))?;
     let in_bf16 = job.precision == artifacts::job::Precision::Bf16;
     // A machine's speed changes with its other tenants: it is asked before and after, and the better answer counts.
@@ -154,7 +155,7 @@ pub fn measure(subject: Subject, arithmetic: &Arithmetic<'_>, request: &Request)
         name,
         kernels: step.name(),
         precision: job.precision,
-        recompute: job.recompute,
+        recompute: forecast.is_some().then_some(job.recompute),
         threads: rayon::current_num_threads(),
         parameters: model.parameters(),
         sequence_length: job.sequence_length,
@@ -211,6 +212,10 @@ fn shares(
         if seconds > 0.0 {
             all.push(share(format!("{} {}", words(operation), words(pass)), seconds, flops));
         }
+    }
+    if laps.is_none() {
+        let rest = mean(&|times| times.whole - times.norm - times.update);
+        all.push(share("forward and backward".to_owned(), rest, None));
     }
     all.push(share("norm of the gradient".to_owned(), mean(&|times| times.norm), None));
     all.push(share("AdamW".to_owned(), mean(&|times| times.update), None));

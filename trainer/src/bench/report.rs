@@ -8,11 +8,15 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mebibytes = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
         let giga = |flops: f64| format!("{:.1} GFLOP/s", flops / 1e9);
-        let [precision, recompute] = [super::words(&self.precision), super::words(&self.recompute)];
+        let precision = super::words(&self.precision);
+        let recompute = match self.recompute {
+            Some(recompute) => format!("; recompute {}", super::words(&recompute)),
+            None => String::new(),
+        };
         writeln!(f, "{}: {precision}, {}, {} threads", self.name, self.kernels, self.threads)?;
         writeln!(
             f,
-            "  model       {:.1} million parameters; steps of {} sequences of {} tokens, {} at once; recompute {recompute}",
+            "  model       {:.1} million parameters; steps of {} sequences of {} tokens, {} at once{recompute}",
             self.parameters as f64 / 1e6,
             self.sequences_per_step,
             self.sequence_length,

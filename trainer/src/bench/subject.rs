@@ -128,13 +128,14 @@ pub struct Choices {
 }
 
 /// A job that is ready to be measured.
-pub struct Subject {
+pub struct Subject<'a> {
     /// What it is called.
     pub name: String,
     /// Its settings.
     pub job: Job,
     /// Its model.
     pub config: Config,
+    pub(super) arithmetic: Arithmetic<'a>,
     pub(super) forecast: Option<Forecast>,
     pub(super) weights: Weights,
     pub(super) optimizer: optimizer::Optimizer,
@@ -142,12 +143,13 @@ pub struct Subject {
     pub(super) rates: Vec<f64>,
 }
 
-impl Subject {
-    /// The first `steps` steps of a job, which may take `available` bytes of memory, where that is known.
+impl<'a> Subject<'a> {
+    /// The first `steps` steps of a job, computed in one way, which may take `available` bytes of memory, where that is
+    /// known.
     pub fn of_job(
         task: &Task,
         steps: u64,
-        arithmetic: &Arithmetic<'_>,
+        arithmetic: Arithmetic<'a>,
         available: Option<u64>,
     ) -> Result<Self, Failure> {
         let (job, config) = (&task.job, task.config()?);
@@ -170,6 +172,7 @@ impl Subject {
         Ok(Self {
             name: task.path.display().to_string(),
             job: job.clone(),
+            arithmetic,
             forecast,
             weights,
             optimizer,
@@ -184,7 +187,7 @@ impl Subject {
         size: Size,
         steps: u64,
         choices: Choices,
-        arithmetic: &Arithmetic<'_>,
+        arithmetic: Arithmetic<'a>,
         available: Option<u64>,
     ) -> Result<Self, Failure> {
         let job = size.job(steps, choices);
@@ -205,6 +208,7 @@ impl Subject {
         };
         Ok(Self {
             name: size.name.to_owned(),
+            arithmetic,
             forecast,
             optimizer: optimizer::Optimizer::new(job.optimizer.clone(), &weights)?,
             weights,
@@ -220,7 +224,7 @@ impl Subject {
 fn forecast(
     job: &Job,
     config: &Config,
-    arithmetic: &Arithmetic<'_>,
+    arithmetic: Arithmetic<'_>,
     available: Option<u64>,
 ) -> Result<Option<Forecast>, Failure> {
     arithmetic.check(job.precision)?;

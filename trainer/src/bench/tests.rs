@@ -7,6 +7,7 @@ use artifacts::job::{Precision, Recompute};
 use super::*;
 use crate::fixture::Fixture;
 use crate::kernels::{Cpu, Kernels, Reference};
+use crate::step::Arithmetic;
 use crate::task::Task;
 
 thread_local! {
@@ -26,8 +27,8 @@ fn the_parts_of_a_step_are_the_step() {
     let mut fixture = Fixture::new();
     fixture.job.micro_batch = 4;
     let task = Task::read(&fixture.write()).unwrap();
-    let way = Arithmetic::default();
-    let report = measure(Subject::of_job(&task, 5, &way, None).unwrap(), &way, &REQUEST).unwrap();
+    let subject = Subject::of_job(&task, 5, Arithmetic::default(), None).unwrap();
+    let report = measure(subject, &REQUEST).unwrap();
     assert_eq!((report.losses.len(), report.seconds.len(), report.cpu_seconds.len()), (5, 3, 3));
     assert!(report.losses[4] < report.losses[0]);
     // Looks at the clock that begin a pass count for no operation.
@@ -52,17 +53,16 @@ fn all_ways_to_compute_a_step_are_measured_on_the_same_steps() {
     let task = Task::read(&fixture.write()).unwrap();
     let cpu = Cpu::default();
     let ways = [Arithmetic::default(), Arithmetic::Autograd(&cpu), Arithmetic::Autograd(&Reference)];
-    let reports = ways.map(|way| {
-        let subject = Subject::of_job(&task, 5, &way, None).unwrap();
-        measure(subject, &way, &REQUEST).unwrap()
-    });
+    let reports = ways.map(|way| measure(Subject::of_job(&task, 5, way, None).unwrap(), &REQUEST).unwrap());
     let names = reports.each_ref().map(|report| report.kernels.as_str());
     assert_eq!(
         names,
-        [cpu.name(), format!("autograd over {}", cpu.name()), format!("autograd over {}", Reference.name())]
+        [cpu.name(), format!("autograd-{}", cpu.name()), format!("autograd-{}", Reference.name())]
     );
     assert_eq!(reports.each_ref().map(|report| report.memory.forecast.is_some()), [true, false, false]);
     for report in &reports {
+        let all: f64 = report.operations.iter().map(|share| share.share).sum();
+        assert!((0.9..=1.001).contains(&all), "{}: {all}", report.kernels);
         for (loss, first) in report.losses.iter().zip(&reports[0].losses) {
             assert!((loss - first).abs() < 1e-5 * first, "{}: {loss} against {first}", report.kernels);
         }
@@ -73,7 +73,7 @@ fn all_ways_to_compute_a_step_are_measured_on_the_same_steps() {
 fn a_job_that_is_too_short_is_refused() {
     let fixture = Fixture::new();
     let task = Task::read(&fixture.write()).unwrap();
-    let refusal = Subject::of_job(&task, 21, &Arithmetic::default(), None).err().unwrap();
+    let refusal = Subject::of_job(&task, 21, Arithmetic::default(), None).err().unwrap();
     assert!(refusal.message.contains("has 20 steps left, but 21 are to be measured"), "{refusal}");
 }
 
@@ -86,12 +86,12 @@ fn a_model_that_comes_with_the_program_can_be_measured() {
         threads: None,
     };
     let way = Arithmetic::default();
-    let subject = Subject::of_size(Size::ALL[0], 2, choices, &way, None).unwrap();
-    let report = measure(subject, &way, &Request { warm_up: 1, steps: 1, ..REQUEST }).unwrap();
+    let subject = Subject::of_size(Size::ALL[0], 2, choices, way, None).unwrap();
+    let report = measure(subject, &Request { warm_up: 1, steps: 1, ..REQUEST }).unwrap();
     assert_eq!((report.parameters, report.micro_batch), (1_840_256, 2));
     // ln(4096): new weights know nothing.
     assert!((report.losses[0] - 8.32).abs() < 0.1, "{:?}", report.losses);
-    let refused = Subject::of_size(Size::ALL[0], 2, Choices { micro_batch: Some(3), ..choices }, &way, None);
+    let refused = Subject::of_size(Size::ALL[0], 2, Choices { micro_batch: Some(3), ..choices }, way, None);
     assert!(refused.err().unwrap().message.contains("does not divide the 8 sequences"));
 }
 
@@ -111,7 +111,7 @@ fn a_model_that_does_not_fit_is_refused_before_it_is_made() {
         threads: Some(1),
     };
     let refusal =
-        Subject::of_size(Size::ALL[2], 2, choices, &Arithmetic::default(), Some(1 << 30)).err().unwrap();
+        Subject::of_size(Size::ALL[2], 2, choices, Arithmetic::default(), Some(1 << 30)).err().unwrap();
     assert_eq!(refusal.kind, Kind::NoMemory);
     assert!(refusal.message.contains("but 1024 MiB are available"), "{refusal}");
 }

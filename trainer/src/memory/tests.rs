@@ -1,6 +1,7 @@
 //! Jobs that fit, jobs that do not, and what is said of them.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use artifacts::job;
 use candle_core::{DType, Device};
@@ -8,12 +9,13 @@ use half::bf16;
 use paradigm::memory::Part;
 
 use super::*;
-use crate::data::Batch;
+use crate::data::{AHEAD, Batch, Data, TokenFiles};
 use crate::fixture::{self, Fixture};
 use crate::kernels::cpu::element::Element;
 use crate::kernels::cpu::isa::Isa;
 use crate::model::Weights;
 use crate::step::{Plan, Scheduled, Step};
+use crate::task::Task;
 
 fn config(change: impl FnOnce(&mut serde_json::Value)) -> Config {
     let mut config = serde_json::from_str(&fixture::config(false)).unwrap();
@@ -162,6 +164,28 @@ fn a_step_takes_what_was_forecast() {
                 );
             }
         }
+    }
+}
+
+/// What reads ahead takes as many batches as are forecast, and no more memory for each.
+#[test]
+fn batches_take_what_was_forecast() {
+    for end_of_text in [None, Some(1)] {
+        let mut fixture = Fixture::new();
+        (fixture.job.micro_batch, fixture.job.mask_documents_at) = (2, end_of_text);
+        let task = Task::read(&fixture.write()).unwrap();
+        let tokens = TokenFiles::open(&task.job, &task.folder, fixture::VOCABULARY as usize).unwrap();
+        let data = Data::open(&task.job, &task.folder, Arc::new(tokens)).unwrap();
+        let mut ahead = data.ahead(0, 3).unwrap();
+        let batch = ahead.take().unwrap();
+        let examples = batch.examples(0, 2);
+        let words = examples.inputs.capacity()
+            + examples.targets.capacity()
+            + examples.documents.as_ref().map_or(examples.inputs.len(), Vec::capacity);
+        let taken = 4 * ((AHEAD + 2) * batch.tokens.capacity() + words);
+        let forecast = of(&task.job, None).unwrap();
+        let part = forecast.parts().iter().find(|(part, _)| *part == Part::Batches).unwrap();
+        assert_eq!(part.1, taken as u64);
     }
 }
 

@@ -37,9 +37,11 @@ impl<'a> Arithmetic<'a> {
                  (AVX-512-BF16; it has {}): take a machine that has it, or f32 in a new state",
                 isa.name()
             )),
-            (Self::Autograd(kernels), Precision::Bf16) => {
-                refuse(format!("the job's precision is bf16, but `{}` computes in f32", kernels.name()))
-            }
+            (Self::Autograd(kernels), Precision::Bf16) => refuse(format!(
+                "the precision is bf16, but candle's differentiation over `{}` computes in f32: take f32, or the \
+                     scheduled step",
+                kernels.name()
+            )),
         }
     }
 

@@ -59,7 +59,7 @@ impl<'a> Autograd<'a> {
 
 impl Step for Autograd<'_> {
     fn name(&self) -> String {
-        format!("autograd over {}", self.kernels.name())
+        format!("autograd-{}", self.kernels.name())
     }
 
     fn differentiate(&mut self, weights: &Weights, batch: &Batch) -> Result<f64, Failure> {

@@ -25,7 +25,7 @@ pub trait Step {
     /// Mean loss of a batch in nats a target. Afterwards [`gradient`](Self::gradient) is its gradient.
     fn differentiate(&mut self, weights: &Weights, batch: &Batch) -> Result<f64, Failure>;
 
-    /// The gradient of the last batch.
+    /// The gradient of the last batch; before the first, one without parts.
     fn gradient(&self) -> &Gradient;
 
     /// Sum of the losses of all targets of `examples`, in nats. The gradient is left alone.

@@ -447,3 +447,11 @@ fn a_cut_that_is_never_reached_changes_nothing() {
     let cut = Cut { operation: "linear", nth: usize::MAX, calls: AtomicUsize::new(0) };
     assert_eq!(run_asking(&fixture, Arithmetic::Autograd(&cut), 1, None, None).end, Ok(End::Finished));
 }
+
+#[test]
+fn what_steps_waited_for_their_data_is_a_share_of_what_they_took() {
+    let mut times = StepTimes::default();
+    times.add(Duration::from_millis(900), Duration::from_millis(9));
+    times.add(Duration::from_millis(1100), Duration::from_millis(1));
+    assert_eq!(times.to_string(), "2 steps took 2.000 s, 0.010 s (0.50 %) of it waiting for data");
+}

@@ -5,7 +5,7 @@
 //! loops of the matrix products are written for each by hand (`gemm::micro`).
 //!
 //! Reductions run over [`LANES`] partial sums whatever the width of a register, and AVX2 and AVX-512 both fuse
-//! multiplication and addition: these two compute equal bits. The portable version rounds after each, on every
+//! multiplication and addition: these two compute equal bits in f32. The portable version rounds after each, on every
 //! architecture, whether it could fuse or not: its name stands for its bits.
 
 /// Partial sums of a reduction, at every width of a register: it decides the order of additions, and so the last bits.
@@ -81,6 +81,24 @@ impl Isa {
     pub(super) fn kind(self) -> Kind {
         self.0
     }
+}
+
+/// Who made this CPU, in a word: `amd`, `intel`, or what it says itself.
+pub fn maker() -> String {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let leaf = std::arch::x86_64::__cpuid(0);
+        let name = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat();
+        match name.as_slice() {
+            b"AuthenticAMD" => "amd".to_owned(),
+            b"GenuineIntel" => "intel".to_owned(),
+            other => String::from_utf8_lossy(other)
+                .trim_matches(|c: char| !c.is_ascii_alphanumeric())
+                .to_lowercase(),
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::env::consts::ARCH.to_owned()
 }
 
 /// How a version multiplies and adds.

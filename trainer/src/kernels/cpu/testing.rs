@@ -58,7 +58,12 @@ pub fn same_bits(kernel: impl FnMut(Isa) -> Vec<f32> + Send) {
 /// between makes of CPUs.
 #[track_caller]
 pub fn same_bits_of_products<E: Element>(kernel: impl FnMut(Isa) -> Vec<f32> + Send) {
-    same_bits_but(|isa| E::TOGETHER == 2 && isa.multiplies_bf16(), kernel);
+    same_bits_but(rounds_its_own_way::<E>, kernel);
+}
+
+/// Whether matrices of `E` are multiplied by an instruction whose roundings are its maker's own.
+pub fn rounds_its_own_way<E: Element>(isa: Isa) -> bool {
+    E::TOGETHER == 2 && isa.multiplies_bf16()
 }
 
 #[track_caller]

@@ -3,7 +3,7 @@
 //! Gradients of weights are sums over tokens. Those of a step's first micro batch are written, those of the others are
 //! added, so that no second set of gradients exists.
 
-use super::buffers::{Kept, Working};
+use super::buffers::{Kept, Slopes, Working};
 use super::laps::Operation;
 use super::machine::{Machine, Turn};
 use crate::kernels::cpu::element::Element;
@@ -51,7 +51,8 @@ fn feed_forward<E: Element>(
     let Turn { model, weights, layer, examples } = turn;
     let (isa, width, inner) = (machine.isa, model.sizes.width, model.sizes.feed_forward);
     let n = examples.inputs.len();
-    let Working { stream_gradient, rounded, normed, normed_gradient, activation, .. } = working;
+    let Working { normed, activation, slopes, .. } = working;
+    let Slopes { stream: stream_gradient, rounded, normed: normed_gradient, .. } = slopes;
     let stream_gradient = &mut stream_gradient[..n * width];
     let gate_up = &mut kept.gate_up[..n * 2 * inner];
     let activation = if kept.activation.is_empty() {
@@ -101,15 +102,14 @@ fn attend<E: Element>(
     let Turn { model, weights, layer, examples } = turn;
     let (isa, sizes, n) = (machine.isa, model.sizes, examples.inputs.len());
     let (width, queries, attended) = (sizes.width, sizes.queries, sizes.attended());
-    let Working {
-        stream_gradient,
+    let Working { normed, slopes, .. } = working;
+    let Slopes {
+        stream: stream_gradient,
         rounded,
-        normed,
-        normed_gradient,
-        attention_gradient,
-        attended_gradient,
-        ..
-    } = working;
+        normed: normed_gradient,
+        attention: attention_gradient,
+        attended: attended_gradient,
+    } = slopes;
     let stream_gradient = &mut stream_gradient[..n * width];
     let attention = Matrix::new(&kept.attention[..n * queries], n, queries);
     let dy = Matrix::new(E::all_nearest(stream_gradient, &mut rounded[..E::rounded(n * width)]), n, width);

@@ -1,4 +1,4 @@
-//! The memory of a scheduled step: allocated once, used in every step.
+//! The memory of a scheduled step: made once, used in every step.
 //!
 //! What a layer's backward needs is kept for each layer ([`Kept`]); what only lives from one operation to the next is
 //! there once ([`Working`]). How much is kept is a choice ([`Recompute`]): what was not kept is computed again, to the
@@ -114,66 +114,68 @@ impl<E: Element> Kept<E> {
 pub(super) struct Working<E> {
     /// The residual stream, (n, width).
     pub stream: Vec<f32>,
-    /// The gradient of the stream, (n, width).
-    pub stream_gradient: Vec<f32>,
-    /// That gradient as products take it; empty where they take f32.
-    pub rounded: Vec<E>,
     /// A norm's output, where it is not kept.
     pub normed: Vec<E>,
-    /// The gradient of a norm's output, (n, width).
-    pub normed_gradient: Vec<f32>,
     /// `silu(gate) * up`, where it is not kept, and its gradient.
     pub activation: Vec<E>,
-    /// The gradient of attention's output.
-    pub attention_gradient: Vec<E>,
-    /// The gradient of query, key and value.
-    pub attended_gradient: Vec<E>,
     /// As in [`Kept`], of the norm before the head.
     pub unit: Vec<E>,
     /// As in [`Kept`], of the norm before the head.
     pub scale: Vec<f32>,
+    /// What only a backward pass works on; empty before the first.
+    pub slopes: Slopes<E>,
+}
+
+/// The gradients of what lives from one operation to the next.
+#[derive(Debug, Default)]
+pub(super) struct Slopes<E> {
+    /// Of the stream, (n, width).
+    pub stream: Vec<f32>,
+    /// That gradient as products take it; empty where they take f32.
+    pub rounded: Vec<E>,
+    /// Of a norm's output, (n, width).
+    pub normed: Vec<f32>,
+    /// Of attention's output.
+    pub attention: Vec<E>,
+    /// Of query, key and value.
+    pub attended: Vec<E>,
 }
 
 impl<E: Element> Working<E> {
-    /// What a forward pass works on.
+    fn new(sizes: Sizes) -> Self {
+        let of = |width: usize| vec![E::default(); sizes.tokens * width];
+        Self {
+            stream: vec![0.0; sizes.tokens * sizes.width],
+            normed: of(sizes.width),
+            activation: of(sizes.feed_forward),
+            unit: of(sizes.width),
+            scale: vec![0.0; sizes.tokens],
+            slopes: Slopes::default(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        of_all(&[&self.normed, &self.activation, &self.unit])
+            + of_all(&[&self.stream, &self.scale])
+            + self.slopes.bytes()
+    }
+}
+
+impl<E: Element> Slopes<E> {
     fn new(sizes: Sizes) -> Self {
         let of = |width: usize| vec![E::default(); sizes.tokens * width];
         let numbers = |width: usize| vec![0f32; sizes.tokens * width];
         Self {
             stream: numbers(sizes.width),
-            stream_gradient: Vec::new(),
-            rounded: Vec::new(),
-            normed: of(sizes.width),
-            normed_gradient: Vec::new(),
-            activation: of(sizes.feed_forward),
-            attention_gradient: Vec::new(),
-            attended_gradient: Vec::new(),
-            unit: of(sizes.width),
-            scale: numbers(1),
+            rounded: vec![E::default(); E::rounded(sizes.tokens * sizes.width)],
+            normed: numbers(sizes.width),
+            attention: of(sizes.queries),
+            attended: of(sizes.attended()),
         }
     }
 
-    /// And what a backward pass works on.
-    fn complete(&mut self, sizes: Sizes) {
-        let of = |width: usize| vec![E::default(); sizes.tokens * width];
-        let numbers = |width: usize| vec![0f32; sizes.tokens * width];
-        self.stream_gradient = numbers(sizes.width);
-        self.rounded = vec![E::default(); E::rounded(sizes.tokens * sizes.width)];
-        self.normed_gradient = numbers(sizes.width);
-        self.attention_gradient = of(sizes.queries);
-        self.attended_gradient = of(sizes.attended());
-    }
-
-    fn bytes(&self) -> usize {
-        let elements = [
-            &self.rounded,
-            &self.normed,
-            &self.activation,
-            &self.attention_gradient,
-            &self.attended_gradient,
-            &self.unit,
-        ];
-        of_all(&elements) + of_all(&[&self.stream, &self.stream_gradient, &self.normed_gradient, &self.scale])
+    pub(super) fn bytes(&self) -> usize {
+        of_all(&[&self.rounded, &self.attention, &self.attended]) + of_all(&[&self.stream, &self.normed])
     }
 }
 
@@ -209,7 +211,7 @@ impl<E: Element> Buffers<E> {
         if std::mem::replace(&mut self.complete, true) {
             return;
         }
-        self.working.complete(sizes);
+        self.working.slopes = Slopes::new(sizes);
         match recompute {
             Recompute::None | Recompute::Selective => {
                 self.kept.resize_with(sizes.layers, || Kept::new(sizes, recompute));

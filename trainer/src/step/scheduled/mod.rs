@@ -1,7 +1,7 @@
 //! A step that is scheduled by hand: forward and backward as one row of kernels over memory that is there once.
 //!
 //! Automatic differentiation allocates every value and every gradient anew in each step, in a precision that it was
-//! given. Here the order of the operations is written down, so each buffer has its place from the start, products take
+//! given. Here the order of the operations is written down, so each buffer has its place once and for all, products take
 //! what they need packed once, and gradients are added where they are kept. The price is that every operation of the
 //! model stands here twice, forward and backward; tests hold both against the decoder that candle differentiates.
 //!
@@ -32,7 +32,7 @@ use crate::failure::Failure;
 use crate::guard;
 use crate::kernels::cpu::element::Element;
 use crate::kernels::cpu::gemm::Store;
-use crate::kernels::cpu::isa::Isa;
+use crate::kernels::cpu::isa::{self, Isa};
 use crate::kernels::cpu::matrix::Matrix;
 use crate::kernels::cpu::{cross_entropy, embedding, norm};
 use crate::kernels::slices::{self, view};
@@ -136,19 +136,19 @@ impl<E: Element> Scheduled<E> {
             &examples.targets,
             scale,
             nats,
-            &mut working.normed_gradient[..n * width],
+            &mut working.slopes.normed[..n * width],
             gradients.sum(places.head),
             &mut machine.cross_entropy,
         );
         machine.laps.lap(Operation::Head);
-        working.stream_gradient[..n * width].fill(0.0);
+        working.slopes.stream[..n * width].fill(0.0);
         norm::backward(
             isa,
-            &working.normed_gradient[..n * width],
+            &working.slopes.normed[..n * width],
             &working.unit[..n * width],
             &working.scale[..n],
             weights[places.norm],
-            &mut working.stream_gradient[..n * width],
+            &mut working.slopes.stream[..n * width],
             gradients.sum(places.norm),
             &mut machine.norm,
         );
@@ -167,7 +167,7 @@ impl<E: Element> Scheduled<E> {
         let tied = places.embedding == places.head;
         // The head has already given its share.
         let sum = if tied { &mut *gradients.parts[places.head] } else { gradients.sum(places.embedding) };
-        embedding::backward(isa, &working.stream_gradient[..n * width], width, &examples.inputs, sum);
+        embedding::backward(isa, &working.slopes.stream[..n * width], width, &examples.inputs, sum);
         machine.laps.lap(Operation::Embedding);
     }
 
@@ -221,7 +221,8 @@ impl<E: Element> Step for Scheduled<E> {
         let isa = self.machine.isa;
         match (E::TOGETHER, isa.multiplies_bf16()) {
             (1, _) => self.kernels.name(),
-            (_, true) => format!("{}-bf16", self.kernels.name()),
+            // What the instruction rounds inside is its maker's own.
+            (_, true) => format!("{}-bf16-{}", self.kernels.name(), isa::maker()),
             (_, false) => format!("{}-bf16-by-f32", self.kernels.name()),
         }
     }

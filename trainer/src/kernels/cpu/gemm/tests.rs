@@ -6,6 +6,7 @@ use rayon::ThreadPoolBuilder;
 use super::super::element::Element;
 use super::super::isa::{Fused, Isa, Separate, Version};
 use super::super::matrix::{Matrix, MatrixMut};
+use super::super::testing::rounds_its_own_way;
 use super::{BLOCK, Panels, Scratch, Store, product, product_alone};
 
 /// Every remainder of groups, panels, units and blocks: (rows, columns, inner).
@@ -135,8 +136,7 @@ impl Case {
                 let (found, old) = (by_all[i * stride + j], before[i * stride + j]);
                 let name =
                     format!("{} {:?} {:?} {:?} {i} {j}", isa.name(), self.shape, self.transposed, self.store);
-                // What the instruction for bf16 rounds inside differs between makes of CPUs.
-                if E::TOGETHER == 1 || !isa.multiplies_bf16() {
+                if !rounds_its_own_way::<E>(isa) {
                     assert_eq!(found, chain(isa, &left, &right, old, self.store), "{name}");
                 }
                 self.check_value(&left, &right, old, found, &name);
