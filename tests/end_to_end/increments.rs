@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use harness::daemon::{Daemon, wait_for, wait_for_releases};
 use harness::definition::{Rules, Shard};
+use harness::packed;
 use harness::recount::{PathSteps, recount};
 use harness::state::{END_OF_TEXT, State, byte_config};
 use harness::text::{Chance, sentences};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What `config` says of the stream.
 const RULES: Rules = Rules {
@@ -130,6 +131,36 @@ fn an_increment_can_be_one_step() {
     assert_eq!(first["branch_point"].as_u64(), Some(0));
     assert_eq!(first["decay_steps"].as_u64(), Some(1));
     check(&state, &[shard], steps);
+    daemon.stop();
+}
+
+#[test]
+fn packed_shards_and_those_behind_a_header_are_what_is_in_them() {
+    let (state, daemon) = started(4, "", TABLES);
+    let text = sentences(1, 3000);
+    let lines: String =
+        (0..40).map(|part| json!({ "text": sentences(part, 60) }).to_string() + "\n").collect();
+    let (narrow, wide) = (token_file(3, 900, 2), token_file(4, 901, 4));
+    let files = [
+        ("a.txt.gz", packed::gzip(text.as_bytes()), Shard::of_text(&text)),
+        ("b.jsonl.zst", packed::zstandard(lines.as_bytes()), Shard::of_json_lines(&lines)),
+        ("c.bin", packed::with_header_of_llm_c(false, &narrow), Shard::of_tokens(&narrow, 2)),
+        ("d.bin.gz", packed::gzip(&packed::with_header_of_llm_c(true, &wide)), Shard::of_tokens(&wide, 4)),
+        ("e.BIN.ZST", packed::zstandard(&wide), Shard::of_tokens(&wide, 4)),
+    ];
+    let mut shards = BTreeMap::new();
+    for (name, file, shard) in files {
+        state.drop_file(name, &file);
+        shards.insert(name.to_owned(), shard.within(&file));
+    }
+    wait_for(&state, "acceptance", 60, |s| s["shards"]["accepted"].as_u64() == Some(5));
+    let cut = state.ctl(&["cut"]);
+    assert!(cut.status.success(), "{}", String::from_utf8_lossy(&cut.stderr));
+    wait_for_releases(&state, "path-switching", 1, 60);
+    let shards = accepted(&state, &shards);
+    let steps = RULES.batches(&shards).len() as u64;
+    assert!(steps > 100);
+    check(&state, &shards, steps);
     daemon.stop();
 }
 

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use harness::daemon::{Daemon, wait_for, wait_for_releases};
+use harness::packed;
 use harness::processes::{Standing, children};
 use harness::state::{State, byte_config};
 use harness::text::sentences;
@@ -25,7 +26,8 @@ fn accepted(status: &Value) -> u64 {
 fn a_refused_shard_has_its_reason_and_its_place_and_is_taken_when_mended() {
     let tokens = |tokens: &[u16]| tokens.iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>();
     // The name, what is wrong, what is said of it, and the same mended.
-    let table: [(&str, Vec<u8>, &str, Vec<u8>); 7] = [
+    let (packed, blank) = (packed::gzip(sentences(2, 500).as_bytes()), vec![b'\n'; 64 << 20]);
+    let table: [(&str, Vec<u8>, &str, Vec<u8>); 10] = [
         (
             "broken.txt",
             b"fine\nbro\xffken\n".to_vec(),
@@ -56,6 +58,24 @@ fn a_refused_shard_has_its_reason_and_its_place_and_is_taken_when_mended() {
             vec![1, 0, 2],
             "odd.bin: 3 bytes are no whole number of tokens of 2 bytes",
             vec![1, 0, 2, 0],
+        ),
+        (
+            "cut.txt.gz",
+            packed[..packed.len() - 9].to_vec(),
+            "cut.txt.gz: the archive is broken or cut short, ",
+            packed.clone(),
+        ),
+        (
+            "bomb.jsonl.zst",
+            packed::zstandard(&blank),
+            "bomb.jsonl.zst: the archive holds more than ",
+            packed::zstandard(b"{\"text\": \"one\"}\n"),
+        ),
+        (
+            "promise.bin",
+            packed::with_header_of_llm_c(false, &tokens(&[1, 2, 3]))[..1028].to_vec(),
+            "promise.bin: its header promises 3 tokens, but 2 follow",
+            packed::with_header_of_llm_c(false, &tokens(&[1, 2])),
         ),
         ("picture.png", b"png".to_vec(), "picture.png: this file format is not known", b"text".to_vec()),
     ];

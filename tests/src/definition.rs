@@ -69,6 +69,13 @@ impl Shard {
     }
 }
 
+impl Shard {
+    /// The same documents in another file: packed, or behind a header.
+    pub fn within(self, file: &[u8]) -> Self {
+        Self { digest: *blake3::hash(file).as_bytes(), ..self }
+    }
+}
+
 impl Rules {
     /// The sequences of some shards, in the order in which they are trained.
     fn sequences(&self, shards: &[Shard]) -> Vec<Vec<u32>> {

@@ -10,6 +10,7 @@ pub mod corpus;
 pub mod daemon;
 pub mod definition;
 pub mod machine;
+pub mod packed;
 pub mod processes;
 pub mod python;
 pub mod recount;

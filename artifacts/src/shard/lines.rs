@@ -31,7 +31,7 @@ impl<R: Read> Lines<R> {
         // One more for the line feed, and one to see that the line is too long.
         let bound = self.longest.saturating_add(2);
         let read = self.source.bytes.by_ref().take(bound).read_until(b'\n', &mut self.line);
-        let read = read.map_err(|cause| self.source.unreadable(cause))? as u64;
+        let read = read.map_err(|cause| self.source.failed(cause))? as u64;
         if read == 0 {
             return Ok(false);
         }

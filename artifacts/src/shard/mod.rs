@@ -5,6 +5,7 @@
 //! [`Refusal`] that says where: the file, its line, its byte. That the *system* would not let us read is another matter
 //! ([`Error::Unreadable`]): it says nothing of the shard, and is to be tried again.
 
+mod archive;
 mod jsonl;
 mod lines;
 mod refusal;
@@ -14,10 +15,14 @@ mod token_file;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use archive::Archive;
 pub use refusal::Refusal;
+
+use archive::{Counts, Fault, Unpacked};
 
 /// Extensions of files that are one document of text: prose first, then source code and markup. Data formats that hold
 /// many documents in a structure of their own (`json`, `xml`, `csv`) are not among them: as plain text they would mostly
@@ -34,30 +39,53 @@ pub const TEXT_EXTENSIONS: &[&str] = &[
 
 /// How a shard's file is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub struct Format {
+    /// What is in it.
+    pub content: Content,
+    /// How that is packed, if it is.
+    pub archive: Option<Archive>,
+}
+
+/// What is in a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
     /// One document of UTF-8 text.
     Text,
     /// One JSON object a line, with the document in one of its fields.
     JsonLines,
-    /// Token numbers, one after the other, without a header.
+    /// Token numbers, one after the other, perhaps behind llm.c's header.
     TokenFile,
 }
 
 impl Format {
     /// The format that a file's name stands for.
     pub fn of(name: &str) -> Result<Self, Refusal> {
-        let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
-        match extension.map(str::to_ascii_lowercase).as_deref() {
-            Some("jsonl") => Ok(Self::JsonLines),
-            Some("bin") => Ok(Self::TokenFile),
-            Some(text) if TEXT_EXTENSIONS.contains(&text) => Ok(Self::Text),
-            _ => Err(Refusal::UnknownFormat { path: PathBuf::from(name) }),
-        }
+        let extension = |name: &Path| Some(name.extension()?.to_str()?.to_ascii_lowercase());
+        let whole = Path::new(name);
+        let archive = extension(whole).and_then(|extension| Archive::of(&extension));
+        let within = match archive {
+            Some(_) => whole.file_stem().map_or(whole, Path::new),
+            None => whole,
+        };
+        let content = match extension(within).as_deref() {
+            Some("jsonl") => Content::JsonLines,
+            Some("bin") => Content::TokenFile,
+            Some(text) if TEXT_EXTENSIONS.contains(&text) => Content::Text,
+            _ => return Err(Refusal::UnknownFormat { path: PathBuf::from(name) }),
+        };
+        Ok(Self { content, archive })
     }
 
     /// Whether the shard comes as tokens, and needs no tokenizer.
     pub fn is_tokens(self) -> bool {
-        self == Self::TokenFile
+        self.content == Content::TokenFile
+    }
+}
+
+impl From<Content> for Format {
+    /// As it is, not packed.
+    fn from(content: Content) -> Self {
+        Self { content, archive: None }
     }
 }
 
@@ -142,6 +170,7 @@ pub enum Error {
 /// The documents of a shard, in order. After an error there is nothing more.
 pub struct Documents {
     documents: Option<Box<dyn Iterator<Item = Result<Document, Error>> + Send>>,
+    archive: Option<Arc<Counts>>,
 }
 
 /// Opens a shard, in the format that its name stands for.
@@ -165,13 +194,38 @@ pub fn read(
     if size == 0 {
         return Err(Refusal::Empty { path: path.to_owned() }.into());
     }
-    let source = Source { path: path.to_owned(), bytes };
-    let documents: Box<dyn Iterator<Item = _> + Send> = match format {
-        Format::Text => Box::new(text::Text::new(source, options)),
-        Format::JsonLines => Box::new(jsonl::JsonLines::new(source, options)),
-        Format::TokenFile => Box::new(token_file::TokenFile::new(source, size, options)?),
+    let Some(archive) = format.archive else {
+        let source = Source { path: path.to_owned(), bytes };
+        return Ok(Documents {
+            documents: Some(documents(format.content, source, Some(size), options)),
+            archive: None,
+        });
     };
-    Ok(Documents { documents: Some(documents) })
+    let unpacked = Unpacked::new(archive, bytes, size)
+        .map_err(|cause| Error::Unreadable { path: path.to_owned(), cause })?;
+    let counts = unpacked.counts();
+    let source = Source { path: path.to_owned(), bytes: unpacked };
+    Ok(Documents { documents: Some(documents(format.content, source, None, options)), archive: Some(counts) })
+}
+
+fn documents(
+    content: Content,
+    source: Source<impl io::Read + Send + 'static>,
+    size: Option<u64>,
+    options: &Options,
+) -> Box<dyn Iterator<Item = Result<Document, Error>> + Send> {
+    match content {
+        Content::Text => Box::new(text::Text::new(source, options)),
+        Content::JsonLines => Box::new(jsonl::JsonLines::new(source, options)),
+        Content::TokenFile => Box::new(token_file::TokenFile::new(source, size, options)),
+    }
+}
+
+impl Documents {
+    /// Bytes that came out of the archive so far, if the shard is one.
+    pub fn unpacked(&self) -> Option<u64> {
+        self.archive.as_ref().map(|counts| counts.unpacked())
+    }
 }
 
 impl Iterator for Documents {
@@ -193,8 +247,16 @@ struct Source<R> {
 }
 
 impl<R> Source<R> {
-    fn unreadable(&self, cause: io::Error) -> Error {
-        Error::Unreadable { path: self.path.clone(), cause }
+    /// Why its bytes end here: a fault of the archive that they are in, or the system's.
+    fn failed(&self, cause: io::Error) -> Error {
+        let path = self.path.clone();
+        match Fault::of(&cause) {
+            Some(Fault::Broken { byte, why }) => {
+                Refusal::BrokenArchive { path, byte: *byte, why: why.clone() }.into()
+            }
+            Some(Fault::Swollen { most }) => Refusal::SwollenArchive { path, most: *most }.into(),
+            None => Error::Unreadable { path, cause },
+        }
     }
 }
 

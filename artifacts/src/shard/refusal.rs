@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum Refusal {
     /// The name says nothing that is known.
     #[error(
-        "{}: this file format is not known; `.txt`, `.md`, source code, `.jsonl` and `.bin` are taken",
+        "{}: this file format is not known; `.txt`, `.md`, source code, `.jsonl` and `.bin` are taken, each also as `.gz` or `.zst`",
         path.display()
     )]
     UnknownFormat {
@@ -126,5 +126,43 @@ pub enum Refusal {
         bytes: u64,
         /// Bytes of a token.
         width: u64,
+    },
+    /// The header of a token file says another number of tokens.
+    #[error(
+        "{}: its header promises {promised} tokens, but {found} follow: the file is cut short, or is two in one",
+        path.display()
+    )]
+    BrokenPromise {
+        /// The shard.
+        path: PathBuf,
+        /// Tokens by its header.
+        promised: u64,
+        /// Tokens after it.
+        found: u64,
+    },
+    /// An archive that cannot be unpacked.
+    #[error(
+        "{}: the archive is broken or cut short, {byte} bytes were read of it: {why}; pack it again",
+        path.display()
+    )]
+    BrokenArchive {
+        /// The shard.
+        path: PathBuf,
+        /// Bytes of the archive that were read.
+        byte: u64,
+        /// What its decoder says.
+        why: String,
+    },
+    /// An archive that holds too much.
+    #[error(
+        "{}: the archive holds more than {most} bytes, about a thousand times its own size; drop what it holds unpacked if \
+         it is meant",
+        path.display()
+    )]
+    SwollenArchive {
+        /// The shard.
+        path: PathBuf,
+        /// What it may hold.
+        most: u64,
     },
 }

@@ -32,7 +32,7 @@ fn whole<R: Read>(mut source: Source<R>, longest: u64) -> Result<String, Error> 
     let mut bytes = Vec::new();
     let bound = longest.saturating_add(BYTE_ORDER_MARK.len() as u64 + 1);
     let read = source.bytes.by_ref().take(bound).read_to_end(&mut bytes);
-    read.map_err(|cause| source.unreadable(cause))?;
+    read.map_err(|cause| source.failed(cause))?;
     let path = source.path;
     let mark = if bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
     if (bytes.len() - mark) as u64 > longest {

@@ -14,7 +14,7 @@ use super::types::{
 use crate::config::SlotConfig;
 use crate::ledger::path::{CheckpointKey, Path, Step};
 use crate::ledger::transition::{CutNumber, CutSource, Increment, JobNumber, Millis, TokenizerSource};
-use crate::ledger::tree::{Attempt, Cut, CutOutcome, PathState, Tree, VersionState};
+use crate::ledger::tree::{Attempt, Cut, CutOutcome, PathState, Shard, Tree, VersionState};
 
 /// Steps that an attempt must have done before its speed is believed.
 const ENOUGH_STEPS: u64 = 2;
@@ -209,7 +209,7 @@ fn reading(tree: &Tree, waiting: u64) -> String {
     }
     let trained = tree.fixed().map(|fixed| &fixed.tokenizer);
     if let (Some(TokenizerSource::Trained { .. }), None) = (trained, run.tokenizer) {
-        let bytes: u64 = without_tokens.map(|shard| shard.file.bytes).sum();
+        let bytes: u64 = without_tokens.map(Shard::text_bytes).sum();
         return format!("waits for shards to train a tokenizer on: {bytes} bytes so far");
     }
     match (without_tokens.count(), waiting) {

@@ -122,6 +122,7 @@ impl World {
             name: name.to_owned(),
             file: FileFacts { bytes, inode: 7, mtime: 9 },
             tokens: Some(tokens),
+            unpacked: None,
         });
     }
 

@@ -11,8 +11,8 @@ use artifacts::Digest;
 
 use super::scan::Found;
 use super::sources::Obstacle;
-use super::workers::Outcome;
-use crate::ledger::transition::{ShardTokens, Transition};
+use super::workers::{Contents, Outcome};
+use crate::ledger::transition::Transition;
 use crate::ledger::tree::Tree;
 
 /// Deaths of a child, under a living daemon, after which its shard is rejected.
@@ -50,7 +50,7 @@ enum Stage {
     /// It cannot be taken, and lies in `rejected/` if it was moved.
     Refused { digest: Digest, reason: String, is_moved: bool },
     /// It can be accepted.
-    Taken(Digest, Option<ShardTokens>),
+    Taken(Digest, Contents),
     /// Its bytes were accepted before.
     Duplicate(Digest),
 }
@@ -141,7 +141,7 @@ impl Window {
         let Some(item) = self.item(subject) else { return };
         let Stage::Reading(digest) = item.stage else { return };
         item.stage = match outcome {
-            Outcome::Taken(tokens) => Stage::Taken(digest, tokens),
+            Outcome::Taken(contents) => Stage::Taken(digest, contents),
             Outcome::Refused(reason) => Stage::Refused { digest, reason, is_moved: false },
             Outcome::Died(how) => Stage::Died(digest, how),
             Outcome::Abandoned(obstacle) => Stage::Leaving(Some(digest), obstacle),
@@ -189,9 +189,13 @@ impl Window {
         for Item { subject, stage } in &self.items {
             let (name, file) = (subject.name.clone(), subject.facts);
             let transition = match stage {
-                Stage::Taken(digest, tokens) => {
-                    Transition::ShardAccepted { digest: *digest, name, file, tokens: *tokens }
-                }
+                Stage::Taken(digest, Contents { tokens, unpacked }) => Transition::ShardAccepted {
+                    digest: *digest,
+                    name,
+                    file,
+                    tokens: *tokens,
+                    unpacked: *unpacked,
+                },
                 Stage::Duplicate(digest) => Transition::ShardDuplicate { digest: *digest, name, file },
                 Stage::Refused { digest, reason, is_moved: true } => Transition::ShardRejected {
                     digest: Some(*digest),
@@ -348,9 +352,9 @@ mod tests {
         }
         let (kinds, starts, _) = step(&mut window, 2);
         assert_eq!((kinds, starts), (vec!["started", "started"], vec!["a".to_owned(), "b".to_owned()]));
-        window.read(&subject("b"), Outcome::Taken(None));
+        window.read(&subject("b"), Outcome::Taken(Contents::default()));
         assert!(window.step(&Tree::default(), 2).is_empty());
-        window.read(&subject("a"), Outcome::Taken(None));
+        window.read(&subject("a"), Outcome::Taken(Contents::default()));
         let (kinds, _, left) = step(&mut window, 2);
         assert_eq!(kinds, ["accepted", "accepted"]);
         assert_eq!(left, [Left::Known(subject("a")), Left::Known(subject("b"))]);

@@ -32,8 +32,8 @@ pub struct Tokenising {
     counted: usize,
     /// Bytes of the texts among them.
     text_bytes: u64,
-    /// Bytes of all of them.
-    bytes: u64,
+    /// Tokens of all of them, at most.
+    tokens: u64,
 }
 
 /// What beside the journal decides whether a tokenizer is trained now.
@@ -41,7 +41,7 @@ pub struct Tokenising {
 pub struct Circumstances {
     /// Bytes of text that are enough.
     pub train_bytes: u64,
-    /// Fewest tokens that make a whole step: fewer bytes than that never do.
+    /// Fewest tokens that make a whole step: a text of fewer bytes never does.
     pub tokens_of_a_step: u64,
     /// An increment would be cut because nothing came for long enough.
     pub is_quiet: bool,
@@ -93,9 +93,9 @@ impl Tokenising {
         };
         for shard in tree.shards().get(self.counted..).unwrap_or_default() {
             self.counted += 1;
-            self.bytes = self.bytes.saturating_add(shard.file.bytes);
+            self.tokens = self.tokens.saturating_add(shard.most_tokens());
             if is_text(shard) {
-                self.text_bytes = self.text_bytes.saturating_add(shard.file.bytes);
+                self.text_bytes = self.text_bytes.saturating_add(shard.text_bytes());
             }
             if self.text_bytes >= circumstances.train_bytes && self.text_bytes > 0 {
                 // Not counted on: should the plan not be journalled, the same shard decides again.
@@ -106,7 +106,7 @@ impl Tokenising {
         }
         let is_asked = tree.waiting_cut().is_some_and(|(cut, _)| tree.cut_files(cut).next().is_none());
         // A cut whose bytes cannot fill a step is refused by the scheduler, and nothing is trained for it.
-        let may_fill_a_step = self.bytes >= circumstances.tokens_of_a_step;
+        let may_fill_a_step = self.tokens >= circumstances.tokens_of_a_step;
         let is_due = (is_asked || circumstances.is_quiet) && may_fill_a_step && self.text_bytes > 0;
         is_due.then(|| planned(self.counted, self.text_bytes)).flatten()
     }

@@ -66,11 +66,20 @@ pub enum Done {
     Trained(Result<(Digest, Option<u32>), Failure>),
 }
 
+/// What is in a shard that can be accepted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Its tokens; else there is a copy of it, which waits for a tokenizer.
+    pub tokens: Option<ShardTokens>,
+    /// Bytes of its text where that waits, and came packed.
+    pub unpacked: Option<u64>,
+}
+
 /// What reading a file gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It can be accepted; with its tokens, or with a copy that waits for a tokenizer.
-    Taken(Option<ShardTokens>),
+    /// It can be accepted.
+    Taken(Contents),
     /// It cannot be accepted.
     Refused(String),
     /// The child died.
@@ -273,8 +282,10 @@ impl Bench {
         let file = ShardFile { digest, name: subject.name.clone(), path: path.clone(), seconds };
         let request = if tokenise { Request::Tokenise(file) } else { Request::Validate(file) };
         let reading = match self.ask(&request, Duration::from_secs(seconds), session) {
-            Ok(Answer::Tokenised(tokens)) => Outcome::Taken(Some(tokens)),
-            Ok(Answer::Valid) => self.keep_copy(subject, &path, digest),
+            Ok(Answer::Tokenised(tokens)) => {
+                Outcome::Taken(Contents { tokens: Some(tokens), unpacked: None })
+            }
+            Ok(Answer::Valid { unpacked }) => self.keep_copy(subject, &path, digest, unpacked),
             Ok(Answer::Refused { reason }) => Outcome::Refused(reason),
             Ok(Answer::Changed) => Outcome::Abandoned(Obstacle::Changed),
             Ok(Answer::Unreadable { what }) => Outcome::Abandoned(Obstacle::Unreadable(what)),
@@ -292,9 +303,9 @@ impl Bench {
         }
     }
 
-    fn keep_copy(&self, subject: &Found, path: &Path, digest: Digest) -> Outcome {
+    fn keep_copy(&self, subject: &Found, path: &Path, digest: Digest, unpacked: Option<u64>) -> Outcome {
         match sources::keep(&self.shared.sources, &subject.name, path, digest) {
-            Ok(()) => Outcome::Taken(None),
+            Ok(()) => Outcome::Taken(Contents { tokens: None, unpacked }),
             Err(obstacle) => Outcome::Abandoned(obstacle),
         }
     }

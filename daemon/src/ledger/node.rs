@@ -158,8 +158,23 @@ pub struct Shard {
     pub file: FileFacts,
     /// What tokenising gave; nothing while there is no tokenizer yet.
     pub tokens: Option<ShardTokens>,
+    /// Bytes of its text where it came packed and had no tokens when it was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpacked: Option<u64>,
     /// When it was accepted.
     pub at: Millis,
+}
+
+impl Shard {
+    /// Bytes of a shard that came as text: those of its file, or of what was packed in it.
+    pub fn text_bytes(&self) -> u64 {
+        self.unpacked.unwrap_or(self.file.bytes)
+    }
+
+    /// Tokens that it can give to the stream, at most: a text gives no more than it has bytes.
+    pub fn most_tokens(&self) -> u64 {
+        self.text_bytes().max(self.tokens.map_or(0, |tokens| tokens.stream))
+    }
 }
 
 /// Attempts to read a shard.

@@ -38,6 +38,7 @@ pub fn sample(position: u64) -> Transition {
             name: format!("ä/{position}"),
             file,
             tokens: Some(ShardTokens { stream: position, held_out: 1, held_out_blocks: 1, documents: 1 }),
+            unpacked: position.is_multiple_of(4).then_some(position),
         },
         3 => Transition::ShardDuplicate {
             digest: digest(position - 2),

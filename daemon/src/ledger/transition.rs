@@ -74,6 +74,9 @@ pub enum Transition {
         file: FileFacts,
         /// What tokenising gave; nothing while there is no tokenizer yet.
         tokens: Option<ShardTokens>,
+        /// Bytes of its text where it came packed, while there is no tokenizer yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unpacked: Option<u64>,
     },
     /// A shard cannot be taken; the file lies in `rejected/` with the reason beside it.
     ShardRejected {

@@ -7,7 +7,7 @@ use paradigm::{Paradigm, Settings as Rates};
 
 use crate::ledger::path::Step;
 use crate::ledger::transition::{CutNumber, CutReason, Increment, IncrementPlan, Millis, Transition};
-use crate::ledger::tree::Tree;
+use crate::ledger::tree::{Shard, Tree};
 
 /// What closes increments, and with which settings.
 #[derive(Debug, Clone)]
@@ -67,11 +67,11 @@ pub fn judge(tree: &Tree, data: &Data, rules: &Rules, now: Millis) -> Verdict {
     quiet(tree, data, rules, grown, now)
 }
 
-/// A request is decided when the files that it saw are settled and have their tokens; at once where their bytes could
-/// never fill a step, since then no tokenizer is worth training.
+/// A request is decided when the files that it saw are settled and have their tokens; at once where they could never
+/// fill a step, since then no tokenizer is worth training.
 fn request_is_ripe(tree: &Tree, data: &Data, cut: CutNumber) -> bool {
-    let bytes: u64 = tree.shards().iter().map(|shard| shard.file.bytes).sum();
-    let is_hopeless = tree.run().tokenizer_shards.is_none() && bytes < data.tokens_of_a_step;
+    let most: u64 = tree.shards().iter().map(Shard::most_tokens).sum();
+    let is_hopeless = tree.run().tokenizer_shards.is_none() && most < data.tokens_of_a_step;
     tree.cut_files(cut).next().is_none() && (data.is_tokenised || is_hopeless)
 }
 

@@ -187,7 +187,8 @@ impl Reader {
             }
             Request::Validate(file) => {
                 allow(file.seconds);
-                self.validate(file).map_or_else(|fault| fault.answer(&file.name), |()| Answer::Valid)
+                self.validate(file)
+                    .map_or_else(|fault| fault.answer(&file.name), |unpacked| Answer::Valid { unpacked })
             }
             Request::Train { shards, vocabulary, seconds } => {
                 allow(*seconds);
@@ -224,13 +225,14 @@ impl Reader {
         })
     }
 
-    fn validate(&self, file: &ShardFile) -> Result<(), Fault> {
+    /// Reads a shard to its end: bytes of its text where it came packed.
+    fn validate(&self, file: &ShardFile) -> Result<Option<u64>, Fault> {
         let mut opened = Opened::new(file, &self.options)?;
         for document in &mut opened.documents {
             document?;
         }
         opened.check(file.digest)?;
-        Ok(())
+        Ok(opened.documents.unpacked())
     }
 
     fn train(&self, shards: &[ShardFile], vocabulary: u32) -> Result<Answer, Fault> {

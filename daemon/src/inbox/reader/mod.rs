@@ -110,7 +110,10 @@ pub enum Answer {
     /// The shard's tokens are written.
     Tokenised(ShardTokens),
     /// The shard can be taken.
-    Valid,
+    Valid {
+        /// Bytes of its text where it came packed.
+        unpacked: Option<u64>,
+    },
     /// The shard cannot be taken.
     Refused {
         /// What is wrong with it, and where.

@@ -525,6 +525,35 @@ fn a_cut_has_the_tokenizer_trained_on_all_before_it() {
 }
 
 #[test]
+fn a_packed_text_counts_for_what_is_in_it() {
+    let text = "the cat sat on the mat and the other cat sat\n".repeat(30);
+    let packed = zstd::encode_all(text.as_bytes(), 3).unwrap();
+    // Enough for the tokenizer at once; and, where that waits for a cut, for the step of the cut.
+    for enough in [1000, 1 << 30] {
+        assert!(packed.len() < 100 && text.len() > 1000);
+        let state = State::trained(enough);
+        state.put("a.txt.zst", &packed);
+        let inbox = state.start();
+        inbox.wait_for_shards(1);
+        if enough > 1000 {
+            inbox.handle.request_cut(None).unwrap();
+        }
+        inbox.wait("the tokens", |tree| tree.shards()[0].tokens.is_some());
+        inbox.end();
+        let planned = state.records().into_iter().find_map(|t| match t {
+            Transition::TokenizerPlanned { shards, bytes } => Some((shards, bytes)),
+            _ => None,
+        });
+        assert_eq!(planned, Some((1, text.len() as u64)));
+        let mut corpus = Corpus::new(Some(SEPARATOR));
+        corpus.add(&text).unwrap();
+        assert!(fs::read(state.path().join(FILE)).unwrap() == train(corpus, VOCABULARY).unwrap());
+        let shard = state.ledger.read(|tree| tree.shards()[0].clone());
+        assert_eq!((shard.file.bytes, shard.text_bytes()), (packed.len() as u64, text.len() as u64));
+    }
+}
+
+#[test]
 fn a_cut_that_cannot_fill_a_step_trains_nothing() {
     let state = State::trained(1 << 30);
     state.put("a.txt", "too little");
@@ -679,7 +708,17 @@ fn no_bytes_kill_the_child() {
         Just(SEPARATOR.as_bytes().to_vec()),
     ];
     let bytes = prop::collection::vec(pieces, 0..12).prop_map(|pieces| pieces.concat());
-    let names = prop::sample::select(vec!["a.txt", "a.jsonl", "a.bin", "a.rs", "a", "a.zip", "a.JSONL"]);
+    let names = prop::sample::select(vec![
+        "a.txt",
+        "a.jsonl",
+        "a.bin",
+        "a.rs",
+        "a",
+        "a.zip",
+        "a.JSONL",
+        "a.txt.gz",
+        "a.bin.zst",
+    ]);
     let mut runner = proptest::test_runner::TestRunner::default();
     let child = std::cell::RefCell::new(&mut child);
     let ran = runner.run(&(names, bytes), |(name, bytes)| {

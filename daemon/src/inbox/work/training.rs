@@ -81,7 +81,7 @@ impl Work<'_> {
         let (texts, vocabulary) = self
             .ledger()
             .read(|tree| (tokenising::texts(tree, shards), tree.fixed().map_or(0, tokenising::vocabulary)));
-        let bytes = texts.iter().map(|shard| shard.file.bytes).sum();
+        let bytes = texts.iter().map(Shard::text_bytes).sum();
         let seconds = self.shared.seconds_for(bytes);
         let shards = texts.iter().map(|shard| self.copy(shard, seconds)).collect();
         self.is_training = self.workers.give(Job::Train { shards, vocabulary, seconds }, &self.session);
@@ -98,7 +98,7 @@ impl Work<'_> {
             if self.copies.contains_key(&shard.digest) {
                 continue;
             }
-            let file = self.copy(shard, self.shared.seconds_for(shard.file.bytes));
+            let file = self.copy(shard, self.shared.seconds_for(shard.text_bytes()));
             if !self.workers.give(Job::Tokenise(file), &self.session) {
                 break;
             }

@@ -136,7 +136,8 @@ impl World {
             documents: shard.documents,
         };
         let file = FileFacts { bytes: shard.bytes, inode: 1, mtime: 1 };
-        self.commit(Transition::ShardAccepted { digest, name: name.to_owned(), file, tokens: Some(tokens) });
+        let (name, tokens) = (name.to_owned(), Some(tokens));
+        self.commit(Transition::ShardAccepted { digest, name, file, tokens, unpacked: None });
         digest
     }
 

@@ -51,8 +51,15 @@ impl Tree {
             Transition::ReadingAbandoned { digest } => {
                 self.set_reading(changes, *digest, |reading| reading.open = false);
             }
-            Transition::ShardAccepted { digest, name, file, tokens } => {
-                let shard = Shard { digest: *digest, name: name.clone(), file: *file, tokens: *tokens, at };
+            Transition::ShardAccepted { digest, name, file, tokens, unpacked } => {
+                let shard = Shard {
+                    digest: *digest,
+                    name: name.clone(),
+                    file: *file,
+                    tokens: *tokens,
+                    unpacked: *unpacked,
+                    at,
+                };
                 self.add_shard(changes, shard);
                 self.end_reading(changes, digest);
                 self.settle(changes, name);
