@@ -36,7 +36,8 @@ pub fn threads(asked: Option<u32>) -> usize {
     }
 }
 
-/// Starts the threads.
+/// Starts the threads. The calling one is among them: it computes, where it would only wait for the others, and what one
+/// operation leaves in its core's cache is there for the next.
 ///
 /// # Safety
 ///
@@ -49,6 +50,7 @@ pub unsafe fn start_threads(threads: usize) -> Result<(), Failure> {
     }
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
+        .use_current_thread()
         .build_global()
         .map_err(|error| Failure::new(Kind::Os, format!("cannot start {threads} threads: {error}")))
 }
