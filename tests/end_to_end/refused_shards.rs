@@ -62,7 +62,7 @@ fn a_refused_shard_has_its_reason_and_its_place_and_is_taken_when_mended() {
         (
             "cut.txt.gz",
             packed[..packed.len() - 9].to_vec(),
-            "cut.txt.gz: the archive is broken or cut short, ",
+            "cut.txt.gz: the archive cannot be unpacked within its first ",
             packed.clone(),
         ),
         (

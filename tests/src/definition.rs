@@ -67,9 +67,7 @@ impl Shard {
         let documents = file.lines().map(document).collect();
         Self { digest: *blake3::hash(file.as_bytes()).as_bytes(), documents }
     }
-}
 
-impl Shard {
     /// The same documents in another file: packed, or behind a header.
     pub fn within(self, file: &[u8]) -> Self {
         Self { digest: *blake3::hash(file).as_bytes(), ..self }

@@ -2,7 +2,8 @@
 //!
 //! The size of an archive says little of what is in it: a megabyte may hold a hundred gigabytes of nothing. So an archive
 //! is unpacked while it is read, in memory of a fixed size, and refused once it has given more than text or tokens would.
-//! What is wrong with an archive comes as an error of reading; it is told here from what the system would not read.
+//! What is wrong with an archive comes as an error of reading; here it is distinguished from what the system would not
+//! read.
 
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
@@ -14,13 +15,16 @@ use flate2::bufread::MultiGzDecoder;
 const BUFFER: usize = 1 << 18;
 
 /// How many times its own size an archive may hold: text is packed to a tenth of its size, the dullest of logs to a
-/// hundredth, ...
-const TIMES: u64 = 1000;
+/// hundredth, and gzip packs nothing to less than a thousandth, ...
+const TIMES: u64 = 200;
 /// ... and so much more, for small ones.
 const MORE: u64 = 16 << 20;
 
 /// A Zstandard frame may ask for a window of so many bytes, as a power of two: what its own tools allow.
 const WINDOW: u32 = 27;
+
+/// What zstd says when there is no memory for a window: no fault of the archive.
+const NO_MEMORY: &str = "Allocation error";
 
 /// How a shard is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,8 +130,12 @@ impl Read for Unpacked {
             if error.kind() == io::ErrorKind::Interrupted || self.counts.unreadable.load(Ordering::Relaxed) {
                 return error;
             }
+            let why = error.to_string();
+            if why.contains(NO_MEMORY) {
+                return io::Error::new(io::ErrorKind::OutOfMemory, why);
+            }
             let byte = self.counts.packed.load(Ordering::Relaxed);
-            io::Error::other(Fault::Broken { byte, why: error.to_string() })
+            io::Error::other(Fault::Broken { byte, why })
         })?;
         let before = self.counts.unpacked.fetch_add(count as u64, Ordering::Relaxed);
         if before + count as u64 > self.most {

@@ -89,7 +89,7 @@ impl From<Content> for Format {
     }
 }
 
-/// How wide a token is in a `.bin` file.
+/// How wide a token is in a `.bin` file without a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Width {
@@ -115,7 +115,7 @@ impl Width {
 pub struct Options {
     /// Field of a `.jsonl` line that holds its document.
     pub field: String,
-    /// How wide a token is in a `.bin` file.
+    /// How wide a token is in a `.bin` file without a header.
     pub width: Width,
     /// Tokens in the vocabulary: a token of a `.bin` file lies below.
     pub vocabulary: u32,

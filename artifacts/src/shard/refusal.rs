@@ -142,7 +142,8 @@ pub enum Refusal {
     },
     /// An archive that cannot be unpacked.
     #[error(
-        "{}: the archive is broken or cut short, {byte} bytes were read of it: {why}; pack it again",
+        "{}: the archive cannot be unpacked within its first {byte} bytes: {why}; pack it again (zstd without --long), or drop \
+         what it holds",
         path.display()
     )]
     BrokenArchive {
@@ -155,8 +156,8 @@ pub enum Refusal {
     },
     /// An archive that holds too much.
     #[error(
-        "{}: the archive holds more than {most} bytes, about a thousand times its own size; drop what it holds unpacked if \
-         it is meant",
+        "{}: the archive holds more than {most} bytes, far more than text of any kind packs so small; drop what it holds if \
+         that is meant",
         path.display()
     )]
     SwollenArchive {

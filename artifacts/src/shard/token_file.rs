@@ -1,7 +1,8 @@
 //! Tokens that somebody else made: numbers of two or four bytes, one after the other, perhaps behind a header.
 //!
-//! llm.c writes a header of 256 i32 before its tokens: a magic number, a version and how many there are. Magic and version
-//! together say how wide a token is, whatever was set; two tokens that mean the same are none that a text begins with.
+//! llm.c writes a header of 256 i32 before its tokens: a magic number, a version and how many there are. Magic number and
+//! version say how wide a token is, whatever was set. They are no tokens that a text could begin with: in the width of two
+//! bytes the first lies above GPT-2's vocabulary, in that of four it is a number of eight digits.
 
 use std::io::{self, Read};
 

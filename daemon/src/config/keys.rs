@@ -112,7 +112,7 @@ pub struct TokenizerConfig {
     pub file: Option<PathBuf>,
     /// Tokens of a trained vocabulary, the special one included; the model's `vocab_size` if not given.
     pub vocabulary: Option<u32>,
-    /// Bytes of shards that a tokenizer is trained on; never more than `cut.every_tokens` tokens can stand for.
+    /// Bytes of text, unpacked, that a tokenizer is trained on; never more than `cut.every_tokens` tokens can stand for.
     pub train_bytes: u64,
     /// Token that separates documents: its text or its number; `false` for none.
     pub end_of_text: EndOfTextConfig,
@@ -146,7 +146,7 @@ pub struct DataConfig {
     pub mask_documents: bool,
     /// Field of a `.jsonl` line that holds the text.
     pub jsonl_field: String,
-    /// Width of the tokens of a `.bin` file.
+    /// Width of the tokens of a `.bin` file without a header.
     pub token_width: TokenWidth,
     /// Seconds that a file's size and modification time must have stood still.
     pub settle_seconds: f64,
@@ -160,7 +160,7 @@ pub struct DataConfig {
     pub reader_seconds: u64,
 }
 
-/// Width of the tokens of a `.bin` file.
+/// Width of the tokens of a `.bin` file without a header.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TokenWidth {

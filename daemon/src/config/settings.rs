@@ -57,7 +57,7 @@ pub struct Settings {
     pub socket: PathBuf,
     /// Field of a `.jsonl` line that holds the text.
     pub jsonl_field: String,
-    /// Width of the tokens of a `.bin` file.
+    /// Width of the tokens of a `.bin` file without a header.
     pub token_width: TokenWidth,
     /// How long a file must have stood still.
     pub settle: Duration,
@@ -69,7 +69,7 @@ pub struct Settings {
     pub reader_memory: u64,
     /// Seconds that it may take for a gigabyte, and at least.
     pub reader_seconds: u64,
-    /// Bytes of shards that a tokenizer is trained on: never more than an increment's tokens can stand for, as a token
+    /// Bytes of text, unpacked, that a tokenizer is trained on: never more than an increment's tokens can stand for, as a token
     /// is at least one byte. Else a count rule would wait for a tokenizer that waits for later increments.
     pub train_bytes: u64,
     /// Steps of an increment that is closed by its count.

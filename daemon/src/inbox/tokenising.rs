@@ -41,7 +41,7 @@ pub struct Tokenising {
 pub struct Circumstances {
     /// Bytes of text that are enough.
     pub train_bytes: u64,
-    /// Fewest tokens that make a whole step: a text of fewer bytes never does.
+    /// Fewest tokens that make a whole step.
     pub tokens_of_a_step: u64,
     /// An increment would be cut because nothing came for long enough.
     pub is_quiet: bool,
@@ -105,7 +105,7 @@ impl Tokenising {
             }
         }
         let is_asked = tree.waiting_cut().is_some_and(|(cut, _)| tree.cut_files(cut).next().is_none());
-        // A cut whose bytes cannot fill a step is refused by the scheduler, and nothing is trained for it.
+        // A cut that cannot fill a step is refused by the scheduler, and nothing is trained for it.
         let may_fill_a_step = self.tokens >= circumstances.tokens_of_a_step;
         let is_due = (is_asked || circumstances.is_quiet) && may_fill_a_step && self.text_bytes > 0;
         is_due.then(|| planned(self.counted, self.text_bytes)).flatten()

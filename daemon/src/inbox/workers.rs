@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use artifacts::Digest;
+use artifacts::shard::Format;
 use artifacts::storage::Disk;
 
 use super::reader::{Answer, Child, Failure, Request, Session, ShardFile};
@@ -66,12 +67,15 @@ pub enum Done {
     Trained(Result<(Digest, Option<u32>), Failure>),
 }
 
+/// How many times the size of an archive its content is, about.
+const TIMES_PACKED: u64 = 10;
+
 /// What is in a shard that can be accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Contents {
     /// Its tokens; else there is a copy of it, which waits for a tokenizer.
     pub tokens: Option<ShardTokens>,
-    /// Bytes of its text where that waits, and came packed.
+    /// Bytes of what came packed.
     pub unpacked: Option<u64>,
 }
 
@@ -223,7 +227,7 @@ impl Bench {
                 Done::Tokenised(
                     digest,
                     answer.and_then(|answer| match answer {
-                        Answer::Tokenised(tokens) => Ok(tokens),
+                        Answer::Tokenised { tokens, .. } => Ok(tokens),
                         other => Err(Failure::Died(format!(
                             "has no use for our copy of the shard: {}",
                             words(other)
@@ -278,12 +282,12 @@ impl Bench {
 
     fn read(&mut self, subject: &Found, digest: Digest, tokenise: bool, session: &Arc<Session>) -> Outcome {
         let path = self.shared.root.join(&subject.name);
-        let seconds = self.shared.seconds_for(subject.facts.bytes);
+        let seconds = self.shared.seconds_for(likely_bytes(subject));
         let file = ShardFile { digest, name: subject.name.clone(), path: path.clone(), seconds };
         let request = if tokenise { Request::Tokenise(file) } else { Request::Validate(file) };
         let reading = match self.ask(&request, Duration::from_secs(seconds), session) {
-            Ok(Answer::Tokenised(tokens)) => {
-                Outcome::Taken(Contents { tokens: Some(tokens), unpacked: None })
+            Ok(Answer::Tokenised { tokens, unpacked }) => {
+                Outcome::Taken(Contents { tokens: Some(tokens), unpacked })
             }
             Ok(Answer::Valid { unpacked }) => self.keep_copy(subject, &path, digest, unpacked),
             Ok(Answer::Refused { reason }) => Outcome::Refused(reason),
@@ -319,6 +323,14 @@ impl Bench {
                 tracing::warn!(%error, "what was written of a file that changed stays until the next start");
             }
         }
+    }
+}
+
+/// Bytes that are to be read of a file: an archive may hold more, but then it is read faster too.
+fn likely_bytes(subject: &Found) -> u64 {
+    match Format::of(&subject.name) {
+        Ok(Format { archive: Some(_), .. }) => subject.facts.bytes.saturating_mul(TIMES_PACKED),
+        _ => subject.facts.bytes,
     }
 }
 

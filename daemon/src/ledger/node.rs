@@ -158,7 +158,7 @@ pub struct Shard {
     pub file: FileFacts,
     /// What tokenising gave; nothing while there is no tokenizer yet.
     pub tokens: Option<ShardTokens>,
-    /// Bytes of its text where it came packed and had no tokens when it was accepted.
+    /// Bytes of what came packed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unpacked: Option<u64>,
     /// When it was accepted.
@@ -166,14 +166,14 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Bytes of a shard that came as text: those of its file, or of what was packed in it.
+    /// Bytes that were read of it: those of its file, or of what was packed in it.
     pub fn text_bytes(&self) -> u64 {
         self.unpacked.unwrap_or(self.file.bytes)
     }
 
-    /// Tokens that it can give to the stream, at most: a text gives no more than it has bytes.
+    /// Tokens that it can give to the stream, at most: a text gives one for each byte, and one for its end.
     pub fn most_tokens(&self) -> u64 {
-        self.text_bytes().max(self.tokens.map_or(0, |tokens| tokens.stream))
+        self.tokens.map_or_else(|| self.text_bytes().saturating_add(1), |tokens| tokens.stream)
     }
 }
 
@@ -319,4 +319,22 @@ pub struct Published {
     pub release: Release,
     /// When.
     pub at: Millis,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cut is refused at once where its shards could never fill a step: what is packed counts for what is in it.
+    #[test]
+    fn what_a_shard_can_give_at_most_is_known_before_its_tokens() {
+        let file = FileFacts { bytes: 100, inode: 1, mtime: 1 };
+        let digest = Digest::of(b"shard");
+        let plain = Shard { digest, name: "a.txt".to_owned(), file, tokens: None, unpacked: None, at: 0 };
+        assert_eq!((plain.text_bytes(), plain.most_tokens()), (100, 101));
+        let packed = Shard { unpacked: Some(1000), ..plain };
+        assert_eq!((packed.text_bytes(), packed.most_tokens()), (1000, 1001));
+        let tokens = ShardTokens { stream: 300, held_out: 10, held_out_blocks: 1, documents: 4 };
+        assert_eq!(Shard { tokens: Some(tokens), ..packed }.most_tokens(), 300);
+    }
 }

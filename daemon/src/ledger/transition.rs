@@ -74,7 +74,7 @@ pub enum Transition {
         file: FileFacts,
         /// What tokenising gave; nothing while there is no tokenizer yet.
         tokens: Option<ShardTokens>,
-        /// Bytes of its text where it came packed, while there is no tokenizer yet.
+        /// Bytes of what came packed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         unpacked: Option<u64>,
     },

@@ -183,7 +183,7 @@ impl Reader {
         match request {
             Request::Tokenise(file) => {
                 allow(file.seconds);
-                self.tokenise(file).map_or_else(|fault| fault.answer(&file.name), Answer::Tokenised)
+                self.tokenise(file).unwrap_or_else(|fault| fault.answer(&file.name))
             }
             Request::Validate(file) => {
                 allow(file.seconds);
@@ -197,7 +197,7 @@ impl Reader {
         }
     }
 
-    fn tokenise(&self, file: &ShardFile) -> Result<ShardTokens, Fault> {
+    fn tokenise(&self, file: &ShardFile) -> Result<Answer, Fault> {
         let mut opened = Opened::new(file, &self.options)?;
         // Of an attempt whose shard was never accepted.
         manifest::delete(&Disk, &self.reading.tokens.join(file.digest.to_string()))?;
@@ -217,12 +217,13 @@ impl Reader {
         }
         let bytes = opened.check(file.digest)?;
         let shard = writer.finish(bytes)?;
-        Ok(ShardTokens {
+        let tokens = ShardTokens {
             stream: shard.tokens,
             held_out: shard.held_out.iter().map(|block| u64::from(block.count)).sum(),
             held_out_blocks: shard.held_out.len() as u64,
             documents: shard.documents,
-        })
+        };
+        Ok(Answer::Tokenised { tokens, unpacked: opened.documents.unpacked() })
     }
 
     /// Reads a shard to its end: bytes of its text where it came packed.

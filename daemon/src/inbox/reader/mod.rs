@@ -29,7 +29,7 @@ pub struct Reading {
     pub tokenizer: PathBuf,
     /// Field of a `.jsonl` line that holds the text.
     pub field: String,
-    /// Tokens of a `.bin` file have four bytes, not two.
+    /// Tokens of a `.bin` file have four bytes, not two, where no header says how many.
     pub wide: bool,
     /// The model's vocabulary.
     pub vocabulary: u32,
@@ -108,7 +108,12 @@ pub enum Answer {
     /// It is ready for questions.
     Ready,
     /// The shard's tokens are written.
-    Tokenised(ShardTokens),
+    Tokenised {
+        /// Its tokens.
+        tokens: ShardTokens,
+        /// Bytes of what came packed.
+        unpacked: Option<u64>,
+    },
     /// The shard can be taken.
     Valid {
         /// Bytes of its text where it came packed.

@@ -528,7 +528,7 @@ fn a_cut_has_the_tokenizer_trained_on_all_before_it() {
 fn a_packed_text_counts_for_what_is_in_it() {
     let text = "the cat sat on the mat and the other cat sat\n".repeat(30);
     let packed = zstd::encode_all(text.as_bytes(), 3).unwrap();
-    // Enough for the tokenizer at once; and, where that waits for a cut, for the step of the cut.
+    // Enough for the tokenizer at once; and where that waits for a cut.
     for enough in [1000, 1 << 30] {
         assert!(packed.len() < 100 && text.len() > 1000);
         let state = State::trained(enough);
@@ -727,7 +727,7 @@ fn no_bytes_kill_the_child() {
         let file = ShardFile { digest: Digest::of(&bytes), name: name.to_owned(), path, seconds: 60 };
         let answer = child.borrow_mut().ask(&Request::Tokenise(file.clone()), PATIENCE, &stop);
         match answer {
-            Ok(Answer::Tokenised(tokens)) => {
+            Ok(Answer::Tokenised { tokens, .. }) => {
                 let folder = state.path().join("tokens").join(file.digest.to_string());
                 let written = Written::open(&folder).unwrap();
                 prop_assert_eq!(written.stream.len() as u64, tokens.stream);
