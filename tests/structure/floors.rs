@@ -40,7 +40,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ),
     ("artifacts::storage", &[&["disk", "output"], &["crash"]]),
     ("artifacts::storage::crash", &[&["tree"], &["images"]]),
-    ("artifacts::shard", &[&["refusal"], &["lines", "text", "token_file"], &["jsonl"]]),
+    ("artifacts::shard", &[&["archive", "refusal"], &["lines", "text", "token_file"], &["jsonl"]]),
     ("artifacts::tokens", &[&["cutting", "reader"], &["writer"]]),
     ("artifacts::release", &[&["provenance", "weights"]]),
     (
