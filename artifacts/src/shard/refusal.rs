@@ -8,7 +8,8 @@ use std::path::PathBuf;
 pub enum Refusal {
     /// The name says nothing that is known.
     #[error(
-        "{}: this file format is not known; `.txt`, `.md`, source code, `.jsonl` and `.bin` are taken, each also as `.gz` or `.zst`",
+        "{}: this file format is not known; `.txt`, `.md`, source code, `.jsonl` and `.bin` are taken, each also as `.gz` or \
+         `.zst`",
         path.display()
     )]
     UnknownFormat {

@@ -190,7 +190,7 @@ fn tokenizer(source: &TokenizerSource) -> String {
     match source {
         TokenizerSource::Given { digest } => format!("a given one of digest {}", digest.short()),
         TokenizerSource::Trained { vocabulary, train_bytes } => {
-            format!("one of {vocabulary} tokens that is trained on {train_bytes} bytes of shards")
+            format!("one of {vocabulary} tokens that is trained on {train_bytes} bytes of text")
         }
     }
 }

@@ -69,8 +69,8 @@ pub struct Settings {
     pub reader_memory: u64,
     /// Seconds that it may take for a gigabyte, and at least.
     pub reader_seconds: u64,
-    /// Bytes of text, unpacked, that a tokenizer is trained on: never more than an increment's tokens can stand for, as a token
-    /// is at least one byte. Else a count rule would wait for a tokenizer that waits for later increments.
+    /// Bytes of text, unpacked, that a tokenizer is trained on: never more than an increment's tokens can stand for, as a
+    /// token is at least one byte. Else a count rule would wait for a tokenizer that waits for later increments.
     pub train_bytes: u64,
     /// Steps of an increment that is closed by its count.
     pub every_steps: Option<Step>,
