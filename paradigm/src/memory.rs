@@ -129,7 +129,8 @@ pub enum Part {
     Snapshot,
     /// The output head as products read it, once for the forward and once for the backward: 2 V d E.
     PackedHead,
-    /// Kept for each layer: both norms' input divided by its root mean square, 2 n d E, and those roots, 2 n in f32.
+    /// Kept for each layer: both norms' input divided by its root mean square and those roots, 2 n (d + 1) in
+    /// f32.
     Units,
     /// Kept for each layer: queries, keys and values, n (H + 2 G) hd E.
     Projections,
@@ -146,7 +147,7 @@ pub enum Part {
     /// Kept for each layer where layers are recomputed: the stream at its entry, n d in f32. What is otherwise kept for
     /// each layer is then there for one.
     Entries,
-    /// Kept: the last norm's input divided by its root mean square, n d E, and those roots, n in f32.
+    /// Kept: the last norm's input divided by its root mean square and those roots, n (d + 1) in f32.
     FinalUnit,
     /// The residual stream, n d in f32.
     Stream,
@@ -271,7 +272,7 @@ impl Part {
             Self::Moments => of(&[2, F32, parameters]),
             Self::Snapshot => of(&[5, F32, parameters]),
             Self::PackedHead => of(&[2, element, model.embedding_parameters()]),
-            Self::Units => of(&[kept, 2, tokens, sum(&[of(&[width, element])?, F32])?]),
+            Self::Units => of(&[kept, 2, tokens, sum(&[width, 1])?, F32]),
             Self::Projections => of(&[kept, tokens, qkv, element]),
             Self::Attended => of(&[kept, tokens, queries, element]),
             Self::LogSumExp => of(&[kept, tokens, heads, F32]),
@@ -279,7 +280,7 @@ impl Part {
             Self::Normed => of(&[for_none, 2, tokens, width, element]),
             Self::Activated => of(&[for_none, tokens, feed_forward, element]),
             Self::Entries => of(&[if is(Recompute::Full) { layers } else { 0 }, tokens, width, F32]),
-            Self::FinalUnit => of(&[tokens, sum(&[of(&[width, element])?, F32])?]),
+            Self::FinalUnit => of(&[tokens, sum(&[width, 1])?, F32]),
             Self::Stream | Self::StreamGradient => of(&[tokens, width, F32]),
             Self::Temporaries => {
                 let rounded = if workload.precision == Precision::Bf16 { width } else { 0 };

@@ -114,35 +114,45 @@ fn the_losses_of_a_run_equal_those_of_torch() {
     }
 }
 
-/// How far a run is from torch's in f32 is its greatest relative difference of a step's loss.
+/// How far a run is from torch's in f32 is its greatest relative difference of a step's loss. Roundings are as good as
+/// chance, so a single model says little: ten that begin differently, and the largest, are held against torch together.
 #[test]
-fn the_losses_of_a_run_in_bf16_are_as_near_to_f32_as_those_of_torch() {
+fn the_losses_of_runs_in_bf16_are_as_near_to_f32_as_those_of_torch() {
     if !machine::multiplies_bf16() {
         println!("skipped: this CPU has no AVX-512-BF16, so the trainer refuses bf16");
         return;
     }
     let rates = rates();
     let told = |precision| Told { rates: &rates, clip: CLIP, mask_documents: false, precision };
-    let settings = [MODELS[0], TINY];
+    let settings: [String; 11] = std::array::from_fn(|number| match number {
+        0 => TINY.to_owned(),
+        _ => format!(r#"{{"initializer_range": {}}}"#, 0.04 + 0.01 * number as f64),
+    });
     // A model is the same each time that it is made.
     let [f32s, bf16s] = [Precision::F32, Precision::Bf16].map(|precision| {
-        let peers = Peer::all(settings);
-        let jobs = [job(&peers[0], &told(precision)), tiny_job(&peers[1], &told(precision))];
+        let peers = Peer::all(settings.each_ref().map(String::as_str));
+        let jobs: [PathBuf; 11] = std::array::from_fn(|number| match number {
+            0 => tiny_job(&peers[0], &told(precision)),
+            _ => job(&peers[number], &told(precision)),
+        });
         (peers, jobs)
     });
     let ours = bf16s.1.each_ref().map(|job| train(job));
     let (in_f32, in_bf16) = (of_torch(&f32s.1), of_torch(&bf16s.1));
+    let mut sums = (0.0, 0.0);
     for (number, (ours, (f32, bf16))) in ours.iter().zip(in_f32.iter().zip(&in_bf16)).enumerate() {
         let ours: Vec<f64> = ours.iter().filter_map(step).map(|(loss, _)| loss).collect();
         let [f32, bf16] = [f32, bf16].map(|run| run.steps.iter().map(|step| step.loss).collect::<Vec<f64>>());
         let (of_ours, of_torch) = (distance(&ours, &f32), distance(&bf16, &f32));
         println!("case {number}: {of_ours:e}, torch's bf16 {of_torch:e}");
         assert!(
-            of_ours <= of_torch,
-            "case {number}: {of_ours:e} from f32, torch's bf16 is {of_torch:e} from it"
+            of_ours <= 2.0 * of_torch,
+            "case {number}: {of_ours:e} from f32, torch's bf16 is {of_torch:e}"
         );
         assert!(ours[STEPS - 1] < ours[0] - 0.5, "little was learned: {ours:?}");
+        sums = (sums.0 + of_ours, sums.1 + of_torch);
     }
+    assert!(sums.0 <= sums.1, "{:e} from f32 in all, torch's bf16 {:e}", sums.0, sums.1);
 }
 
 /// A warm-up to the peak, and the peak.

@@ -2,6 +2,7 @@
 //!
 //! What the backward needs is the row divided by its root mean square, `unit`, and the factor that did it, `scale`. The
 //! normed row, `out`, is `unit * weight`: it can be made again from `unit` to the bit, so that it need not be kept.
+//! `unit` is f32 in both precisions, so that what products read was rounded once.
 
 use rayon::prelude::*;
 
@@ -22,7 +23,7 @@ pub fn forward<E: Element>(
     stream: &[f32],
     weight: &[f32],
     eps: f32,
-    unit: &mut [E],
+    unit: &mut [f32],
     scale: &mut [f32],
     out: &mut [E],
 ) {
@@ -47,7 +48,7 @@ pub fn add_forward<E: Element, X: Element>(
     x: &[X],
     weight: &[f32],
     eps: f32,
-    unit: &mut [E],
+    unit: &mut [f32],
     scale: &mut [f32],
     out: &mut [E],
 ) {
@@ -68,7 +69,7 @@ pub fn add_forward<E: Element, X: Element>(
 }
 
 /// Makes `out` again from `unit`: the same bits as [`forward`] gave.
-pub fn scale_by_weight<E: Element>(isa: Isa, unit: &[E], weight: &[f32], out: &mut [E]) {
+pub fn scale_by_weight<E: Element>(isa: Isa, unit: &[f32], weight: &[f32], out: &mut [E]) {
     let width = weight.len();
     assert!(unit.len() == out.len() && unit.len().is_multiple_of(width), "shapes of a norm");
     unit.par_chunks(ROWS * width)
@@ -80,10 +81,10 @@ pub fn scale_by_weight<E: Element>(isa: Isa, unit: &[E], weight: &[f32], out: &m
 ///
 /// With `g = dout * weight` they are `scale * (g - unit * mean(g * unit))` and the sum over rows of `dout * unit`.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel are its operands")]
-pub fn backward<E: Element, D: Element>(
+pub fn backward<D: Element>(
     isa: Isa,
     dout: &[D],
-    unit: &[E],
+    unit: &[f32],
     scale: &[f32],
     weight: &[f32],
     dstream: &mut [f32],
@@ -107,35 +108,29 @@ pub fn backward<E: Element, D: Element>(
     }
 }
 
-dispatch! { fn norm_rows<E: Element>(
-    stream: &[f32], width: usize, eps: f32, unit: &mut [E], scale: &mut [f32],
+dispatch! { fn norm_rows(
+    stream: &[f32], width: usize, eps: f32, unit: &mut [f32], scale: &mut [f32],
 ) = norm_body }
 
 #[inline(always)]
-fn norm_body<V: Version, E: Element>(
-    stream: &[f32],
-    width: usize,
-    eps: f32,
-    unit: &mut [E],
-    scale: &mut [f32],
-) {
+fn norm_body<V: Version>(stream: &[f32], width: usize, eps: f32, unit: &mut [f32], scale: &mut [f32]) {
     for ((x, unit), scale) in stream.chunks_exact(width).zip(unit.chunks_exact_mut(width)).zip(scale) {
         let factor = 1.0 / (dot::<V, f32, f32>(x, x) / width as f32 + eps).sqrt();
         *scale = factor;
         for (x, unit) in x.iter().zip(unit) {
-            *unit = E::nearest(x * factor);
+            *unit = x * factor;
         }
     }
 }
 
-dispatch! { fn weigh_rows<E: Element>(unit: &[E], weight: &[f32], out: &mut [E]) = weigh_body }
+dispatch! { fn weigh_rows<E: Element>(unit: &[f32], weight: &[f32], out: &mut [E]) = weigh_body }
 
 #[inline(always)]
 #[expect(clippy::extra_unused_type_parameters, reason = "every body has a version")]
-fn weigh_body<V: Version, E: Element>(unit: &[E], weight: &[f32], out: &mut [E]) {
+fn weigh_body<V: Version, E: Element>(unit: &[f32], weight: &[f32], out: &mut [E]) {
     for (unit, out) in unit.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
         for ((unit, weight), out) in unit.iter().zip(weight).zip(out) {
-            *out = E::nearest(unit.value() * weight);
+            *out = E::nearest(unit * weight);
         }
     }
 }
@@ -150,14 +145,14 @@ fn add_body<V: Version, X: Element>(sum: &mut [f32], x: &[X]) {
     }
 }
 
-dispatch! { fn backward_rows<D: Element, E: Element>(
-    dout: &[D], unit: &[E], scale: &[f32], weight: &[f32], dstream: &mut [f32], sum: &mut [f32],
+dispatch! { fn backward_rows<D: Element>(
+    dout: &[D], unit: &[f32], scale: &[f32], weight: &[f32], dstream: &mut [f32], sum: &mut [f32],
 ) = backward_body }
 
 #[inline(always)]
-fn backward_body<V: Version, D: Element, E: Element>(
+fn backward_body<V: Version, D: Element>(
     dout: &[D],
-    unit: &[E],
+    unit: &[f32],
     scale: &[f32],
     weight: &[f32],
     dstream: &mut [f32],
@@ -170,9 +165,9 @@ fn backward_body<V: Version, D: Element, E: Element>(
         let dout = &dout[row * width..][..width];
         let unit = &unit[row * width..][..width];
         let dstream = &mut dstream[row * width..][..width];
-        let along = weighted_dot::<V, D, E>(dout, unit, weight) / width as f32;
+        let along = weighted_dot::<V, D>(dout, unit, weight) / width as f32;
         for j in 0..width {
-            let (dout, unit) = (dout[j].value(), unit[j].value());
+            let (dout, unit) = (dout[j].value(), unit[j]);
             let across = V::mul_add(-unit, along, dout * weight[j]);
             dstream[j] = V::mul_add(*scale, across, dstream[j]);
             sum[j] = V::mul_add(dout, unit, sum[j]);
@@ -182,7 +177,7 @@ fn backward_body<V: Version, D: Element, E: Element>(
 
 /// The sum of `dout * weight * unit`.
 #[inline(always)]
-fn weighted_dot<V: Version, D: Element, E: Element>(dout: &[D], unit: &[E], weight: &[f32]) -> f32 {
+fn weighted_dot<V: Version, D: Element>(dout: &[D], unit: &[f32], weight: &[f32]) -> f32 {
     use super::isa::LANES;
     let width = weight.len();
     let whole = width - width % LANES;
@@ -192,11 +187,11 @@ fn weighted_dot<V: Version, D: Element, E: Element>(dout: &[D], unit: &[E], weig
         let (dout, unit) = (&dout[first..][..LANES], &unit[first..][..LANES]);
         let weight = &weight[first..][..LANES];
         for lane in 0..LANES {
-            sums[lane] = V::mul_add(dout[lane].value() * weight[lane], unit[lane].value(), sums[lane]);
+            sums[lane] = V::mul_add(dout[lane].value() * weight[lane], unit[lane], sums[lane]);
         }
     }
     for j in whole..width {
-        sums[j - whole] = V::mul_add(dout[j].value() * weight[j], unit[j].value(), sums[j - whole]);
+        sums[j - whole] = V::mul_add(dout[j].value() * weight[j], unit[j], sums[j - whole]);
     }
     super::sums::together(sums)
 }
@@ -225,15 +220,15 @@ mod tests {
     }
 
     struct Made<E> {
-        unit: Vec<E>,
+        unit: Vec<f32>,
         scale: Vec<f32>,
         out: Vec<E>,
     }
 
     fn made<E: Element>(isa: Isa, x: &[f32], weight: &[f32]) -> Made<E> {
         let rows = x.len() / weight.len();
-        let empty = vec![E::default(); x.len()];
-        let mut made = Made { unit: empty.clone(), scale: vec![0.0; rows], out: empty };
+        let mut made =
+            Made { unit: vec![0.0; x.len()], scale: vec![0.0; rows], out: vec![E::default(); x.len()] };
         forward(isa, x, weight, EPS, &mut made.unit, &mut made.scale, &mut made.out);
         made
     }

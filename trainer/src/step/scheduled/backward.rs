@@ -160,7 +160,7 @@ fn attend<E: Element>(
 /// A norm's output: as it was kept, or computed again to the same bits.
 fn again<'a, E: Element>(
     isa: Isa,
-    unit: &[E],
+    unit: &[f32],
     weight: &[f32],
     kept: &'a [E],
     working: &'a mut [E],

@@ -51,7 +51,7 @@ impl Sizes {
 #[derive(Debug)]
 pub(super) struct Kept<E> {
     /// The stream at the layer's entry over its root mean square, (n, width).
-    pub unit1: Vec<E>,
+    pub unit1: Vec<f32>,
     /// One over that root mean square, (n).
     pub scale1: Vec<f32>,
     /// `unit1` times the norm's weight; empty where it is computed again.
@@ -63,7 +63,7 @@ pub(super) struct Kept<E> {
     /// Logarithm of the sum of each softmax, (sequences, heads, positions).
     pub log_sums: Vec<f32>,
     /// As `unit1`, of the second norm.
-    pub unit2: Vec<E>,
+    pub unit2: Vec<f32>,
     /// As `scale1`.
     pub scale2: Vec<f32>,
     /// As `normed1`.
@@ -80,13 +80,13 @@ impl<E: Element> Kept<E> {
         let cheap = |width: usize| if recompute == Recompute::None { of(width) } else { Vec::new() };
         let numbers = |width: usize| vec![0f32; sizes.tokens * width];
         Self {
-            unit1: of(sizes.width),
+            unit1: numbers(sizes.width),
             scale1: numbers(1),
             normed1: cheap(sizes.width),
             attended: of(sizes.attended()),
             attention: of(sizes.queries),
             log_sums: numbers(sizes.heads),
-            unit2: of(sizes.width),
+            unit2: numbers(sizes.width),
             scale2: numbers(1),
             normed2: cheap(sizes.width),
             gate_up: of(2 * sizes.feed_forward),
@@ -95,17 +95,9 @@ impl<E: Element> Kept<E> {
     }
 
     fn bytes(&self) -> usize {
-        let elements = [
-            &self.unit1,
-            &self.normed1,
-            &self.attended,
-            &self.attention,
-            &self.unit2,
-            &self.normed2,
-            &self.gate_up,
-            &self.activation,
-        ];
-        of_all(&elements) + of_all(&[&self.scale1, &self.log_sums, &self.scale2])
+        let elements =
+            [&self.normed1, &self.attended, &self.attention, &self.normed2, &self.gate_up, &self.activation];
+        of_all(&elements) + of_all(&[&self.unit1, &self.scale1, &self.log_sums, &self.unit2, &self.scale2])
     }
 }
 
@@ -119,7 +111,7 @@ pub(super) struct Working<E> {
     /// `silu(gate) * up`, where it is not kept, and its gradient.
     pub activation: Vec<E>,
     /// As in [`Kept`], of the norm before the head.
-    pub unit: Vec<E>,
+    pub unit: Vec<f32>,
     /// As in [`Kept`], of the norm before the head.
     pub scale: Vec<f32>,
     /// What only a backward pass works on; empty before the first.
@@ -148,15 +140,15 @@ impl<E: Element> Working<E> {
             stream: vec![0.0; sizes.tokens * sizes.width],
             normed: of(sizes.width),
             activation: of(sizes.feed_forward),
-            unit: of(sizes.width),
+            unit: vec![0.0; sizes.tokens * sizes.width],
             scale: vec![0.0; sizes.tokens],
             slopes: Slopes::default(),
         }
     }
 
     fn bytes(&self) -> usize {
-        of_all(&[&self.normed, &self.activation, &self.unit])
-            + of_all(&[&self.stream, &self.scale])
+        of_all(&[&self.normed, &self.activation])
+            + of_all(&[&self.stream, &self.unit, &self.scale])
             + self.slopes.bytes()
     }
 }

@@ -81,7 +81,7 @@ impl<'a, E: Element> Left<'a, E> {
             if alone {
                 block.chunks_mut(strip).enumerate().for_each(pack);
             } else {
-                block.par_chunks_mut(strip).enumerate().for_each(pack);
+                block.par_chunks_mut(strip).enumerate().with_max_len(1).for_each(pack);
             }
         }
         Self { a, packed: Some((inner.start, units)) }

@@ -43,7 +43,7 @@ impl<E: Element> Panels<E> {
         if place.steps * place.panels * place.width <= ALONE {
             (0..place.tasks()).for_each(pack);
         } else {
-            (0..place.tasks()).into_par_iter().for_each(pack);
+            (0..place.tasks()).into_par_iter().with_max_len(1).for_each(pack);
         }
     }
 
