@@ -109,6 +109,7 @@ fn compute<E: Element, O: Element>(
             let strip = &mut lock(0);
             (0..tiles.count()).for_each(|index| product.run(tiles, index, &left, &part, strip));
         } else {
+            // One by one: else a quarter of them goes to one thread in a piece, and the others wait for it at the end.
             (0..tiles.count()).into_par_iter().with_max_len(1).for_each(|index| {
                 let strip = &mut lock(rayon::current_thread_index().unwrap_or_default());
                 product.run(tiles, index, &left, &part, strip);
