@@ -109,6 +109,12 @@ impl Stream {
         if shard == 0 { 0 } else { self.ends[shard - 1] }
     }
 
+    /// The first step whose sequences may be others if a shard had other tokens, or none: those before it are complete
+    /// without the shard. Held-out blocks likewise: none of an earlier step counts for another increment.
+    pub fn first_step_with(&self, shard: usize) -> u64 {
+        self.complete(self.start_of(shard)) / self.sequences_per_step
+    }
+
     /// The places in the order of the sequences of some steps.
     pub fn places_of_steps(&self, steps: Range<u64>) -> Range<u64> {
         let place = |step: u64| step.saturating_mul(self.sequences_per_step);

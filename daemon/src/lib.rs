@@ -13,6 +13,8 @@ pub mod inbox;
 pub mod jobs;
 pub mod ledger;
 pub mod publish;
+pub mod run_stream;
 pub mod scheduler;
 pub mod service;
 pub mod tokenizer;
+pub mod withdrawal;

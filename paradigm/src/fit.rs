@@ -46,7 +46,7 @@ pub enum TooSmall {
          it needs at least {smallest} steps, or a shorter re-warm-up"
     )]
     Rewarmup {
-        /// The version of the increment, 2 or later.
+        /// The version of the increment.
         version: u32,
         /// R.
         rewarmup_steps: u64,
@@ -69,37 +69,39 @@ fn remedy(smallest: Option<u64>) -> String {
 }
 
 impl Paradigm {
-    /// The smallest increment, in steps, that can be cut for `version`: its warm-up or re-warm-up must fit. `None`
-    /// where no size would do, as then alpha must be lowered, or the warm-up shortened.
+    /// The smallest increment, in steps, that can be cut, the first or a later one: its warm-up or re-warm-up must fit.
+    /// `None` where no size would do, as then alpha must be lowered, or the warm-up shortened.
     pub fn smallest_increment(
         self,
         settings: &Settings,
-        version: u32,
+        is_first: bool,
         alpha: f64,
     ) -> Result<Option<u64>, IncrementError> {
         let above = |steps: u64| steps.checked_add(1).filter(|smallest| *smallest < COUNT_LIMIT);
-        match (self, version) {
-            (Self::PathSwitching, 0 | 1) => smallest_first_increment(settings.warmup_steps, alpha),
-            (Self::FromScratch | Self::Continual, 0 | 1) => Ok(above(settings.warmup_steps)),
-            (Self::Continual, _) => Ok(above(settings.rewarmup_steps)),
-            (Self::PathSwitching | Self::FromScratch, _) => Ok(Some(1)),
+        match (self, is_first) {
+            (Self::PathSwitching, true) => smallest_first_increment(settings.warmup_steps, alpha),
+            (Self::FromScratch | Self::Continual, true) => Ok(above(settings.warmup_steps)),
+            (Self::Continual, false) => Ok(above(settings.rewarmup_steps)),
+            (Self::PathSwitching | Self::FromScratch, false) => Ok(Some(1)),
         }
     }
 
     /// Whether `increment` is large enough for the warm-up or re-warm-up that falls into it; the error says what would
-    /// do. W <= B_1 for path-switching, W < T_1 for the others, R < T_i for continual's later versions.
+    /// do. W <= B_1 for path-switching, W < T_1 for the others, R < T_i for continual's later versions. The first
+    /// increment is the one that starts at step 0.
     pub fn check_increment(self, settings: &Settings, increment: &Increment) -> Result<(), TooSmall> {
         let Settings { warmup_steps, rewarmup_steps, .. } = *settings;
         let Increment { version, alpha, steps, branch_point, .. } = *increment;
+        let is_first = increment.start() == 0;
         match self {
-            Self::PathSwitching if version == 1 && branch_point < warmup_steps => {
+            Self::PathSwitching if is_first && branch_point < warmup_steps => {
                 let smallest = smallest_first_increment(warmup_steps, alpha).ok().flatten();
                 Err(TooSmall::BranchInWarmup { warmup_steps, branch_point, alpha, smallest })
             }
-            Self::FromScratch | Self::Continual if version == 1 && steps <= warmup_steps => {
+            Self::FromScratch | Self::Continual if is_first && steps <= warmup_steps => {
                 Err(TooSmall::Warmup { warmup_steps, steps, smallest: warmup_steps.saturating_add(1) })
             }
-            Self::Continual if version > 1 && steps <= rewarmup_steps => {
+            Self::Continual if !is_first && steps <= rewarmup_steps => {
                 let smallest = rewarmup_steps.saturating_add(1);
                 Err(TooSmall::Rewarmup { version, rewarmup_steps, steps, smallest })
             }
@@ -122,7 +124,7 @@ mod tests {
             let settings = Settings { warmup_steps: w, rewarmup_steps: r, ..Settings::default() };
             let increment = Increment::cut(version, 5_000 * u64::from(version - 1), steps, alpha).unwrap();
             for paradigm in Paradigm::ALL {
-                let smallest = paradigm.smallest_increment(&settings, version, alpha).unwrap().unwrap();
+                let smallest = paradigm.smallest_increment(&settings, version == 1, alpha).unwrap().unwrap();
                 let checked = paradigm.check_increment(&settings, &increment);
                 prop_assert_eq!(checked.is_ok(), steps >= smallest, "{}, smallest {}", paradigm, smallest);
                 let schedules = paradigm.segments(0, &increment).try_for_each(|s| s.schedule(&settings).map(drop));
@@ -143,8 +145,7 @@ mod tests {
     fn a_refused_increment_is_told_which_size_would_do() {
         let settings = Settings { warmup_steps: 2000, rewarmup_steps: 10, ..Settings::default() };
         let told = |paradigm: Paradigm, version, steps, alpha| {
-            let increment = Increment::cut(version, 50_000, steps, alpha).unwrap();
-            let increment = Increment { branch_point: increment.branch_point - 50_000, ..increment };
+            let increment = Increment::cut(version, 50_000 * u64::from(version - 1), steps, alpha).unwrap();
             paradigm.check_increment(&settings, &increment).unwrap_err().to_string()
         };
         assert_eq!(

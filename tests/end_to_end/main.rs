@@ -10,3 +10,4 @@ mod refused_shards;
 mod refused_starts;
 mod replay;
 mod same_bits;
+mod withdrawals;

@@ -85,8 +85,8 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["ledger"],
             &["config", "tokenizer"],
-            &["checkpoints"],
-            &["inbox", "scheduler", "jobs", "publish"],
+            &["checkpoints", "run_stream"],
+            &["withdrawal", "inbox", "scheduler", "jobs", "publish"],
             &["api"],
             &["edge"],
             &["service", "ctl"],
@@ -107,7 +107,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["offline"],
         ],
     ),
-    ("daemon::ledger::tree", &[&["questions", "versions", "parts"], &["rules"], &["changes"]]),
+    ("daemon::ledger::tree", &[&["generations", "questions", "versions", "parts"], &["rules"], &["changes"]]),
     ("daemon::ledger::view", &[&["entries", "folder"]]),
     ("daemon::ledger::journal", &[&["line"], &["walk"]]),
     (
@@ -134,7 +134,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("daemon::jobs::supervise", &[&["desk", "launch", "record"]]),
-    ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"]]),
+    ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"], &["mark"]]),
     ("daemon::edge", &[&["look"], &["failure"]]),
     ("daemon::service", &[&["error", "neighbours", "settings"]]),
     (

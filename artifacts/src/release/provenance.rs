@@ -54,6 +54,9 @@ pub struct Provenance {
     pub steps: StepsSpent,
     /// The shards that the version has seen, in order of acceptance.
     pub shards: Vec<ShardSeen>,
+    /// Those of them that were withdrawn after it was published: later versions are made without them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withdrawn: Vec<Digest>,
     /// Held-out loss of each increment.
     pub evaluations: Vec<Evaluated>,
 }
@@ -217,6 +220,7 @@ mod tests {
             },
             steps: StepsSpent { distinct: 26, from_scratch: 30, ratio: 26.0 / 30.0, skipped: vec![] },
             shards: vec![ShardSeen { digest, name: "a.txt".into(), bytes: 9, tokens: 3 }],
+            withdrawn: vec![digest],
             evaluations: vec![Evaluated {
                 increment: 1,
                 loss: 1.1,

@@ -168,6 +168,29 @@ proptest! {
     }
 
     #[test]
+    fn a_shard_changes_no_step_before_the_first_that_it_can_change(
+        (stream, shards) in streams(), at in 0.0..1.0, tokens in 0u64..200
+    ) {
+        prop_assume!(!shards.is_empty());
+        let shard = (at * shards.len() as f64) as usize;
+        let mut other = Stream::new(stream.seed, stream.sequence_length as u32, stream.sequences_per_step as u32).unwrap();
+        for (index, digest) in stream.shards().iter().enumerate() {
+            other.push(*digest, if index == shard { tokens } else { shards[index] }).unwrap();
+        }
+        let step = stream.first_step_with(shard);
+        prop_assert_eq!(other.first_step_with(shard), step);
+        let places = stream.places_of_steps(0..step);
+        prop_assert_eq!(other.order(places.clone()).unwrap(), stream.order(places.clone()).unwrap());
+        for sequence in stream.order(places).unwrap() {
+            prop_assert_eq!(other.pieces(sequence).unwrap(), stream.pieces(sequence).unwrap());
+            prop_assert!(stream.pieces(sequence).unwrap().iter().all(|piece| piece.shard < shard));
+        }
+        // Held-out blocks in it, or behind it, count for later steps.
+        let behind = stream.held_out_sequence(stream.start_of(shard));
+        prop_assert!(stream.place_of(behind).is_none_or(|place| place / stream.sequences_per_step >= step));
+    }
+
+    #[test]
     fn the_order_may_be_asked_for_in_parts((stream, _) in streams(), cut in 0.0..1.0) {
         let steps = stream.whole_steps();
         let cut = (steps as f64 * cut) as u64;

@@ -7,14 +7,16 @@ use paradigm::{Paradigm, SegmentKind};
 use super::Progress;
 use super::counters;
 use super::types::{
-    AttemptDetail, Branches, CheckpointLine, CutAnswer, DuplicateFile, JobDetail, ParadigmStatus,
-    RefusedMarker, RejectedFile, ReleaseLine, RunningJob, ShardLine, Shards, Slot, Trunk, VersionDetail,
-    VersionLine, WaitingCut, WaitingFile,
+    AttemptDetail, Branches, CheckpointLine, CutAnswer, DuplicateFile, GenerationLine, JobDetail,
+    ParadigmStatus, RefusedMarker, RejectedFile, ReleaseLine, RewindAnswer, RunningJob, ShardLine, Shards,
+    Slot, Trunk, VersionDetail, VersionLine, WaitingCut, WaitingFile, WithdrawAnswer,
 };
 use crate::config::SlotConfig;
-use crate::ledger::path::{CheckpointKey, Path, Step};
+use crate::ledger::node::Generation;
+use crate::ledger::path::{CheckpointKey, Path, Step, Version};
 use crate::ledger::transition::{CutNumber, CutSource, Increment, JobNumber, Millis, TokenizerSource};
 use crate::ledger::tree::{Attempt, Cut, CutOutcome, PathState, Shard, Tree, VersionState};
+use crate::withdrawal::Withdrawal;
 
 /// Steps that an attempt must have done before its speed is believed.
 const ENOUGH_STEPS: u64 = 2;
@@ -42,6 +44,7 @@ fn version_lines(tree: &Tree, paradigm: Paradigm) -> Vec<VersionLine> {
             branch_point: plan.map(|plan| plan.branch_point),
             decay_steps: plan.map(|plan| plan.decay_steps),
             release: release(tree, paradigm, increment).map(|release| release.folder),
+            saw_withdrawn: saw_withdrawn(tree, increment.version),
         }
     });
     let open = VersionLine {
@@ -52,8 +55,14 @@ fn version_lines(tree: &Tree, paradigm: Paradigm) -> Vec<VersionLine> {
         branch_point: None,
         decay_steps: None,
         release: None,
+        saw_withdrawn: Vec::new(),
     };
     closed.chain(std::iter::once(open)).collect()
+}
+
+fn saw_withdrawn(tree: &Tree, version: Version) -> Vec<String> {
+    let shards = tree.marks(version).filter_map(|order| tree.shards().get(order as usize));
+    shards.map(|shard| shard.name.clone()).collect()
 }
 
 fn release(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> Option<ReleaseLine> {
@@ -203,7 +212,7 @@ fn next_retry(tree: &Tree, now: Millis) -> Option<(Path, Millis)> {
 /// What goes on before there is something to train.
 fn reading(tree: &Tree, waiting: u64) -> String {
     let run = tree.run();
-    let without_tokens = tree.shards().iter().filter(|shard| shard.tokens.is_none());
+    let without_tokens = tree.shards().iter().filter(|shard| shard.is_untokenised());
     if run.tokenizer_shards.is_some() && run.tokenizer.is_none() {
         return "trains the tokenizer".to_owned();
     }
@@ -226,6 +235,7 @@ pub(crate) fn branches(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) ->
     let of = |paradigm: &Paradigm| Branches {
         paradigm: *paradigm,
         main: (*paradigm == Paradigm::PathSwitching).then(|| trunk(tree, progress)),
+        generations: tree.generations().iter().map(|one| generation(tree, one)).collect(),
         versions: tree
             .increments()
             .iter()
@@ -235,15 +245,29 @@ pub(crate) fn branches(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) ->
     tree.paradigms().iter().map(of).collect()
 }
 
+fn generation(tree: &Tree, generation: &Generation) -> GenerationLine {
+    let Generation { number, shard, step, at, .. } = *generation;
+    let name = tree.shard(&shard).map(|(_, shard)| shard.name.clone());
+    GenerationLine { number, shard: name.unwrap_or_else(|| shard.short()), step, at }
+}
+
 fn trunk(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Trunk {
     let path = tree.main_path();
-    let state = tree.path(&path);
+    let reached =
+        tree.main_line().filter_map(|(path, limit)| Some(reached(tree.path(&path)?, progress).min(limit)));
+    // Two generations may have a checkpoint at the same step, with the same bits: the later one's is shown.
+    let mut by_step = BTreeMap::new();
+    for (path, limit) in tree.main_line() {
+        for checkpoint in checkpoints(tree, path).into_iter().filter(|checkpoint| checkpoint.step <= limit) {
+            by_step.entry(checkpoint.step).or_insert(checkpoint);
+        }
+    }
     Trunk {
         path,
-        reached: state.map_or(0, |state| reached(state, progress)),
-        running: state.and_then(|state| state.running),
-        failed: state.and_then(|state| state.failed.clone()),
-        checkpoints: checkpoints(tree, path),
+        reached: reached.max().unwrap_or(0),
+        running: tree.main_job().map(|(job, _)| job),
+        failed: tree.path(&path).and_then(|state| state.failed.clone()),
+        checkpoints: by_step.into_values().collect(),
     }
 }
 
@@ -297,6 +321,9 @@ fn version(
         checkpoints: checkpoints(tree, path),
         evaluations: tree.evaluations().range(at_end).map(|(_, evaluation)| *evaluation).collect(),
         release: release(tree, paradigm, increment),
+        generation: tree.generation_of(increment.version),
+        stands: tree.stands(increment.version),
+        saw_withdrawn: saw_withdrawn(tree, increment.version),
     }
 }
 
@@ -314,6 +341,7 @@ pub(crate) fn shards(tree: &Tree, waiting: Vec<WaitingFile>) -> Shards {
         bytes: shard.file.bytes,
         tokens: shard.tokens,
         at: shard.at,
+        withdrawn: shard.withdrawn.as_ref().map(|withdrawn| withdrawn.at),
     });
     let rejected = tree.rejected().values().map(|file| RejectedFile {
         name: file.name.clone(),
@@ -365,6 +393,28 @@ pub(crate) fn jobs(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Vec
             })
         })
         .collect()
+}
+
+/// A shard that is withdrawn just now.
+pub(crate) fn withdrawn(tree: &Tree, withdrawal: &Withdrawal) -> WithdrawAnswer {
+    let Withdrawal { order, shard, step, seen_by, rewind } = withdrawal;
+    let run = tree.run();
+    WithdrawAnswer {
+        order: *order,
+        name: shard.name.clone(),
+        digest: shard.digest,
+        tokens: shard.tokens.map(|tokens| tokens.stream),
+        step: *step,
+        trained_tokenizer: run.tokenizer.is_some()
+            && run.tokenizer_shards.is_some_and(|shards| *order < shards),
+        seen_by: seen_by.clone(),
+        rewind: rewind.as_ref().map(|rewind| RewindAnswer {
+            generation: rewind.generation,
+            to: rewind.to,
+            versions: rewind.versions.clone(),
+            open: tree.open_version(),
+        }),
+    }
 }
 
 /// A request to cut.

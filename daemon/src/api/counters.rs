@@ -22,15 +22,18 @@ pub fn steps(tree: &Tree, paradigm: Paradigm, progress: &BTreeMap<JobNumber, Pro
         let done = Done::on(state, progress);
         ran += done.ran;
         match (path.trajectory, paradigm) {
-            (Trajectory::Main, _) => {
-                let ahead = done.to.saturating_sub(done.from.max(last_branch_point(tree)));
-                steps.ahead += ahead;
-                steps.main += done.distinct() - ahead;
-            }
+            (Trajectory::Main, _) => {}
             (Trajectory::Version(_), Paradigm::PathSwitching) => steps.branch += done.distinct(),
-            (Trajectory::Version(1), _) | (_, Paradigm::FromScratch) => steps.scratch += done.distinct(),
-            (Trajectory::Version(_), Paradigm::Continual) => steps.continual += done.distinct(),
+            (Trajectory::Version(_), Paradigm::Continual) if done.from > 0 => {
+                steps.continual += done.distinct()
+            }
+            (Trajectory::Version(_), _) => steps.scratch += done.distinct(),
         }
+    }
+    if paradigm == Paradigm::PathSwitching {
+        let main = main_line(tree, progress);
+        steps.ahead = main.to.saturating_sub(main.from.max(last_branch_point(tree)));
+        steps.main = main.distinct() - steps.ahead;
     }
     steps.executed = steps.main + steps.branch + steps.scratch + steps.continual;
     steps.repeated = ran.saturating_sub(steps.executed + steps.ahead);
@@ -63,17 +66,27 @@ impl Done {
     }
 }
 
-/// Where the branch of the last closed increment leaves the main path.
+/// The present main path, over all its generations. What a rewind has left behind is no part of it, and so was done in
+/// vain: it counts as repeated.
+fn main_line(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Done {
+    let parts = tree.main_line().filter_map(|(path, limit)| {
+        let done = Done::on(tree.path(&path)?, progress);
+        Some(Done { from: done.from.min(limit), to: done.to.min(limit), ..done })
+    });
+    let whole = |a: Done, b: Done| Done { from: a.from.min(b.from), to: a.to.max(b.to), ran: a.ran + b.ran };
+    parts.reduce(whole).unwrap_or(Done { from: 0, to: 0, ran: 0 })
+}
+
+/// Where the branch of the last increment that stands leaves the main path.
 fn last_branch_point(tree: &Tree) -> Step {
-    let plan = tree.increments().last().and_then(|last| last.plans.get(&Paradigm::PathSwitching));
+    let plan = tree.standing().next_back().and_then(|last| last.plans.get(&Paradigm::PathSwitching));
     plan.map_or(0, |plan| plan.branch_point)
 }
 
-/// Distinct steps on the way to the released versions, and the sum of their S. None before the first release.
+/// Distinct steps on the way to the released versions that stand, and the sum of their S. None before the first release.
 fn released(tree: &Tree, paradigm: Paradigm) -> Option<(u64, u64)> {
     let is_released = |version| tree.releases().contains_key(&(paradigm, version));
-    let released: Vec<_> =
-        tree.increments().iter().filter(|increment| is_released(increment.version)).collect();
+    let released: Vec<_> = tree.standing().filter(|increment| is_released(increment.version)).collect();
     let last = released.last()?;
     let from_scratch = released.iter().map(|increment| increment.end).sum();
     let on_the_way = match paradigm {

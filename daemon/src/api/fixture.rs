@@ -133,9 +133,9 @@ impl World {
 
     /// Closes an increment for a reason.
     pub fn cut_for(&self, steps: Step, name: &str, reason: CutReason) {
-        let (end, number, paradigms) = self
-            .ledger
-            .read(|tree| (tree.end(), tree.increments().len() as u32 + 1, tree.paradigms().to_vec()));
+        let (end, number, shards, paradigms) = self.ledger.read(|tree| {
+            (tree.end(), tree.open_version(), tree.shards().len() as u32, tree.paradigms().to_vec())
+        });
         let cut = paradigm::Increment::cut(number, end, steps, self.alpha).unwrap();
         let plan = |paradigm: Paradigm| {
             let (alpha, branch_point) = match paradigm {
@@ -161,7 +161,7 @@ impl World {
             reason,
             steps,
             end: cut.end,
-            shards: 1,
+            shards,
             plans: paradigms.into_iter().map(|paradigm| (paradigm, plan(paradigm))).collect(),
         })));
     }
@@ -265,11 +265,11 @@ impl World {
                 Some(CheckpointKey { path: self.path(paradigm, version - 1), step: point })
             }
             Paradigm::PathSwitching => {
-                let branch_point = CheckpointKey { path: self.main(), step: point };
-                if point > 0 && self.ledger.read(|tree| tree.checkpoint(&branch_point).is_none()) {
-                    self.train(self.main(), Some(version), point, None, 2000);
+                if point > 0 && self.ledger.read(|tree| tree.main_checkpoint(point)).is_none() {
+                    let last = self.ledger.read(|tree| tree.main_checkpoint_before(point));
+                    self.train(self.main(), Some(version), point, last, 2000);
                 }
-                (point > 0).then_some(branch_point)
+                self.ledger.read(|tree| tree.main_checkpoint(point)).filter(|_| point > 0)
             }
         };
         self.train(path, Some(version), increment.end, begins, Step::MAX);

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::types::Refusal;
 use crate::ledger::LedgerError;
+use crate::withdrawal::NotWithdrawn;
 
 /// A request that is not met.
 #[derive(Debug)]
@@ -49,6 +50,20 @@ impl Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         (self.status, axum::Json(self.refusal)).into_response()
+    }
+}
+
+impl From<NotWithdrawn> for Refused {
+    fn from(error: NotWithdrawn) -> Self {
+        let (status, code) = match &error {
+            NotWithdrawn::Unknown { .. } => (StatusCode::NOT_FOUND, "not-found"),
+            _ => (StatusCode::CONFLICT, "not-withdrawn"),
+        };
+        let refused = Self::new(status, code, error.to_string());
+        match error.hint() {
+            Some(hint) => refused.hint(hint),
+            None => refused,
+        }
     }
 }
 

@@ -22,11 +22,12 @@ use super::refused::Refused;
 use super::shared::{Shared, blocking};
 use super::types::{
     BlockedFiles, CutAnswer, CutAsked, Disk, PauseAnswer, RetryAnswer, RetryAsked, ShardCounts, Status,
-    TreeView, WaitingFile,
+    TreeView, WaitingFile, WithdrawAnswer, WithdrawAsked,
 };
 use super::{Backend, answers, stream};
 use crate::ledger::transition::{CutNumber, JobNumber, Transition};
 use crate::ledger::tree::{CutOutcome, Tree, VersionState};
+use crate::withdrawal;
 
 /// Longest body of a request, in bytes.
 const LONGEST_BODY: usize = 64 << 10;
@@ -54,6 +55,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/v1/pause", post(pause))
         .route("/v1/resume", post(resume))
         .route("/v1/retry", post(retry))
+        .route("/v1/withdraw", post(withdraw))
         .fallback(|request: Request| async move { Refused::no_route(&request) })
         .method_not_allowed_fallback(|request: Request| async move { Refused::no_method(&request) })
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
@@ -120,8 +122,9 @@ fn status_of(backend: &Backend) -> Status {
             jobs,
             shards: ShardCounts {
                 waiting,
-                accepted: tree.shards().len() as u64,
+                accepted: tree.shards().len() as u64 - u64::from(tree.withdrawals()),
                 rejected: tree.rejected().len() as u64,
+                withdrawn: tree.withdrawals().into(),
             },
             slots: answers::slots(tree, &backend.slots),
             disk: Disk { free: None, checkpoints: checkpoint_bytes(tree), releases: 0 },
@@ -316,6 +319,21 @@ async fn retry(State(shared): State<Shared>, bytes: Result<Bytes, BytesRejection
     };
     let (_, path) = blocking(&shared.backend, commit).await??;
     Ok(axum::Json(RetryAnswer { path: path? }))
+}
+
+async fn withdraw(
+    State(shared): State<Shared>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Answer<WithdrawAnswer> {
+    let asked: WithdrawAsked = body(bytes)?;
+    let commit = move |backend: &Backend| {
+        backend.ledger.commit_with(|tree| match withdrawal::judge(tree, &asked.shard, asked.rewind) {
+            Ok(withdrawal) => (vec![withdrawal.transition()], Ok(answers::withdrawn(tree, &withdrawal))),
+            Err(refusal) => (Vec::new(), Err(refusal)),
+        })
+    };
+    let (_, answer) = blocking(&shared.backend, commit).await??;
+    Ok(axum::Json(answer?))
 }
 
 /// The path that a version, or the main path, waits for.

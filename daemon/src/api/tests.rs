@@ -92,6 +92,41 @@ fn a_version_that_is_left_out_costs_nothing_on_the_way_to_the_others() {
 }
 
 #[test]
+fn what_a_rewind_leaves_behind_was_done_in_vain() {
+    let mut world = World::new(&[PathSwitching]);
+    world.accept("a.txt", 150_000_000);
+    world.cut(1000, "first");
+    world.make(PathSwitching, 1);
+    world.accept("wrong.txt", 4_000_000);
+    world.cut(1000, "second");
+    world.make(PathSwitching, 2);
+    world.train(world.main(), None, 1700, None, 2000);
+    let before = steps(&world, PathSwitching);
+    assert_eq!((before.main, before.branch, before.ahead, before.repeated), (1400, 1200, 300, 0));
+
+    let withdrawal = world.ledger.read(|tree| crate::withdrawal::judge(tree, "wrong.txt", true)).unwrap();
+    let kept = withdrawal.step;
+    assert!((1000..1400).contains(&kept), "{kept}");
+    world.commit(withdrawal.transition());
+    let after = steps(&world, PathSwitching);
+    // The last branch point that stands is 400; what lies between it and the rewind is ahead again.
+    assert_eq!((after.main, after.branch, after.ahead, after.repeated), (400, 1200, kept - 400, 1700 - kept));
+    assert_eq!(
+        (after.from_scratch, after.ratio),
+        (Some(1000), Some(1.0)),
+        "version 2 is no part of the comparison"
+    );
+
+    world.cut(1000, "third");
+    world.make(PathSwitching, 3);
+    let last = steps(&world, PathSwitching);
+    // The main path went on from the checkpoint at 400.
+    assert_eq!((last.main, last.branch, last.ahead, last.repeated), (1400, 1800, 0, 1700 - 400));
+    assert_eq!((last.from_scratch, last.ratio), (Some(3000), Some(2600.0 / 3000.0)));
+    assert_eq!(last.executed + last.repeated, 400 + 1000 + 300 + 1000 + 3 * 600);
+}
+
+#[test]
 fn the_tree_is_the_one_that_the_progress_belongs_to() {
     let mut world = World::new(&[PathSwitching]);
     let job = world.start(world.main(), None, 1000, None);
@@ -204,15 +239,15 @@ async fn the_status_has_the_fields_that_scripts_read() {
         switching["versions"],
         json!([
             {"number": 1, "name": "january", "state": "released", "alpha": 0.6, "branch_point": 4000,
-             "decay_steps": 6000, "release": "releases/v1"},
+             "decay_steps": 6000, "release": "releases/v1", "saw_withdrawn": []},
             {"number": 2, "name": null, "state": "open", "alpha": null, "branch_point": null,
-             "decay_steps": null, "release": null},
+             "decay_steps": null, "release": null, "saw_withdrawn": []},
         ])
     );
     let continual = &status["paradigms"]["continual"];
     assert_eq!(continual["steps"]["ratio"], Value::Null);
     assert_eq!(continual["versions"][0]["state"], "cut");
-    assert_eq!(status["shards"], json!({"waiting": 0, "accepted": 1, "rejected": 0}));
+    assert_eq!(status["shards"], json!({"waiting": 0, "accepted": 1, "rejected": 0, "withdrawn": 0}));
     assert_eq!(status["slots"], json!([{"name": "cpu", "devices": ["cpu"], "job": null}]));
     assert_eq!(status["disk"]["checkpoints"], 48_000_000 * 3);
     assert!(status["disk"]["free"].as_u64().is_some_and(|free| free > 0));

@@ -63,7 +63,7 @@ pub struct ParadigmStatus {
 /// Steps of one paradigm. The trainers' step events are `executed + repeated + ahead`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Steps {
-    /// Distinct steps of the main path up to the last branch point.
+    /// Distinct steps of the main path, as it is since the last rewind, up to the last branch point.
     pub main: u64,
     /// Distinct steps of branches.
     pub branch: u64,
@@ -73,13 +73,14 @@ pub struct Steps {
     pub continual: u64,
     /// Distinct steps of all paths, without those ahead: the sum of the four above.
     pub executed: u64,
-    /// Steps done again, for whatever reason.
+    /// Steps done again, for whatever reason, and steps of the main path that a rewind has left behind.
     pub repeated: u64,
     /// Main-path steps done beyond the last branch point.
     pub ahead: u64,
-    /// What the released versions would have taken from scratch: the sum of their S. None before the first release.
+    /// What the released versions that stand would have taken from scratch: the sum of their S. None before the first
+    /// release.
     pub from_scratch: Option<u64>,
-    /// Distinct steps on the way to the released versions, divided by `from_scratch`.
+    /// Distinct steps on the way to these versions, divided by `from_scratch`.
     pub ratio: Option<f64>,
 }
 
@@ -100,6 +101,9 @@ pub struct VersionLine {
     pub decay_steps: Option<Step>,
     /// Its folder below the state, once it is released.
     pub release: Option<String>,
+    /// Names of the shards that it saw and that were withdrawn.
+    #[serde(default)]
+    pub saw_withdrawn: Vec<String>,
 }
 
 /// A job that runs, with what its trainer said last.
@@ -140,10 +144,13 @@ pub struct RunningJob {
 pub struct ShardCounts {
     /// In the watched folder, not taken yet.
     pub waiting: u64,
-    /// Accepted.
+    /// Accepted, and not withdrawn.
     pub accepted: u64,
     /// Rejected.
     pub rejected: u64,
+    /// Accepted, and withdrawn.
+    #[serde(default)]
+    pub withdrawn: u64,
 }
 
 /// Files that cannot be taken now.
@@ -219,14 +226,30 @@ pub struct Branches {
     pub paradigm: Paradigm,
     /// The main path, in path switching.
     pub main: Option<Trunk>,
+    /// Lives of the main path after the first, each begun by a rewind.
+    #[serde(default)]
+    pub generations: Vec<GenerationLine>,
     /// The closed increments' versions.
     pub versions: Vec<VersionDetail>,
 }
 
-/// The main path.
+/// A life of the main path that began with a rewind. In a run without a main path it parts the versions all the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationLine {
+    /// Its number, from 2.
+    pub number: u32,
+    /// Name of the shard whose withdrawal began it.
+    pub shard: String,
+    /// The first step whose data is another than before.
+    pub step: Step,
+    /// When it began.
+    pub at: Millis,
+}
+
+/// The main path, over all its generations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trunk {
-    /// Its name.
+    /// Its name, in the present generation.
     pub path: Path,
     /// One past the furthest step that was ever done.
     pub reached: Step,
@@ -234,7 +257,7 @@ pub struct Trunk {
     pub running: Option<JobNumber>,
     /// Why it is not tried any more.
     pub failed: Option<String>,
-    /// Its checkpoints, by step.
+    /// Its checkpoints, by step, without those that a rewind has left behind.
     pub checkpoints: Vec<CheckpointLine>,
 }
 
@@ -288,6 +311,19 @@ pub struct VersionDetail {
     pub evaluations: Vec<Evaluation>,
     /// Its release.
     pub release: Option<ReleaseLine>,
+    /// The generation that it was cut in.
+    #[serde(default)]
+    pub generation: u32,
+    /// No rewind has changed its data: later versions follow it.
+    #[serde(default = "yes")]
+    pub stands: bool,
+    /// Names of the shards that it saw and that were withdrawn.
+    #[serde(default)]
+    pub saw_withdrawn: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A release.
@@ -347,6 +383,9 @@ pub struct ShardLine {
     pub tokens: Option<ShardTokens>,
     /// When it was accepted.
     pub at: Millis,
+    /// When it was withdrawn from the stream.
+    #[serde(default)]
+    pub withdrawn: Option<Millis>,
 }
 
 /// A rejected file.
@@ -459,6 +498,53 @@ pub struct RetryAsked {
 pub struct RetryAnswer {
     /// The path that is tried again.
     pub path: Path,
+}
+
+/// What `POST /v1/withdraw` takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WithdrawAsked {
+    /// The shard: the name that it was taken under, or the beginning of its digest.
+    pub shard: String,
+    /// Rewind the main path where a closed increment or a job has come to the shard.
+    #[serde(default)]
+    pub rewind: bool,
+}
+
+/// What `POST /v1/withdraw` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithdrawAnswer {
+    /// Place of the shard in the order of acceptance, from 0.
+    pub order: u32,
+    /// Name that it was taken under.
+    pub name: String,
+    /// Digest of its bytes.
+    pub digest: Digest,
+    /// Tokens that the stream has less; none where they were not counted yet.
+    pub tokens: Option<u64>,
+    /// The first step whose data is another now.
+    pub step: Step,
+    /// Whether the run's tokenizer was trained on it among others: it stays as it is.
+    pub trained_tokenizer: bool,
+    /// Versions that saw it, and say so from now on.
+    #[serde(default)]
+    pub seen_by: Vec<Version>,
+    /// What goes back; none where nothing had come to the shard.
+    #[serde(default)]
+    pub rewind: Option<RewindAnswer>,
+}
+
+/// What a rewind did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RewindAnswer {
+    /// The generation of the main path that began.
+    pub generation: u32,
+    /// The step that the main path goes on from; none in a run that has none.
+    pub to: Option<Step>,
+    /// Versions that stood until now: the next version does not follow them.
+    pub versions: Vec<Version>,
+    /// The version that the data behind the shard belongs to now.
+    pub open: Version,
 }
 
 /// What every refusal answers.

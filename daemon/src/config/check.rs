@@ -297,7 +297,7 @@ fn too_few(
     steps: u64,
 ) -> Result<(), (String, Option<u64>)> {
     let (rates, alpha) = (rates(config), config.schedule.alpha);
-    let smallest = paradigm.smallest_increment(&rates, version, alpha).unwrap_or(None);
+    let smallest = paradigm.smallest_increment(&rates, version == 1, alpha).unwrap_or(None);
     if smallest.is_some_and(|smallest| smallest <= steps) {
         return Ok(());
     }

@@ -6,12 +6,12 @@ use std::process::Command as Process;
 use super::client::Client;
 use super::draw::units::count;
 use super::draw::{events, lists, plan, status, tree};
-use super::flags::{Command, ConfigCommand, Cut, Events, Generate, Logs, Place, Retry};
+use super::flags::{Command, ConfigCommand, Cut, Events, Generate, Logs, Place, Retry, Withdraw};
 use super::screen::Screen;
 use super::{configuration, init, offline};
 use crate::api::types::{
     CutAnswer, CutAsked, JobDetail, PauseAnswer, RetryAnswer, RetryAsked, Shards, Status, TreeView,
-    VersionDetail,
+    VersionDetail, WithdrawAnswer, WithdrawAsked,
 };
 use crate::config::{Config, FILE, Machine};
 use crate::edge::failure::{Exit, Failure};
@@ -79,6 +79,7 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
             })
         }
         Command::Retry(asked) => retry(&client()?, &asked, screen),
+        Command::Withdraw(asked) => withdraw(&client()?, asked, screen),
         Command::Plan(asked) => screen.answer(asked.output, &super::plan::run(&asked)?, plan::draw),
         Command::Check(asked) => {
             let findings = offline::check(&place.state(), asked.quick)?;
@@ -243,6 +244,47 @@ fn retry(client: &Client, asked: &Retry, screen: &mut Screen<'_>) -> Result<(), 
     };
     let answer: RetryAnswer = client.post("/v1/retry", &RetryAsked { paradigm: asked.paradigm, version })?;
     screen.answer(asked.output, &answer, |answer, _| format!("{} is tried again\n", answer.path))
+}
+
+fn withdraw(client: &Client, asked: Withdraw, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let question = WithdrawAsked { shard: asked.shard, rewind: asked.rewind };
+    let answer: WithdrawAnswer = client.post("/v1/withdraw", &question)?;
+    screen.answer(asked.output, &answer, |answer, _| withdrawn_text(answer))
+}
+
+fn withdrawn_text(answer: &WithdrawAnswer) -> String {
+    let tokens =
+        answer.tokens.map_or_else(String::new, |tokens| format!(" with its {} tokens", count(tokens)));
+    let tokenizer = match answer.trained_tokenizer {
+        true => "; the tokenizer, which was trained on it too, stays as it is",
+        false => "",
+    };
+    let mut text = format!(
+        "{} is withdrawn{tokens}: from step {} on, the stream is as if it had never been there{tokenizer}\n",
+        answer.name,
+        count(answer.step)
+    );
+    let seen: Vec<String> = answer.seen_by.iter().map(|version| format!("v{version}")).collect();
+    match seen.as_slice() {
+        [] => {}
+        [one] => text.push_str(&format!("{one} saw it: it stays as it is, and is marked\n")),
+        several => {
+            text.push_str(&format!("{} saw it: they stay as they are, and are marked\n", several.join(", ")));
+        }
+    }
+    if let Some(rewind) = &answer.rewind {
+        if let Some(step) = rewind.to {
+            let generation = rewind.generation;
+            text.push_str(&format!(
+                "the main path goes on from step {}, as generation {generation}\n",
+                count(step)
+            ));
+        }
+        if !rewind.versions.is_empty() {
+            text.push_str(&format!("the other data of what was marked comes again in v{}\n", rewind.open));
+        }
+    }
+    text
 }
 
 /// Becomes the trainer, on a release's folder. Needs no daemon.

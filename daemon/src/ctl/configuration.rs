@@ -72,7 +72,7 @@ fn notes(config: &Config, file: &Path) -> Vec<String> {
         hold: schedule.hold,
     };
     for paradigm in config.paradigm.list() {
-        match paradigm.smallest_increment(&rates, 1, schedule.alpha) {
+        match paradigm.smallest_increment(&rates, true, schedule.alpha) {
             Ok(Some(steps)) if steps > 1 => notes.push(format!(
                 "{paradigm}: the first increment needs at least {}, {} tokens, for its warm-up to fit",
                 counted(steps, "step", "steps"),

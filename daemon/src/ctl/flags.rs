@@ -68,6 +68,8 @@ pub enum Command {
     Resume(Output),
     /// Try again what has failed
     Retry(Retry),
+    /// Take a shard back out of the stream, with --rewind also one that something was trained on
+    Withdraw(Withdraw),
     /// What versions will cost, before a step is trained; needs no daemon
     Plan(Plan),
     /// Verify the journal, the version tree, checkpoints and releases
@@ -163,6 +165,19 @@ pub struct Retry {
     /// Whose; the run's first paradigm without it
     #[arg(long)]
     pub paradigm: Option<Paradigm>,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Take a shard back out of the stream.
+#[derive(Debug, Args)]
+pub struct Withdraw {
+    /// The name that it was taken under, or the beginning of its digest
+    pub shard: String,
+    /// Where something was trained on it, take the main path back to a step before it; versions that saw it are marked
+    #[arg(long)]
+    pub rewind: bool,
     /// What to print.
     #[command(flatten)]
     pub output: Output,

@@ -177,8 +177,11 @@ impl Window {
     pub fn judge(&mut self, tree: &Tree) {
         for item in &mut self.items {
             let Stage::Hashed(digest) = item.stage else { continue };
-            if tree.shard(&digest).is_some() {
-                item.stage = Stage::Duplicate(digest);
+            if let Some((_, shard)) = tree.shard(&digest) {
+                item.stage = match shard.withdrawn {
+                    None => Stage::Duplicate(digest),
+                    Some(_) => Stage::Refused { digest, reason: withdrawn(&shard.name), is_moved: false },
+                };
             } else if let Some(reason) = killer(tree, &digest, &item.subject.name) {
                 item.stage = Stage::Refused { digest, reason, is_moved: false };
             }
@@ -295,6 +298,11 @@ impl Window {
             };
         }
     }
+}
+
+/// Why a file with the bytes of a withdrawn shard is not taken.
+fn withdrawn(name: &str) -> String {
+    format!("it has the bytes of {name}, which was withdrawn: what was withdrawn once is not taken again")
 }
 
 /// Why a shard is not given to another child, if it is not.

@@ -23,9 +23,11 @@ pub enum Next {
     Tokenise(Vec<Shard>),
 }
 
-/// Follows a growing tree: no shard is looked at twice.
+/// Follows a growing tree: no shard is looked at twice, unless one is withdrawn.
 #[derive(Debug, Default)]
 pub struct Tokenising {
+    /// How many shards were withdrawn when they were last looked at: another one changes what was counted.
+    withdrawals: u32,
     /// The first so many shards have their tokens.
     tokenised: usize,
     /// The first so many shards are counted.
@@ -68,13 +70,16 @@ pub fn vocabulary(fixed: &Fixed) -> u32 {
 impl Tokenising {
     /// What is to be done next.
     pub fn next(&mut self, tree: &Tree, circumstances: &Circumstances) -> Next {
+        if self.withdrawals != tree.withdrawals() {
+            *self = Self { withdrawals: tree.withdrawals(), ..Self::default() };
+        }
         if tokenizer(tree).is_some() {
             let rest = tree.shards().get(self.tokenised..).unwrap_or_default();
-            self.tokenised += rest.iter().take_while(|shard| shard.tokens.is_some()).count();
+            self.tokenised += rest.iter().take_while(|shard| !shard.is_untokenised()).count();
             let rest = tree.shards().get(self.tokenised..).unwrap_or_default();
             let waiting: Vec<Shard> = rest
                 .iter()
-                .filter(|shard| shard.tokens.is_none())
+                .filter(|shard| shard.is_untokenised())
                 .take(circumstances.most)
                 .cloned()
                 .collect();
@@ -100,7 +105,7 @@ impl Tokenising {
             if self.text_bytes >= circumstances.train_bytes && self.text_bytes > 0 {
                 // Not counted on: should the plan not be journalled, the same shard decides again.
                 let plan = planned(self.counted, self.text_bytes);
-                *self = Self::default();
+                *self = Self { withdrawals: self.withdrawals, ..Self::default() };
                 return plan;
             }
         }
@@ -117,8 +122,9 @@ pub fn is_tokens(name: &str) -> bool {
     Format::of(name).is_ok_and(Format::is_tokens)
 }
 
+/// Whether there is text in a shard that a tokenizer may be trained on.
 fn is_text(shard: &Shard) -> bool {
-    !is_tokens(&shard.name)
+    shard.withdrawn.is_none() && !is_tokens(&shard.name)
 }
 
 /// The texts among the first so many shards.

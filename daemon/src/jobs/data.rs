@@ -14,6 +14,7 @@ use artifacts::{Digest, versioned};
 use crate::ledger::path::Version;
 use crate::ledger::transition::{Increment, ShardTokens};
 use crate::ledger::tree::Tree;
+use crate::run_stream::RunStream;
 
 /// Why the run's data cannot be given to a job.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +54,7 @@ pub struct HeldOutBlock {
 pub struct Data {
     /// `tokens/` in the state.
     folder: PathBuf,
-    stream: Option<Stream>,
-    shards: Vec<ShardTokens>,
+    stream: Option<RunStream>,
     sequence_length: u64,
     /// Held-out blocks of closed increments, for one limit of tokens.
     held_out: BTreeMap<Version, Vec<HeldOutBlock>>,
@@ -64,14 +64,7 @@ pub struct Data {
 impl Data {
     /// No data yet; tokens lie below `folder`.
     pub fn new(folder: PathBuf) -> Self {
-        Self {
-            folder,
-            stream: None,
-            shards: Vec::new(),
-            sequence_length: 0,
-            held_out: BTreeMap::new(),
-            held_out_limit: 0,
-        }
+        Self { folder, stream: None, sequence_length: 0, held_out: BTreeMap::new(), held_out_limit: 0 }
     }
 
     /// Takes over the shards that are new. A shard without tokens ends the stream for now.
@@ -80,29 +73,30 @@ impl Data {
         self.sequence_length = u64::from(fixed.sequence_length);
         let stream = match &mut self.stream {
             Some(stream) => stream,
-            none => none.insert(Stream::new(fixed.seed, fixed.sequence_length, fixed.sequences_per_step)?),
+            none => none.insert(RunStream::new(fixed)?),
         };
-        for shard in tree.shards().iter().skip(self.shards.len()) {
-            let Some(tokens) = shard.tokens else { break };
-            stream.push(shard.digest, tokens.stream)?;
-            self.shards.push(tokens);
-        }
+        stream.follow(tree)?;
         Ok(())
     }
 
     /// The stream so far.
     pub fn stream(&self) -> Result<&Stream, DataError> {
-        self.stream.as_ref().ok_or(DataError::NotMade)
+        self.stream.as_ref().map(RunStream::stream).ok_or(DataError::NotMade)
+    }
+
+    /// What a shard of the stream gives.
+    fn gives(&self, shard: usize) -> ShardTokens {
+        self.stream.as_ref().map_or_else(ShardTokens::default, |stream| stream.shards()[shard])
     }
 
     /// The file of a shard's stream tokens, looked at: it must have the size of what was accepted.
     pub fn stream_file(&self, shard: usize) -> Result<PathBuf, DataError> {
-        self.token_file(shard, tokens::STREAM, self.shards[shard].stream)
+        self.token_file(shard, tokens::STREAM, self.gives(shard).stream)
     }
 
     /// The file of a shard's held-out tokens, looked at likewise.
     pub fn held_out_file(&self, shard: usize) -> Result<PathBuf, DataError> {
-        self.token_file(shard, tokens::HELD_OUT, self.shards[shard].held_out)
+        self.token_file(shard, tokens::HELD_OUT, self.gives(shard).held_out)
     }
 
     /// The held-out blocks of a closed increment: the first ones in the order of acceptance, up to `limit` tokens. They
@@ -127,7 +121,7 @@ impl Data {
         let mut blocks = Vec::new();
         let mut tokens = 0;
         for shard in self.shards_around(stream, &places) {
-            if self.shards[shard].held_out_blocks == 0 {
+            if self.gives(shard).held_out_blocks == 0 {
                 continue;
             }
             for block in self.blocks_of(stream, shard, &places)? {
@@ -145,11 +139,11 @@ impl Data {
     fn blocks_of(&self, stream: &Stream, shard: usize, places: &Range<u64>) -> Result<Vec<Block>, DataError> {
         let folder = self.folder_of(stream.shards()[shard]);
         let described = tokens::Shard::read(&folder)?;
-        if described.tokens != self.shards[shard].stream {
+        if described.tokens != self.gives(shard).stream {
             return Err(DataError::Tokens {
                 path: folder.join(tokens::SHARD),
                 found: format!("speaks of {} tokens", described.tokens),
-                expected: self.shards[shard].stream.to_string(),
+                expected: self.gives(shard).stream.to_string(),
             });
         }
         let start = stream.start_of(shard);
@@ -162,10 +156,10 @@ impl Data {
 
     /// The shards that may hold a block before a sequence with one of these places.
     fn shards_around(&self, stream: &Stream, places: &Range<u64>) -> Range<usize> {
-        let end_of = |shard: usize| stream.start_of(shard) + self.shards[shard].stream;
+        let end_of = |shard: usize| stream.start_of(shard) + self.gives(shard).stream;
         // Places and sequences that a shard completes have the same range.
         let complete = |shard: usize| end_of(shard).saturating_sub(1) / self.sequence_length;
-        let count = self.shards.len();
+        let count = stream.shards().len();
         let first_completing = partition_point(count, |shard| complete(shard) <= places.start);
         let first_token = match first_completing.checked_sub(1) {
             Some(before) => complete(before) * self.sequence_length,

@@ -43,6 +43,9 @@ pub enum PrepareError {
     /// The tree does not know what the attempt needs.
     #[error("the version tree has no {0}, which the job needs")]
     Unknown(String),
+    /// A rewind has changed the data of its steps.
+    #[error("a shard that it would train on was withdrawn")]
+    LeftBehind,
     /// The run starts from weights, and the configuration does not say where they lie.
     #[error("the run starts from given weights, but `model.weights` is not set: set it as it was at `init`")]
     NoWeights,
@@ -120,16 +123,19 @@ impl Known {
                 .map(|found| found.digest)
                 .ok_or_else(|| PrepareError::Unknown(format!("checkpoint {key}")))
         };
+        if !tree.is_wanted(start) {
+            return Err(PrepareError::LeftBehind);
+        }
         Ok(Self {
             fixed: tree.fixed().ok_or(DataError::NotMade)?.clone(),
-            increments: tree.increments().to_vec(),
+            increments: tree.standing().cloned().collect(),
             end_of_text: tree.run().end_of_text,
             start_digest: start.start.map(digest_of).transpose()?,
         })
     }
 
     fn increment(&self, version: Option<Version>) -> Result<&Increment, PrepareError> {
-        let found = version.and_then(|version| self.increments.get((version as usize).checked_sub(1)?));
+        let found = self.increments.iter().find(|increment| Some(increment.version) == version);
         found.ok_or_else(|| PrepareError::Unknown(format!("increment {}", version.unwrap_or_default())))
     }
 }
@@ -312,13 +318,13 @@ impl Preparation<'_> {
             return Ok(Vec::new());
         }
         let last = match self.start.segment {
-            SegmentKind::Main => self.known.increments.len(),
+            SegmentKind::Main => Version::MAX,
             SegmentKind::Branch | SegmentKind::Scratch | SegmentKind::Continual => {
-                self.known.increment(self.start.version)?.version as usize
+                self.known.increment(self.start.version)?.version
             }
         };
         let mut held_out = Vec::new();
-        for increment in self.known.increments.iter().take(last) {
+        for increment in self.known.increments.iter().take_while(|increment| increment.version <= last) {
             let found = data.held_out(increment, self.choices.evaluate_tokens)?.to_vec();
             let mut blocks = Vec::with_capacity(found.len());
             for held in found {

@@ -62,6 +62,8 @@ pub enum Node {
     },
     /// A closed increment.
     Increment(Increment),
+    /// A life of the main path after a rewind.
+    Generation(Generation),
     /// What was done on a path.
     Path {
         /// The path.
@@ -108,6 +110,7 @@ impl Node {
             Self::Cut { number, .. } => format!("cut/{number:020}"),
             Self::CutFile { number, name } => format!("cut-file/{number:020}/{name}"),
             Self::Increment(increment) => format!("increment/{:010}", increment.version),
+            Self::Generation(generation) => format!("generation/{:010}", generation.number),
             Self::Path { path, .. } => format!("path/{path}"),
             Self::Checkpoint { key, .. } => format!("checkpoint/{}/{:020}", key.path, key.step),
             Self::Job { number, .. } => format!("job/{number:020}"),
@@ -163,9 +166,40 @@ pub struct Shard {
     pub unpacked: Option<u64>,
     /// When it was accepted.
     pub at: Millis,
+    /// Its withdrawal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Withdrawn>,
+}
+
+/// A shard's withdrawal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// When.
+    pub at: Millis,
+    /// The version that was open then: earlier ones may have seen the shard.
+    pub open: Version,
+    /// The versions that saw it.
+    pub seen_by: Vec<Version>,
 }
 
 impl Shard {
+    /// What it gives to the stream and to the held-out set: nothing at all once it is withdrawn; none while that is not
+    /// known.
+    pub fn gives(&self) -> Option<ShardTokens> {
+        if self.withdrawn.is_some() { Some(ShardTokens::default()) } else { self.tokens }
+    }
+
+    /// Whether it gave its tokens to the stream that a version was cut from.
+    pub fn is_part_of(&self, order: u32, increment: &Increment) -> bool {
+        let was_there = self.withdrawn.as_ref().is_none_or(|withdrawn| withdrawn.open > increment.version);
+        order < increment.shards && was_there
+    }
+
+    /// Whether it waits for its tokens.
+    pub fn is_untokenised(&self) -> bool {
+        self.gives().is_none()
+    }
+
     /// Bytes that were read of it: those of its file, or of what was packed in it.
     pub fn text_bytes(&self) -> u64 {
         self.unpacked.unwrap_or(self.file.bytes)
@@ -173,7 +207,7 @@ impl Shard {
 
     /// Tokens that it can give to the stream, at most: a text gives one for each byte, and one for its end.
     pub fn most_tokens(&self) -> u64 {
-        self.tokens.map_or_else(|| self.text_bytes().saturating_add(1), |tokens| tokens.stream)
+        self.gives().map_or_else(|| self.text_bytes().saturating_add(1), |tokens| tokens.stream)
     }
 }
 
@@ -245,6 +279,21 @@ pub enum CutOutcome {
         /// The version.
         version: Version,
     },
+}
+
+/// A life of the main path that began with a rewind. Up to its first step it shares everything with the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Its number, from 2.
+    pub number: u32,
+    /// The shard whose withdrawal began it.
+    pub shard: Digest,
+    /// The first step whose data is another than in the generation before.
+    pub step: Step,
+    /// The version that was open when it began: those that are cut in it have this number or a higher one.
+    pub open: Version,
+    /// When it began.
+    pub at: Millis,
 }
 
 /// What was done on a path.
@@ -319,6 +368,9 @@ pub struct Published {
     pub release: Release,
     /// When.
     pub at: Millis,
+    /// Withdrawn shards that its folder speaks of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marked: Vec<Digest>,
 }
 
 #[cfg(test)]
@@ -330,11 +382,25 @@ mod tests {
     fn what_a_shard_can_give_at_most_is_known_before_its_tokens() {
         let file = FileFacts { bytes: 100, inode: 1, mtime: 1 };
         let digest = Digest::of(b"shard");
-        let plain = Shard { digest, name: "a.txt".to_owned(), file, tokens: None, unpacked: None, at: 0 };
+        let plain = Shard {
+            digest,
+            name: "a.txt".to_owned(),
+            file,
+            tokens: None,
+            unpacked: None,
+            at: 0,
+            withdrawn: None,
+        };
         assert_eq!((plain.text_bytes(), plain.most_tokens()), (100, 101));
         let packed = Shard { unpacked: Some(1000), ..plain };
         assert_eq!((packed.text_bytes(), packed.most_tokens()), (1000, 1001));
         let tokens = ShardTokens { stream: 300, held_out: 10, held_out_blocks: 1, documents: 4 };
-        assert_eq!(Shard { tokens: Some(tokens), ..packed }.most_tokens(), 300);
+        let tokenised = Shard { tokens: Some(tokens), ..packed.clone() };
+        assert_eq!(tokenised.most_tokens(), 300);
+        for shard in [packed, tokenised] {
+            let withdrawal = Withdrawn { at: 1, open: 1, seen_by: Vec::new() };
+            let withdrawn = Shard { withdrawn: Some(withdrawal), ..shard };
+            assert_eq!((withdrawn.most_tokens(), withdrawn.is_untokenised()), (0, false));
+        }
     }
 }

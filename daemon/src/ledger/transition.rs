@@ -121,6 +121,21 @@ pub enum Transition {
         tokens: ShardTokens,
     },
 
+    /// A shard leaves the stream. It keeps its place in the order of acceptance, and gives no tokens any more.
+    ShardWithdrawn {
+        /// Digest of the shard.
+        digest: Digest,
+        /// The first step whose data changes by that.
+        step: Step,
+        /// The versions that saw it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        seen_by: Vec<Version>,
+        /// The generation of the main path that begins with it; none where no closed increment and no job has come as far
+        /// as that step.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        generation: Option<u32>,
+    },
+
     /// A marker or a command asks for a cut. It counts at the files that were there at this moment.
     CutRequested {
         /// Name of the version, if it was given one.
@@ -204,6 +219,17 @@ pub enum Transition {
     },
     /// A version is public.
     Released(Box<Release>),
+    /// A public version says of itself that it saw shards which were withdrawn.
+    ReleaseMarked {
+        /// Whose.
+        paradigm: Paradigm,
+        /// Its number.
+        version: Version,
+        /// All such shards that it speaks of now, in the order of acceptance.
+        shards: Vec<Digest>,
+        /// Digests of the files that were written anew.
+        files: BTreeMap<String, Digest>,
+    },
 
     /// Nothing new is started, running jobs save and stop.
     Paused,
@@ -279,7 +305,7 @@ pub enum EndOfText {
 }
 
 /// What tokenising a shard gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardTokens {
     /// Tokens that it adds to the stream, end-of-text included.
     pub stream: u64,

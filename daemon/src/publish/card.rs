@@ -82,6 +82,28 @@ fn write(card: &mut String, provenance: &Provenance, curve: &[Point]) {
     );
 }
 
+/// How the line starts that speaks of withdrawn shards.
+const WITHDRAWN: &str = "> **Withdrawn data:**";
+
+/// A card that says, below its title, which withdrawn shards the version saw.
+pub fn marked(card: &str, shards: &[&str]) -> String {
+    let them = if shards.len() == 1 { "it" } else { "them" };
+    let mark = format!(
+        "{WITHDRAWN} this version saw {}, withdrawn after it was published. Versions that are made after that have not \
+         seen {them}.",
+        shards.join(", ")
+    );
+    let mut lines: Vec<&str> = card.lines().collect();
+    if let Some(old) = lines.iter().position(|line| line.starts_with(WITHDRAWN)) {
+        lines[old] = &mark;
+    } else {
+        let title =
+            lines.iter().position(|line| line.starts_with("# ")).map_or(lines.len(), |title| title + 1);
+        lines.splice(title..title, ["", &mark]);
+    }
+    lines.join("\n") + "\n"
+}
+
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 320.0;
 const MARGIN: f64 = 48.0;
@@ -119,4 +141,27 @@ pub fn drawing(curve: &[Point]) -> String {
         top + 4.0,
         left - 6.0,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_says_below_its_title_what_was_withdrawn_and_says_it_once() {
+        let card = "---\ntags:\n- lrpath\n---\n\n# march: version 2\n\nA branch.\n\n# Another title\n";
+        let once = marked(card, &["wrong.txt"]);
+        let expected = "---\ntags:\n- lrpath\n---\n\n# march: version 2\n\n> **Withdrawn data:** this version saw wrong.txt, \
+                        withdrawn after it was published. Versions that are made after that have not seen it.\n\nA branch.\n\n\
+                        # Another title\n";
+        assert_eq!(once, expected);
+        assert_eq!(marked(&once, &["wrong.txt"]), once);
+        let twice = marked(&once, &["wrong.txt", "b.txt"]);
+        assert_eq!(twice.matches("Withdrawn data").count(), 1);
+        assert!(
+            twice.contains("saw wrong.txt, b.txt, withdrawn") && twice.contains("have not seen them."),
+            "{twice}"
+        );
+        assert!(marked("no title", &["wrong.txt"]).starts_with("no title\n\n> **Withdrawn data:**"));
+    }
 }

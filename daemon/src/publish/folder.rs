@@ -121,11 +121,13 @@ fn way(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> Vec<(Path, std
     let begins = increment.plans.get(&paradigm).map_or(0, |plan| plan.branch_point);
     match paradigm {
         Paradigm::FromScratch => vec![(own, 0..increment.end)],
-        Paradigm::PathSwitching => vec![(tree.main_path(), 0..begins), (own, begins..increment.end)],
+        Paradigm::PathSwitching => tree
+            .main_line_of(increment.version)
+            .map(|(path, limit)| (path, 0..limit.min(begins)))
+            .chain([(own, begins..increment.end)])
+            .collect(),
         Paradigm::Continual => tree
-            .increments()
-            .iter()
-            .take(increment.version as usize)
+            .made_of(increment.version)
             .map(|i| (tree.version_path(paradigm, i.version), i.end - i.steps..i.end))
             .collect(),
     }
@@ -187,7 +189,7 @@ fn generation_config(end_of_text: Option<u32>) -> Value {
 }
 
 /// JSON for people, with its keys in order: the same value is always the same bytes.
-fn pretty(value: &Value) -> Vec<u8> {
+pub fn pretty(value: &Value) -> Vec<u8> {
     let mut text = format!("{value:#}");
     text.push('\n');
     text.into_bytes()

@@ -7,6 +7,7 @@
 mod card;
 mod curve;
 mod folder;
+mod mark;
 mod provenance;
 
 use std::path::PathBuf;
@@ -92,7 +93,10 @@ impl Publisher {
     /// The ledger refuses. A version that cannot be published is said in the log and tried again.
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) -> Result<(), LedgerError> {
         let mut position = self.ledger.watch();
-        tokio::task::block_in_place(|| self.sweep());
+        tokio::task::block_in_place(|| {
+            self.sweep();
+            self.remove_withdrawn();
+        });
         while !*shutdown.borrow() {
             position.borrow_and_update();
             let is_settled = tokio::task::block_in_place(|| self.publish_all())?;
@@ -118,7 +122,24 @@ impl Publisher {
         }
     }
 
-    /// Whether everything that is ready is public and every alias points where it should.
+    /// Removes the folder of a version that was made, and is not published since a shard that it saw was withdrawn.
+    fn remove_withdrawn(&self) {
+        for (paradigm, version) in self.ledger.read(withdrawn) {
+            let own = self.ledger.read(|tree| tree.paradigms().first() != Some(&paradigm));
+            let name = release::folder(own.then(|| paradigm.to_string()).as_deref(), version);
+            let folder = self.publishing.state.join("releases").join(name);
+            let storage = &*self.publishing.storage;
+            let removed = storage.kind(&folder).and_then(|kind| match kind {
+                Some(_) => storage::remove_tree(storage, &folder),
+                None => Ok(()),
+            });
+            if let Err(error) = removed {
+                tracing::warn!(%error, "the folder of a version that is not published could not be removed");
+            }
+        }
+    }
+
+    /// Whether everything that is ready is public and says what it must, and every alias points where it should.
     fn publish_all(&self) -> Result<bool, LedgerError> {
         let mut is_settled = true;
         for (paradigm, version) in self.ledger.read(ready) {
@@ -140,6 +161,16 @@ impl Publisher {
                 }
             }
         }
+        for unmarked in self.ledger.read(mark::unmarked) {
+            match mark::mark(&self.publishing, &self.ledger, &unmarked) {
+                Ok(()) => {}
+                Err(PublishError::Ledger(error)) => return Err(error),
+                Err(error) => {
+                    tracing::error!(error = %error, "a public version could not be marked: will retry");
+                    is_settled = false;
+                }
+            }
+        }
         if let Err(error) = self.point() {
             tracing::error!(%error, "`latest` could not be moved: will retry");
             is_settled = false;
@@ -150,7 +181,11 @@ impl Publisher {
     fn publish(&self, paradigm: Paradigm, version: Version) -> Result<(), PublishError> {
         let made = folder::make(&self.publishing, &self.ledger, paradigm, version)?;
         let first = self.ledger.read(|tree| tree.paradigms().first().copied());
-        self.ledger.commit_with(|tree| {
+        let (public, ()) = self.ledger.commit_with(|tree| {
+            // A shard that it saw may have been withdrawn while its folder was made.
+            if tree.version_state(paradigm, version) != VersionState::Publishing {
+                return (Vec::new(), ());
+            }
             let highest = tree.releases().keys().filter(|(p, _)| *p == paradigm).map(|(_, v)| *v).max();
             let release = Release {
                 paradigm,
@@ -162,7 +197,15 @@ impl Publisher {
             };
             (vec![Transition::Released(Box::new(release))], ())
         })?;
-        tracing::info!(%paradigm, version, folder = made.folder, first = (first == Some(paradigm)), "a version is public");
+        match public.is_empty() {
+            true => {
+                tracing::info!(%paradigm, version, "a version is not published: a shard that it saw was withdrawn");
+                self.remove_withdrawn();
+            }
+            false => {
+                tracing::info!(%paradigm, version, folder = made.folder, first = (first == Some(paradigm)), "a version is public");
+            }
+        }
         Ok(())
     }
 
@@ -195,10 +238,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
 
 fn ready(tree: &Tree) -> Vec<(Paradigm, Version)> {
+    in_state(tree, VersionState::Publishing)
+}
+
+fn withdrawn(tree: &Tree) -> Vec<(Paradigm, Version)> {
+    in_state(tree, VersionState::Withdrawn)
+}
+
+fn in_state(tree: &Tree, state: VersionState) -> Vec<(Paradigm, Version)> {
     let versions = tree.increments().iter().map(|increment| increment.version);
     versions
         .flat_map(|version| tree.paradigms().iter().map(move |paradigm| (*paradigm, version)))
-        .filter(|(paradigm, version)| tree.version_state(*paradigm, *version) == VersionState::Publishing)
+        .filter(|(paradigm, version)| tree.version_state(*paradigm, *version) == state)
         .collect()
 }
 

@@ -75,12 +75,13 @@ pub fn of(
         },
         steps: spent(tree, paradigm, increment, known.state),
         shards: shards(tree, increment),
+        withdrawn: Vec::new(),
         evaluations: evaluations(tree, path, increment.end),
     })
 }
 
 fn up_to<'a>(tree: &'a Tree, increment: &Increment) -> impl Iterator<Item = &'a Increment> {
-    tree.increments().iter().take(increment.version as usize)
+    tree.made_of(increment.version)
 }
 
 /// The checkpoints on the way, from the version's own back to the first that it hangs on.
@@ -94,10 +95,13 @@ fn parents(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> Result<Vec
                 up_to(tree, increment).filter_map(|i| i.plans.get(&paradigm)).map(|plan| plan.branch_point);
             let mut points: Vec<Step> = points.filter(|point| *point > 0).collect();
             points.reverse();
-            keys.extend(points.into_iter().map(|step| CheckpointKey { path: tree.main_path(), step }));
+            let unknown = |step: Step| format!("the checkpoint of the main path at step {step} is not known");
+            for step in points {
+                keys.push(tree.branch_start(increment.version, step).ok_or_else(|| unknown(step))?);
+            }
         }
         Paradigm::Continual => {
-            let before = tree.increments().iter().take(increment.version as usize - 1).rev();
+            let before = tree.made_of(increment.version).rev().skip(1);
             keys.extend(
                 before.map(|i| CheckpointKey { path: tree.version_path(paradigm, i.version), step: i.end }),
             );
@@ -129,8 +133,8 @@ fn spent(tree: &Tree, paradigm: Paradigm, increment: &Increment, state: &State) 
 }
 
 fn shards(tree: &Tree, increment: &Increment) -> Vec<ShardSeen> {
-    let seen = tree.shards().iter().take(increment.shards as usize);
-    seen.map(|shard| ShardSeen {
+    let seen = (0..).zip(tree.shards()).filter(|(order, shard)| shard.is_part_of(*order, increment));
+    seen.map(|(_, shard)| ShardSeen {
         digest: shard.digest,
         name: shard.name.clone(),
         bytes: shard.file.bytes,

@@ -354,3 +354,90 @@ fn what_a_killed_publication_left_is_removed_at_the_start() {
     publisher(&world, folder.path(), Arc::new(Disk)).sweep();
     assert_eq!(names(&releases), BTreeSet::from(["continual", "v9"].map(PathBuf::from)));
 }
+
+/// The only shard turns out to be wrong.
+fn withdraw(world: &World) {
+    let withdrawal = world.ledger.read(|tree| crate::withdrawal::judge(tree, "a.txt", true)).unwrap();
+    assert_eq!(withdrawal.seen_by, [1]);
+    world.commit(withdrawal.transition());
+}
+
+/// What a folder says of the shard: in its provenance, and on its card.
+fn says(folder: &Path) -> (bool, bool) {
+    let provenance = release::read_provenance(folder).unwrap();
+    let card = fs::read_to_string(folder.join(release::CARD)).unwrap();
+    (provenance.withdrawn == [Digest::of(b"a.txt")], card.contains("withdrawn"))
+}
+
+#[test]
+fn whichever_operation_fails_a_public_version_says_that_it_saw_what_was_withdrawn_in_the_end() {
+    let mut failed = 0;
+    for operations in 0.. {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path();
+        let world = ready_state(state);
+        assert!(publisher(&world, state, Arc::new(Disk)).publish_all().unwrap());
+        let folders = ["releases/v1", "releases/continual/v1"].map(|folder| state.join(folder));
+        let weights =
+            folders.each_ref().map(|folder| Digest::of_file(&folder.join(release::WEIGHTS)).unwrap());
+        assert!(folders.iter().all(|folder| says(folder) == (false, false)));
+
+        withdraw(&world);
+        let storage = Failing::at(operations, Failure::Once);
+        let publisher = publisher(&world, state, Arc::new(storage.clone()));
+        let is_settled = publisher.publish_all().unwrap();
+        assert_eq!(is_settled, !storage.has_failed(), "operation {operations}");
+        failed += i64::from(!is_settled);
+        // Either file is the old one or the new one, and both can be read.
+        folders.iter().for_each(|folder| _ = says(folder));
+        assert!(publisher.publish_all().unwrap());
+        assert!(folders.iter().all(|folder| says(folder) == (true, true)), "operation {operations}");
+        assert_published(state, &world.ledger);
+        assert_eq!(folders.map(|folder| Digest::of_file(&folder.join(release::WEIGHTS)).unwrap()), weights);
+        let position = world.ledger.read(Tree::position);
+        assert!(publisher.publish_all().unwrap());
+        assert_eq!(world.ledger.read(Tree::position), position, "it is said once");
+        if is_settled {
+            break;
+        }
+    }
+    assert!(failed > 20, "only {failed} operations were tried");
+}
+
+#[test]
+fn what_somebody_removed_from_a_release_is_not_made_again_by_marking_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path();
+    let world = ready_state(state);
+    let publisher = publisher(&world, state, Arc::new(Disk));
+    assert!(publisher.publish_all().unwrap());
+    fs::remove_dir_all(state.join("releases/continual/v1")).unwrap();
+    fs::remove_file(state.join("releases/v1").join(release::CARD)).unwrap();
+    withdraw(&world);
+    assert!(publisher.publish_all().unwrap());
+    let provenance = release::read_provenance(&state.join("releases/v1")).unwrap();
+    assert_eq!(provenance.withdrawn, [Digest::of(b"a.txt")]);
+    assert!(!state.join("releases/v1").join(release::CARD).exists());
+    assert!(!state.join("releases/continual/v1").exists());
+    assert!(world.ledger.read(|tree| tree.unmarked().next().is_none()));
+}
+
+#[test]
+fn a_version_whose_shard_is_withdrawn_while_its_folder_is_made_is_not_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path();
+    let world = ready_state(state);
+    let publisher = publisher(&world, state, Arc::new(Disk));
+    withdraw(&world);
+    publisher.publish(PathSwitching, 1).unwrap();
+    assert!(names(&state.join("releases")).is_empty());
+    // As a crash leaves it: made, and not known to the journal.
+    for version in ["v1", "continual/v1"] {
+        fs::create_dir_all(state.join("releases").join(version)).unwrap();
+        fs::write(state.join("releases").join(version).join(release::CARD), "card").unwrap();
+    }
+    publisher.remove_withdrawn();
+    assert!(publisher.publish_all().unwrap());
+    assert_eq!(names(&state.join("releases")), BTreeSet::from(["continual".into()]));
+    assert!(world.ledger.read(|tree| tree.releases().is_empty()));
+}

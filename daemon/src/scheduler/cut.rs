@@ -114,7 +114,7 @@ fn close(
             .unwrap_or_default(),
     };
     if steps == 0 {
-        return Err(too_small(tree, rules, version));
+        return Err(too_small(tree, rules));
     }
     let cut = paradigm::Increment::cut(version, tree.end(), steps, rules.alpha).map_err(|e| e.to_string())?;
     let mut increment = Increment {
@@ -152,16 +152,18 @@ fn plan(paradigm: Paradigm, cut: &paradigm::Increment, rules: &Rules) -> Increme
     }
 }
 
-fn too_small(tree: &Tree, rules: &Rules, version: u32) -> String {
+fn too_small(tree: &Tree, rules: &Rules) -> String {
+    let before = tree.standing().next_back().map(|increment| increment.version);
     let smallest = tree
         .paradigms()
         .iter()
-        .filter_map(|paradigm| paradigm.smallest_increment(&rules.rates, version, rules.alpha).ok().flatten())
+        .filter_map(|paradigm| {
+            paradigm.smallest_increment(&rules.rates, before.is_none(), rules.alpha).ok().flatten()
+        })
         .max()
         .unwrap_or(1);
     let needed =
         if smallest == 1 { "one step is".to_owned() } else { format!("at least {smallest} steps are") };
-    let since =
-        if version == 1 { "there".to_owned() } else { format!("there since version {}", version - 1) };
+    let since = before.map_or_else(|| "there".to_owned(), |version| format!("there since version {version}"));
     format!("not one whole step of data is {since}: {needed} needed; the data stays")
 }

@@ -58,7 +58,8 @@ pub fn decide(tree: &Tree, situation: &Situation<'_>) -> Decisions {
     if tree.run().paused {
         return round.decisions;
     }
-    for increment in tree.increments() {
+    round.leave_behind();
+    for increment in tree.standing() {
         for paradigm in tree.paradigms() {
             round.version(*paradigm, increment);
         }
@@ -95,6 +96,15 @@ impl<'a> Round<'a> {
         Self { tree, situation, free, next_job, main_taken: false, decisions: Decisions::default() }
     }
 
+    /// What a rewind has left behind is not trained to its end.
+    fn leave_behind(&mut self) {
+        for (job, attempt) in self.tree.running() {
+            if !self.tree.is_wanted(&attempt.start) {
+                self.stop(job);
+            }
+        }
+    }
+
     fn version(&mut self, paradigm: Paradigm, increment: &Increment) {
         let path = self.tree.version_path(paradigm, increment.version);
         let is_released = self.tree.releases().contains_key(&(paradigm, increment.version));
@@ -113,7 +123,7 @@ impl<'a> Round<'a> {
     /// A version that goes on from the one before. Where that one's last checkpoint is gone, it is made again first,
     /// whether it is public or not.
     fn continual(&mut self, path: Path, increment: &Increment) {
-        let Some(before) = self.tree.increment(increment.version - 1) else {
+        let Some(before) = self.tree.made_of(increment.version).rev().nth(1) else {
             return self.run(path, SegmentKind::Scratch, increment, None);
         };
         let predecessor = self.tree.version_path(Paradigm::Continual, before.version);
@@ -128,29 +138,26 @@ impl<'a> Round<'a> {
 
     fn branch(&mut self, path: Path, increment: &Increment) {
         let Some(plan) = increment.plans.get(&Paradigm::PathSwitching) else { return };
-        let main = self.tree.main_path();
         if self.tree.branch_point_stands(increment) {
-            let leaves =
-                (plan.branch_point > 0).then_some(CheckpointKey { path: main, step: plan.branch_point });
+            let leaves = self.tree.main_checkpoint(plan.branch_point).filter(|_| plan.branch_point > 0);
             self.run(path, SegmentKind::Branch, increment, leaves);
             return;
         }
         if std::mem::replace(&mut self.main_taken, true) {
             return;
         }
-        match self.tree.path(&main).and_then(|state| state.running) {
-            Some(job) => {
-                let runs = self.tree.attempt(job).map(|attempt| &attempt.start);
-                if runs.is_some_and(|start| start.version.is_none() && start.to != plan.branch_point) {
+        match self.tree.main_job() {
+            Some((job, start)) => {
+                if start.version.is_none() && start.to != plan.branch_point {
                     self.stop(job);
                 }
             }
             None => self.start(Work {
-                path: main,
+                path: self.tree.main_path(),
                 segment: SegmentKind::Main,
                 version: Some(increment.version),
                 to: plan.branch_point,
-                start: self.tree.checkpoint_before(main, plan.branch_point),
+                start: self.tree.main_checkpoint_before(plan.branch_point),
             }),
         }
     }
@@ -170,10 +177,11 @@ impl<'a> Round<'a> {
     fn ahead(&mut self) {
         let Some(wanted) = self.situation.ahead_steps else { return };
         let main = self.tree.main_path();
-        if self.main_taken || !self.tree.paradigms().contains(&Paradigm::PathSwitching) {
+        let is_taken = self.main_taken || self.tree.main_job().is_some();
+        if is_taken || !self.tree.paradigms().contains(&Paradigm::PathSwitching) {
             return;
         }
-        let start = self.tree.checkpoint_before(main, Step::MAX);
+        let start = self.tree.main_checkpoint_before(Step::MAX);
         let from = start.map_or(0, |key| key.step);
         let available = self.situation.whole_steps;
         let known = self.situation.next_branch_point.filter(|point| from < *point && *point <= available);

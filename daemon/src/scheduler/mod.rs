@@ -11,13 +11,14 @@ mod simulation;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use artifacts::stream::{self, Stream};
+use artifacts::stream;
 use tokio::sync::watch;
 
 use crate::ledger::path::Step;
 use crate::ledger::transition::{JobNumber, Millis, Transition};
 use crate::ledger::tree::Tree;
 use crate::ledger::{Clock, Ledger, LedgerError};
+use crate::run_stream::RunStream;
 use cut::{Data, Rules};
 use decide::{Situation, Slot};
 
@@ -51,6 +52,9 @@ pub enum SchedulerError {
     /// The stream is longer than can be counted, or its settings are out of range.
     #[error(transparent)]
     Stream(#[from] stream::Error),
+    /// There is no run.
+    #[error("the state says nothing of its sequences: it was not made by `lrpathctl init`")]
+    NotMade,
 }
 
 /// The actor.
@@ -59,7 +63,7 @@ pub struct Scheduler<S> {
     clock: std::sync::Arc<dyn Clock>,
     surroundings: S,
     settings: SchedulerSettings,
-    stream: Stream,
+    stream: RunStream,
     tokens_of_a_step: u64,
     stopping: BTreeSet<JobNumber>,
 }
@@ -75,12 +79,9 @@ impl<S: Surroundings> Scheduler<S> {
         surroundings: S,
         settings: SchedulerSettings,
     ) -> Result<Self, SchedulerError> {
-        let (seed, length, sequences) = ledger.read(|tree| {
-            tree.fixed()
-                .map_or((0, 1, 1), |fixed| (fixed.seed, fixed.sequence_length, fixed.sequences_per_step))
-        });
-        let stream = Stream::new(seed, length, sequences)?;
-        let tokens_of_a_step = u64::from(length) * u64::from(sequences) + 1;
+        let fixed = ledger.read(|tree| tree.fixed().cloned()).ok_or(SchedulerError::NotMade)?;
+        let stream = RunStream::new(&fixed)?;
+        let tokens_of_a_step = u64::from(fixed.sequence_length) * u64::from(fixed.sequences_per_step) + 1;
         Ok(Self {
             ledger,
             clock,
@@ -123,8 +124,9 @@ impl<S: Surroundings> Scheduler<S> {
             let (stream, rules, tokens_of_a_step) =
                 (&mut self.stream, &self.settings.rules, self.tokens_of_a_step);
             let (closed, judged) = self.ledger.commit_with(|tree| {
-                let judged = follow(stream, tree)
-                    .map(|()| cut::judge(tree, &data(stream, tree, is_quiet, tokens_of_a_step), rules, now));
+                let judged = stream
+                    .follow(tree)
+                    .map(|_| cut::judge(tree, &data(stream, tree, is_quiet, tokens_of_a_step), rules, now));
                 let transition = judged.as_ref().ok().and_then(|verdict| verdict.transition.clone());
                 (transition.into_iter().collect(), judged.map(|verdict| verdict.wake))
             })?;
@@ -142,37 +144,46 @@ impl<S: Surroundings> Scheduler<S> {
             let running: BTreeSet<JobNumber> = tree.running().map(|(job, _)| job).collect();
             self.stopping.retain(|job| running.contains(job));
         });
-        let (_, (stop, retry)) = self.ledger.commit_with(|tree| {
-            let decisions = decide::decide(tree, &self.situation(tree, now));
-            let starts =
-                decisions.start.into_iter().map(|start| Transition::JobStarted(Box::new(start))).collect();
-            (starts, (decisions.stop, decisions.wake))
+        let Self { ledger, stream, settings, stopping, .. } = self;
+        // A shard may have been withdrawn since: no job is started on steps that are no more.
+        let (_, decided) = ledger.commit_with(|tree| match stream.follow(tree) {
+            Err(error) => (Vec::new(), Err(error)),
+            Ok(_) => {
+                let whole_steps = stream.stream().whole_steps();
+                let decisions = decide::decide(tree, &situation(tree, whole_steps, settings, stopping, now));
+                let start = |start| Transition::JobStarted(Box::new(start));
+                (decisions.start.into_iter().map(start).collect(), Ok((decisions.stop, decisions.wake)))
+            }
         })?;
+        let (stop, retry) = decided?;
         for job in stop {
             self.surroundings.stop(job);
             self.stopping.insert(job);
         }
         Ok([quiet_ends, retry].into_iter().flatten().min())
     }
+}
 
-    fn situation(&self, tree: &Tree, now: Millis) -> Situation<'_> {
-        let rules = &self.settings.rules;
-        let next_version = u32::try_from(tree.increments().len()).unwrap_or(u32::MAX).saturating_add(1);
-        let next_branch_point =
-            rules.every_steps.filter(|_| tree.waiting_cut().is_none()).and_then(|steps| {
-                paradigm::Increment::cut(next_version, tree.end(), steps, rules.alpha)
-                    .ok()
-                    .map(|cut| cut.branch_point)
-            });
-        Situation {
-            whole_steps: self.stream.whole_steps(),
-            next_branch_point,
-            ahead_steps: self.settings.ahead_steps,
-            slots: &self.settings.slots,
-            micro_batch: self.settings.micro_batch,
-            stopping: &self.stopping,
-            now,
-        }
+fn situation<'a>(
+    tree: &Tree,
+    whole_steps: Step,
+    settings: &'a SchedulerSettings,
+    stopping: &'a BTreeSet<JobNumber>,
+    now: Millis,
+) -> Situation<'a> {
+    let rules = &settings.rules;
+    let next_branch_point = rules.every_steps.filter(|_| tree.waiting_cut().is_none()).and_then(|steps| {
+        let cut = paradigm::Increment::cut(tree.open_version(), tree.end(), steps, rules.alpha);
+        cut.ok().map(|cut| cut.branch_point)
+    });
+    Situation {
+        whole_steps,
+        next_branch_point,
+        ahead_steps: settings.ahead_steps,
+        slots: &settings.slots,
+        micro_batch: settings.micro_batch,
+        stopping,
+        now,
     }
 }
 
@@ -180,18 +191,9 @@ impl<S: Surroundings> Scheduler<S> {
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 
-/// Counts the shards that have come since, as far as they have their tokens.
-fn follow(stream: &mut Stream, tree: &Tree) -> Result<(), stream::Error> {
-    for shard in tree.shards().iter().skip(stream.shards().len()) {
-        let Some(tokens) = shard.tokens else { break };
-        stream.push(shard.digest, tokens.stream)?;
-    }
-    Ok(())
-}
-
-fn data(stream: &Stream, tree: &Tree, is_quiet: bool, tokens_of_a_step: u64) -> Data {
+fn data(stream: &RunStream, tree: &Tree, is_quiet: bool, tokens_of_a_step: u64) -> Data {
     Data {
-        whole_steps: stream.whole_steps(),
+        whole_steps: stream.stream().whole_steps(),
         shards: u32::try_from(stream.shards().len()).unwrap_or(u32::MAX),
         is_tokenised: stream.shards().len() == tree.shards().len(),
         is_quiet,

@@ -1,7 +1,9 @@
-//! A world in a test: random data, cuts, slots, crashes, stops and damage around the real tree and the real decisions.
+//! A world in a test: random data, cuts, withdrawals, slots, crashes, stops and damage around the real tree and the real
+//! decisions.
 //!
-//! Each world ends when every version of every paradigm is public; what must hold on the way is asserted at each
-//! start, and at the end the steps are compared with the plan's.
+//! Each world ends when every version of every paradigm that stands is public; what must hold on the way is asserted at
+//! each start and at each checkpoint, and at the end the steps are compared with the plan's. Each checkpoint carries the
+//! data of all steps on its way: equal data stand for equal bits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,9 +13,11 @@ use proptest::prelude::*;
 
 use super::cut::{self, Data, Rules};
 use super::decide::{Decisions, Situation, Slot, decide};
-use crate::ledger::path::{CheckpointKey, Path, Step};
+use crate::ledger::path::{CheckpointKey, Path, Step, Trajectory, Version};
 use crate::ledger::transition::*;
 use crate::ledger::tree::{Tree, VersionState};
+use crate::run_stream::RunStream;
+use crate::withdrawal;
 
 /// What a world is made of.
 #[derive(Debug, Clone)]
@@ -26,7 +30,21 @@ struct Plan {
     ahead: Option<Step>,
     known_ends: bool,
     trouble: u8,
+    rewinds: usize,
     seed: u64,
+}
+
+/// What a step was trained on: the digest of its sequence's pieces.
+type Batch = Digest;
+
+/// A running attempt.
+struct Running {
+    /// Steps done on its path.
+    step: Step,
+    /// What all steps before that were trained on.
+    history: Vec<Batch>,
+    /// What it was given at its start, for all steps up to its end.
+    batches: Vec<Batch>,
 }
 
 struct World {
@@ -34,11 +52,14 @@ struct World {
     tree: Tree,
     now: Millis,
     random: fastrand::Rng,
-    whole_steps: Step,
+    stream: RunStream,
     requested: usize,
     slots: Vec<Slot>,
-    /// Steps done by each running attempt.
-    running: BTreeMap<JobNumber, Step>,
+    running: BTreeMap<JobNumber, Running>,
+    /// What the steps on the way to each checkpoint were trained on.
+    histories: BTreeMap<CheckpointKey, Vec<Batch>>,
+    /// What each version was to be trained on, when it was cut.
+    expected: BTreeMap<Version, Vec<Batch>>,
     stopping: BTreeSet<JobNumber>,
     distinct: BTreeMap<Path, BTreeSet<Step>>,
     ran: BTreeMap<Path, u64>,
@@ -53,10 +74,12 @@ impl World {
             tree: Tree::default(),
             now: 1,
             random: fastrand::Rng::with_seed(plan.seed),
-            whole_steps: 0,
+            stream: RunStream::new(&fixed(&plan.paradigms)).unwrap(),
             requested: 0,
             slots,
             running: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            expected: BTreeMap::new(),
             stopping: BTreeSet::new(),
             distinct: BTreeMap::new(),
             ran: BTreeMap::new(),
@@ -69,6 +92,22 @@ impl World {
     fn commit(&mut self, transition: Transition) {
         let record = Record { position: self.tree.position() + 1, at: self.now, transition };
         self.tree.apply(&record).unwrap();
+        self.stream.follow(&self.tree).unwrap();
+    }
+
+    fn whole_steps(&self) -> Step {
+        self.stream.stream().whole_steps()
+    }
+
+    /// What the steps before `to` are trained on, as the stream is now.
+    fn batches(&self, to: Step) -> Vec<Batch> {
+        let stream = self.stream.stream();
+        let of = |sequence: u64| {
+            let pieces = stream.pieces(sequence).unwrap();
+            let named = pieces.iter().map(|piece| (stream.shards()[piece.shard], piece.first, piece.count));
+            Digest::of(format!("{:?}", named.collect::<Vec<_>>()).as_bytes())
+        };
+        stream.order(stream.places_of_steps(0..to)).unwrap().into_iter().map(of).collect()
     }
 
     fn rules(&self) -> Rules {
@@ -78,14 +117,15 @@ impl World {
 
     fn look(&mut self) {
         let data = Data {
-            whole_steps: self.whole_steps,
-            shards: 0,
+            whole_steps: self.whole_steps(),
+            shards: self.tree.shards().len() as u32,
             is_tokenised: true,
             is_quiet: true,
             tokens_of_a_step: 0,
         };
         while let Some(transition) = cut::judge(&self.tree, &data, &self.rules(), self.now).transition {
-            assert!(matches!(transition, Transition::IncrementCut(_)), "{transition:?}");
+            let Transition::IncrementCut(increment) = &transition else { panic!("{transition:?}") };
+            self.expected.insert(increment.version, self.batches(increment.end));
             self.commit(transition);
         }
         let next_branch_point =
@@ -95,7 +135,7 @@ impl World {
             paradigm::Increment::cut(version, self.tree.end(), *steps, self.plan.alpha).unwrap().branch_point
         });
         let situation = Situation {
-            whole_steps: self.whole_steps,
+            whole_steps: self.whole_steps(),
             next_branch_point,
             ahead_steps: self.plan.ahead,
             slots: &self.slots,
@@ -106,7 +146,11 @@ impl World {
         let Decisions { start, stop, wake: _ } = decide(&self.tree, &situation);
         for start in start {
             self.assert_sound(&start);
-            self.running.insert(start.job, start.first_step());
+            let history = start.start.map_or_else(Vec::new, |key| self.histories[&key].clone());
+            assert_eq!(history.len() as Step, start.first_step());
+            let batches = self.batches(start.to);
+            assert_eq!(history, batches[..history.len()], "job {} goes on from other data", start.job);
+            self.running.insert(start.job, Running { step: start.first_step(), history, batches });
             self.commit(Transition::JobStarted(Box::new(start)));
         }
         self.stopping.extend(stop);
@@ -115,13 +159,13 @@ impl World {
     fn assert_sound(&self, start: &JobStart) {
         let slots: BTreeSet<&str> = self.tree.running().map(|(_, a)| a.start.slot.as_str()).collect();
         assert!(!slots.contains(start.slot.as_str()), "slot {} is taken twice", start.slot);
-        assert!(start.to <= self.whole_steps, "job {} has no data at its end", start.job);
+        assert!(start.to <= self.whole_steps(), "job {} has no data at its end", start.job);
         assert!(start.from <= start.first_step() && start.first_step() <= start.to);
         if let (SegmentKind::Branch, Some(version)) = (start.segment, start.version) {
             let increment = self.tree.increment(version).unwrap();
             let branch_point = increment.plans[&Paradigm::PathSwitching].branch_point;
             assert_eq!(start.to, increment.end);
-            let begins = start.start.filter(|key| key.path == self.tree.main_path());
+            let begins = start.start.filter(|key| key.path.trajectory == Trajectory::Main);
             assert!(begins.is_none_or(|key| key.step == branch_point), "a branch starts at B_i");
             assert!(start.start.is_some() || branch_point == 0);
         }
@@ -133,7 +177,7 @@ impl World {
         let jobs: Vec<JobNumber> = self.running.keys().copied().collect();
         let Some(job) = self.random.choice(jobs) else { return };
         let start = self.tree.attempt(job).unwrap().start.clone();
-        let mut step = self.running[&job];
+        let mut step = self.running[&job].step;
         if self.random.u8(..100) < self.plan.trouble {
             return self.end(job, Outcome::Crashed { message: "the world is bad".to_owned() });
         }
@@ -141,28 +185,37 @@ impl World {
         while step < until {
             self.distinct.entry(start.path).or_default().insert(step);
             *self.ran.entry(start.path).or_default() += 1;
+            if let Some(running) = self.running.get_mut(&job) {
+                running.history.push(running.batches[step as usize]);
+                running.step += 1;
+            }
             step += 1;
-            self.running.insert(job, step);
             if step.is_multiple_of(self.plan.grid) || step == start.to {
-                self.save(start.path, step);
+                self.save(job, start.path);
             }
         }
         if self.stopping.contains(&job) && step < start.to {
-            self.save(start.path, step);
+            self.save(job, start.path);
             self.end(job, Outcome::Stopped);
         } else if step == start.to && self.random.bool() {
-            self.save(start.path, step);
+            self.save(job, start.path);
             self.end(job, Outcome::Finished);
         }
     }
 
-    fn save(&mut self, path: Path, step: Step) {
-        let checkpoint = CheckpointKey { path, step };
+    fn save(&mut self, job: JobNumber, path: Path) {
+        let Running { step, history, .. } = &self.running[&job];
+        let checkpoint = CheckpointKey { path, step: *step };
+        let before = self.histories.insert(checkpoint, history.clone());
+        assert!(
+            before.is_none_or(|before| before == *history),
+            "{checkpoint} was trained on other data before"
+        );
         self.commit(Transition::CheckpointSaved { checkpoint, digest: Digest::of(b""), bytes: 1, job: None });
     }
 
     fn end(&mut self, job: JobNumber, outcome: Outcome) {
-        let reached = self.running.remove(&job).unwrap();
+        let reached = self.running.remove(&job).unwrap().step;
         self.stopping.remove(&job);
         let attempt = self.tree.attempt(job).unwrap().start.attempt;
         let retry_at = matches!(outcome, Outcome::Crashed { .. }).then_some(self.now);
@@ -206,10 +259,11 @@ impl World {
     /// Data trickles in; where an increment's steps are there, it is cut.
     fn feed(&mut self) {
         let Some(steps) = self.plan.increments.get(self.requested).copied() else { return };
-        let due: Step = self.plan.increments[..self.requested].iter().sum::<Step>() + steps;
-        if self.whole_steps < due {
-            self.whole_steps = due.min(self.whole_steps + self.random.u64(1..=steps));
-        } else if self.tree.waiting_cut().is_none() {
+        let due = self.tree.end() + steps;
+        if self.whole_steps() < due {
+            let upto = due.min(self.whole_steps() + self.random.u64(1..=steps));
+            self.accept(upto);
+        } else {
             self.requested += 1;
             self.commit(Transition::CutRequested {
                 name: None,
@@ -219,14 +273,45 @@ impl World {
         }
     }
 
+    /// A shard comes that fills exactly the steps up to one.
+    fn accept(&mut self, upto: Step) {
+        let name = format!("shard {}", self.tree.shards().len());
+        let stream = upto * u64::from(SEQUENCE_LENGTH) + 1 - self.stream.stream().tokens();
+        self.commit(Transition::ShardAccepted {
+            digest: Digest::of(name.as_bytes()),
+            name,
+            file: FileFacts { bytes: stream, inode: 1, mtime: 1 },
+            tokens: Some(ShardTokens { stream, held_out: 0, held_out_blocks: 0, documents: 1 }),
+            unpacked: None,
+        });
+    }
+
+    /// Somebody finds that a file was wrong.
+    fn withdraw(&mut self) {
+        let present = self.tree.shards().iter().filter(|shard| shard.withdrawn.is_none());
+        let names: Vec<String> = present.map(|shard| shard.name.clone()).collect();
+        let Some(name) = self.random.choice(names) else { return };
+        let withdrawal = withdrawal::judge(&self.tree, &name, true).unwrap();
+        self.plan.rewinds -= 1;
+        self.commit(withdrawal.transition());
+    }
+
     fn is_done(&self) -> bool {
-        self.tree.releases().len() == self.plan.increments.len() * self.plan.paradigms.len()
+        let is_public = |increment: &Increment| {
+            let of = |paradigm: &Paradigm| (*paradigm, increment.version);
+            self.plan.paradigms.iter().all(|paradigm| self.tree.releases().contains_key(&of(paradigm)))
+        };
+        self.tree.increments().len() == self.plan.increments.len() && self.tree.standing().all(is_public)
     }
 
     fn live(mut self) -> Self {
         for _ in 0..200_000 {
             if self.random.u8(..10) == 0 {
                 self.feed();
+                self.look();
+            }
+            if self.plan.rewinds > 0 && self.random.u8(..100) == 0 {
+                self.withdraw();
             }
             if self.random.u8(..200) < self.plan.trouble {
                 self.damage();
@@ -242,6 +327,8 @@ impl World {
     }
 }
 
+const SEQUENCE_LENGTH: u32 = 8;
+
 pub(super) fn fixed(paradigms: &[Paradigm]) -> Fixed {
     Fixed {
         format: 1,
@@ -252,7 +339,7 @@ pub(super) fn fixed(paradigms: &[Paradigm]) -> Fixed {
         end_of_text: None,
         mask_documents: false,
         seed: 1,
-        sequence_length: 8,
+        sequence_length: SEQUENCE_LENGTH,
         sequences_per_step: 1,
         held_out_share: 0.0,
         held_out_block: 8,
@@ -284,6 +371,7 @@ fn plans() -> impl Strategy<Value = Plan> {
             ahead,
             known_ends,
             trouble,
+            rewinds: 0,
             seed,
         })
 }
@@ -308,7 +396,7 @@ proptest! {
         }
         for (path, state) in world.tree.paths() {
             let running = world.tree.running().filter(|(_, a)| a.start.path == *path);
-            let live: Step = running.map(|(job, a)| world.running[&job] - a.start.first_step()).sum();
+            let live: Step = running.map(|(job, a)| world.running[&job].step - a.start.first_step()).sum();
             prop_assert_eq!(state.ran + live, world.ran.get(path).copied().unwrap_or(0), "{}", path);
         }
         if world.plan.paradigms.contains(&Paradigm::PathSwitching) {
@@ -320,6 +408,27 @@ proptest! {
                 prop_assert_eq!(main.len() as Step, last, "a lazy main path goes no further than the last branch");
             }
         }
+    }
+
+    #[test]
+    fn after_rewinds_each_version_has_seen_the_data_that_it_was_cut_from(plan in plans(), rewinds in 1usize..5) {
+        let world = World::new(Plan { rewinds, ..plan }).live();
+        for (paradigm, version) in world.tree.releases().keys() {
+            let end = world.tree.increment(*version).unwrap().end;
+            let checkpoint = CheckpointKey { path: world.tree.version_path(*paradigm, *version), step: end };
+            prop_assert_eq!(&world.histories[&checkpoint], &world.expected[version], "version {}", version);
+            let is_present = world.batches(end.min(world.whole_steps())) == world.expected[version];
+            prop_assert_eq!(is_present, world.tree.marks(*version).next().is_none(), "version {} is marked", version);
+            prop_assert_eq!(is_present, world.tree.stands(*version));
+        }
+        for (path, limit) in world.tree.main_line() {
+            let on_path = world.tree.checkpoints().keys().filter(|key| key.path == path && key.step <= limit);
+            for key in on_path {
+                prop_assert_eq!(&world.histories[key], &world.batches(key.step), "{} is part of the main path", key);
+            }
+        }
+        let again = Tree::from_nodes(world.tree.position(), world.tree.nodes());
+        prop_assert_eq!(again.as_ref(), Ok(&world.tree));
     }
 
     #[test]

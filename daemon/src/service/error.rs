@@ -82,6 +82,9 @@ fn of_scheduler(error: SchedulerError) -> Failure {
         error @ SchedulerError::Stream(_) => Failure::new(error).hint(
             "this state takes no more data; its releases stay, and `lrpathctl init` makes another state",
         ),
+        error @ SchedulerError::NotMade => {
+            Failure::new(error).hint("make a state with `lrpathctl init` and start it for that one")
+        }
     }
 }
 

@@ -48,6 +48,13 @@ fn sentence(transition: &Transition) -> (Option<Paint>, String) {
         Transition::ShardTokenised { digest, tokens } => {
             (None, format!("shard {} has {} tokens", digest.short(), count(tokens.stream)))
         }
+        Transition::ShardWithdrawn { digest, step, generation, .. } => {
+            let rewind =
+                generation.map_or_else(String::new, |number| format!("; generation {number} begins"));
+            let told =
+                format!("shard {} was withdrawn: data changes from step {} on", digest.short(), count(*step));
+            (calm, format!("{told}{rewind}"))
+        }
         Transition::CutRequested { name, source, waits_for } => {
             (None, cut(name.as_deref(), source, waits_for.len()))
         }
@@ -87,6 +94,10 @@ fn sentence(transition: &Transition) -> (Option<Paint>, String) {
             good,
             format!("version {} of {} is released, {}", release.version, release.paradigm, release.folder),
         ),
+        Transition::ReleaseMarked { paradigm, version, shards, .. } => {
+            let shards = counted(shards.len() as u64, "withdrawn shard", "withdrawn shards");
+            (calm, format!("version {version} of {paradigm} says in its folder that it saw {shards}"))
+        }
         Transition::Paused => (calm, "paused".to_owned()),
         Transition::Resumed => (None, "resumed".to_owned()),
     }

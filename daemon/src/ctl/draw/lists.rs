@@ -2,7 +2,7 @@
 
 use super::table::{Field, Table};
 use super::units::{bytes, count, counted, duration, moment};
-use super::{Look, Paint, paint_of, title};
+use super::{Look, Paint, paint_of, saw_withdrawn, title};
 use crate::api::types::{AttemptDetail, JobDetail, Shards, VersionDetail};
 use crate::ctl::offline::Findings;
 use crate::ledger::transition::Outcome;
@@ -21,10 +21,12 @@ pub fn versions(versions: &[VersionDetail], look: &Look) -> String {
         text.push_str(&format!("{}\n", look.paint(Paint::Strong, paradigm)));
         text.push_str(&table_of(of_paradigm, look));
     }
-    for version in versions.iter().filter(|version| version.failed.is_some()) {
-        let reason = version.failed.as_deref().unwrap_or_default();
-        let line = format!("version {} of {} failed: {reason}", version.number, version.paradigm);
-        text.push_str(&format!("{}\n", look.paint(Paint::Bad, &line)));
+    for version in versions {
+        let failed = version.failed.as_ref().map(|reason| format!("failed: {reason}"));
+        for remark in failed.into_iter().chain(saw_withdrawn(version)) {
+            let line = format!("version {} of {} {remark}", version.number, version.paradigm);
+            text.push_str(&format!("{}\n", look.paint(Paint::Bad, &line)));
+        }
     }
     text
 }
@@ -94,7 +96,10 @@ pub fn shards(shards: &Shards, look: &Look) -> String {
             table.row([
                 Field::text(&shard.name),
                 Field::number(bytes(shard.bytes)),
-                Field::number(of(|tokens| tokens.stream)),
+                match shard.withdrawn {
+                    Some(_) => Field::text("withdrawn").paint(Paint::Calm),
+                    None => Field::number(of(|tokens| tokens.stream)),
+                },
                 Field::number(of(|tokens| tokens.held_out)),
                 Field::text(shard.digest.short()),
                 Field::text(moment(shard.at)).paint(Paint::Faint),
@@ -107,9 +112,11 @@ pub fn shards(shards: &Shards, look: &Look) -> String {
         0 => String::new(),
         number => format!(", {}", counted(number, "duplicate", "duplicates")),
     };
+    let withdrawn = shards.accepted.iter().filter(|shard| shard.withdrawn.is_some()).count() as u64;
+    let less = if withdrawn > 0 { format!(", {} withdrawn", count(withdrawn)) } else { String::new() };
     text.push_str(&format!(
-        "{} accepted, {} waiting, {} rejected{duplicates}\n",
-        counted(shards.accepted.len() as u64, "shard", "shards"),
+        "{} accepted, {} waiting, {} rejected{duplicates}{less}\n",
+        counted(shards.accepted.len() as u64 - withdrawn, "shard", "shards"),
         count(shards.waiting.len() as u64),
         count(shards.rejected.len() as u64),
     ));

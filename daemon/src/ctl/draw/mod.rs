@@ -19,13 +19,22 @@ fn title(version: &VersionDetail) -> String {
     if version.name == number { number } else { format!("{number} {}", version.name) }
 }
 
+/// What to say of a version that saw withdrawn shards.
+fn saw_withdrawn(version: &VersionDetail) -> Option<String> {
+    match version.saw_withdrawn.as_slice() {
+        [] => None,
+        [one] => Some(format!("saw {one}, which was withdrawn")),
+        several => Some(format!("saw shards that were withdrawn: {}", several.join(", "))),
+    }
+}
+
 /// The colour of a version's state.
 pub fn paint_of(state: VersionState) -> Paint {
     match state {
         VersionState::Released => Paint::Good,
         VersionState::Training | VersionState::Evaluating | VersionState::Publishing => Paint::Busy,
         VersionState::Open | VersionState::Cut | VersionState::Waiting => Paint::Calm,
-        VersionState::Failed => Paint::Bad,
+        VersionState::Failed | VersionState::Withdrawn => Paint::Bad,
     }
 }
 

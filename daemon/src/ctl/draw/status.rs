@@ -43,8 +43,12 @@ pub fn draw(status: &Status, look: &Look) -> String {
     let shards = &status.shards;
     let rejected = counted(shards.rejected, "rejected", "rejected");
     let rejected = if shards.rejected > 0 { look.paint(Paint::Bad, &rejected) } else { rejected };
+    let withdrawn = match shards.withdrawn {
+        0 => String::new(),
+        number => format!(", {} withdrawn", count(number)),
+    };
     lines.push(format!(
-        "shards  {} accepted, {} waiting, {rejected}",
+        "shards  {} accepted, {} waiting, {rejected}{withdrawn}",
         count(shards.accepted),
         count(shards.waiting)
     ));
@@ -178,10 +182,12 @@ fn version(line: &VersionLine, title: &str, look: &Look) -> String {
         (Some(from), Some(steps)) => format!("{} -> {}", count(from), count(from + steps)),
         _ => String::new(),
     };
-    let used = title.chars().count() + 10 + plan.chars().count() + 6;
+    let marked = if line.saw_withdrawn.is_empty() { "" } else { "saw withdrawn data  " };
+    let used = title.chars().count() + 10 + plan.chars().count() + 6 + marked.len();
     let release = line
         .release
         .as_deref()
         .filter(|release| !look.terminal || used + release.chars().count() <= look.width);
-    format!("  {title}  {state}{pad} {plan}  {}", release.unwrap_or_default()).trim_end().to_owned()
+    let marked = look.paint(Paint::Bad, marked);
+    format!("  {title}  {state}{pad} {plan}  {marked}{}", release.unwrap_or_default()).trim_end().to_owned()
 }

@@ -24,6 +24,25 @@ fn tree_of(world: &World, look: &Look) -> String {
     super::tree::draw(&view, look)
 }
 
+/// A version that stands, one that saw a wrong file, and one that was made without it.
+fn rewound() -> World {
+    let mut world = World::new(&[PathSwitching, Continual]);
+    world.accept("speeches.txt", 150_000_000);
+    world.cut(1000, "january");
+    world.accept("wrong.txt", 4_000_000);
+    world.cut(1000, "february");
+    for version in 1..=2 {
+        world.make(PathSwitching, version);
+        world.make(Continual, version);
+    }
+    world.train(world.main(), None, 1900, None, 100);
+    let withdrawal = world.ledger.read(|tree| crate::withdrawal::judge(tree, "wrong.txt", true)).unwrap();
+    world.commit(withdrawal.transition());
+    world.cut(1200, "march");
+    world.make(PathSwitching, 3);
+    world
+}
+
 fn status_of(world: &World) -> Status {
     let progress = world.live.progress.lock().unwrap().clone();
     let now = world.clock.now();
@@ -40,7 +59,7 @@ fn status_of(world: &World) -> Status {
             paused: tree.run().paused,
             paradigms: answers::paradigms(tree, &progress),
             jobs,
-            shards: ShardCounts { waiting: 1, accepted: 12, rejected: 2 },
+            shards: ShardCounts { waiting: 1, accepted: 12, rejected: 2, withdrawn: 0 },
             slots: answers::slots(tree, &world.backend().slots),
             disk: Disk { free: Some(79_400_000_000), checkpoints: 480_000_000, releases: 96_000_000 },
             waiting_cut: answers::waiting_cut(tree),
@@ -195,6 +214,9 @@ fn lists_wrap_on_a_terminal_and_not_in_a_pipe() {
         changes: 3,
         blocked: false,
     }];
+    world.accept("wrong.txt", 4000);
+    let digest = artifacts::Digest::of(b"wrong.txt");
+    world.commit(Transition::ShardWithdrawn { digest, step: 50_000, seen_by: Vec::new(), generation: None });
     let (versions, shards, jobs) = world.ledger.read(|tree| {
         (
             answers::versions(tree, &BTreeMap::new()),
@@ -210,9 +232,29 @@ fn lists_wrap_on_a_terminal_and_not_in_a_pipe() {
 }
 
 #[test]
+fn what_a_rewind_has_left_behind_is_told_everywhere() {
+    let world = rewound();
+    let tree = tree_of(&world, &TERMINAL);
+    let status = status::draw(&status_of(&world), &TERMINAL);
+    let versions = world.ledger.read(|tree| answers::versions(tree, &BTreeMap::new()));
+    let versions = lists::versions(&versions, &TERMINAL);
+    let records = world.ledger.records(0, 1000).unwrap();
+    let withdrawn = |record: &&crate::ledger::transition::Record| {
+        matches!(record.transition, Transition::ShardWithdrawn { .. })
+    };
+    let record =
+        records.iter().filter(withdrawn).map(|record| events::line(record, &PIPE)).collect::<String>();
+    let all = [tree, status, versions];
+    all.iter().for_each(|text| assert_fits(text));
+    insta::assert_snapshot!(format!("{}\n----\n{record}", all.join("\n----\n")));
+}
+
+#[test]
 fn every_record_is_a_sentence() {
     let world = busy();
     world.accept("b.txt", 1_234_567);
+    let digest = artifacts::Digest::of(b"b.txt");
+    world.commit(Transition::ShardWithdrawn { digest, step: 50_000, seen_by: Vec::new(), generation: None });
     let records = world.ledger.records(0, 1000).unwrap();
     let mut lines: Vec<String> = records.iter().map(|record| events::line(record, &PIPE)).collect();
     lines.dedup_by_key(|line| line.split_whitespace().skip(3).take(1).collect::<String>());

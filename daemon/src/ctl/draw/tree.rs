@@ -1,11 +1,12 @@
 //! The version tree, drawn with lines from the first step down to the last.
 //!
 //! Steps grow downwards. The main path is the line at the left; its checkpoints lie on it, a branch leaves it to the
-//! right, at its branch point, and ends in a version. Long runs of checkpoints are folded.
+//! right, at its branch point, and ends in a version. Long runs of checkpoints are folded. Versions that a rewind has
+//! left behind stand below.
 
 use super::units::{count, counted, percent};
-use super::{Look, Paint, paint_of, title};
-use crate::api::types::{Branches, CheckpointLine, TreeView, Trunk, VersionDetail};
+use super::{Look, Paint, paint_of, saw_withdrawn, title};
+use crate::api::types::{Branches, CheckpointLine, GenerationLine, TreeView, Trunk, VersionDetail};
 use crate::ledger::path::Step;
 use crate::ledger::tree::VersionState;
 use paradigm::Paradigm;
@@ -57,10 +58,10 @@ impl<'a> Drawing<'a> {
             (Some(main), _) => lines.extend(self.switching(main)),
             (None, Paradigm::Continual) => {
                 lines.push(format!("  ○ {:>1$}  new weights", 0, self.step));
-                lines.extend(self.branches.versions.iter().flat_map(|version| self.link(version)));
+                lines.extend(self.standing().into_iter().flat_map(|version| self.link(version)));
             }
             (None, _) => {
-                let versions = &self.branches.versions;
+                let versions = self.standing();
                 lines.extend(versions.iter().enumerate().flat_map(|(place, version)| {
                     let is_last = place + 1 == versions.len();
                     self.branch(version, if is_last { "└" } else { "├" }, if is_last { " " } else { "│" })
@@ -70,13 +71,22 @@ impl<'a> Drawing<'a> {
         if self.branches.versions.is_empty() {
             lines.push(self.look.paint(Paint::Faint, "  no version is cut yet"));
         }
+        let left_behind: Vec<_> = self.branches.versions.iter().filter(|version| !version.stands).collect();
+        if !left_behind.is_empty() {
+            lines.push("  left behind, since they saw what was withdrawn:".to_owned());
+            lines.extend(left_behind.into_iter().flat_map(|version| self.branch(version, "┄", " ")));
+        }
         lines
+    }
+
+    fn standing(&self) -> Vec<&'a VersionDetail> {
+        self.branches.versions.iter().filter(|version| version.stands).collect()
     }
 
     /// The main path with its branches.
     fn switching(&self, main: &Trunk) -> Vec<String> {
         let mut lines = vec![format!("  ○ {:>1$}  new weights", 0, self.step)];
-        let versions = &self.branches.versions;
+        let versions = self.standing();
         let points: Vec<Step> = versions.iter().map(|version| version.branch_point).collect();
         let mut from = 0;
         for version in versions {
@@ -93,16 +103,24 @@ impl<'a> Drawing<'a> {
         if from <= main.reached {
             lines.extend(self.checkpoints(main, &points, from, main.reached));
             lines.extend(self.head(main));
+            from = main.reached + 1;
         }
+        lines.extend(self.checkpoints(main, &points, from, Step::MAX));
         lines
     }
 
-    /// Checkpoints of the main path in a range of steps, without those at which a branch leaves.
+    /// What lies on the main path in a range of steps: checkpoints, without those at which a branch leaves, and rewinds.
     fn checkpoints(&self, main: &Trunk, points: &[Step], from: Step, to: Step) -> Vec<String> {
         let here = main.checkpoints.iter().filter(|checkpoint| (from..=to).contains(&checkpoint.step));
+        let rewinds = self.rewinds().into_iter().filter(|rewind| (from..=to).contains(&rewind.step));
+        let mut rewinds = rewinds.peekable();
         let mut lines = Vec::new();
         let mut run: Vec<&CheckpointLine> = Vec::new();
         for checkpoint in here {
+            while let Some(rewind) = rewinds.next_if(|rewind| rewind.step < checkpoint.step) {
+                lines.extend(self.run(&std::mem::take(&mut run)));
+                lines.push(self.rewind(rewind));
+            }
             match &checkpoint.set_aside {
                 None if points.contains(&checkpoint.step) => {}
                 None => run.push(checkpoint),
@@ -114,7 +132,27 @@ impl<'a> Drawing<'a> {
             }
         }
         lines.extend(self.run(&run));
+        lines.extend(rewinds.map(|rewind| self.rewind(rewind)));
         lines
+    }
+
+    /// The rewinds that the present main path has gone through, by step: one to a later step than the next is undone by it.
+    fn rewinds(&self) -> Vec<&'a GenerationLine> {
+        let mut earliest = Step::MAX;
+        let is_on_line = |rewind: &&GenerationLine| {
+            let is_earlier = rewind.step <= earliest;
+            earliest = earliest.min(rewind.step);
+            is_earlier
+        };
+        let mut rewinds: Vec<_> = self.branches.generations.iter().rev().filter(is_on_line).collect();
+        rewinds.reverse();
+        rewinds
+    }
+
+    fn rewind(&self, rewind: &GenerationLine) -> String {
+        let GenerationLine { number, shard, step, .. } = rewind;
+        let text = format!("  ↶ {:>1$}  generation {number}: {shard} was withdrawn", count(*step), self.step);
+        self.look.paint(Paint::Calm, &self.look.fit(&text, 0))
     }
 
     fn run(&self, run: &[&CheckpointLine]) -> Vec<String> {
@@ -146,7 +184,7 @@ impl<'a> Drawing<'a> {
 
     /// A version's own run, from where it leaves the line to its end.
     fn branch(&self, version: &VersionDetail, joint: &str, line: &str) -> Vec<String> {
-        let has_point = self.branches.main.as_ref().is_none_or(|main| {
+        let has_point = self.branches.main.as_ref().filter(|_| version.stands).is_none_or(|main| {
             let usable = main.checkpoints.iter().filter(|checkpoint| checkpoint.set_aside.is_none());
             version.branch_point == 0
                 || usable.map(|checkpoint| checkpoint.step).any(|at| at == version.branch_point)
@@ -206,6 +244,7 @@ impl<'a> Drawing<'a> {
         failed
             .into_iter()
             .chain(aside)
+            .chain(saw_withdrawn(version))
             .map(|remark| {
                 let remark = self.look.fit(&format!("✗ {remark}"), 6);
                 format!("  {line}   {}", self.look.paint(Paint::Bad, &remark))

@@ -1,6 +1,7 @@
 //! The whole inbox, with real files, real children and a ledger in memory.
 
 mod refusals;
+mod withdrawn;
 
 use std::fs;
 use std::path::{Path, PathBuf};

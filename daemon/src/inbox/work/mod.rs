@@ -154,7 +154,7 @@ impl<'i> Work<'i> {
             }
         }
         let is_tokenised = |digest: Digest| {
-            self.ledger().read(|tree| tree.shard(&digest).map(|(_, shard)| shard.tokens.is_some()))
+            self.ledger().read(|tree| tree.shard(&digest).map(|(_, shard)| !shard.is_untokenised()))
         };
         sources::sweep(&self.shared.sources, |digest| is_tokenised(digest) == Some(false));
         sources::sweep(&self.shared.tokens, |digest| is_tokenised(digest) == Some(true));

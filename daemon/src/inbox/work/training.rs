@@ -108,6 +108,7 @@ impl Work<'_> {
 
     /// Commits tokens in the order of acceptance, and removes copies that have served.
     fn commit_copies(&mut self) -> Result<(), LedgerError> {
+        self.drop_withdrawn();
         if self.copies.values().all(Option::is_none) {
             return Ok(());
         }
@@ -123,13 +124,27 @@ impl Work<'_> {
             .iter()
             .map(|(shard, tokens)| Transition::ShardTokenised { digest: shard.digest, tokens: *tokens });
         self.ledger().commit_all(transitions.collect())?;
-        for (shard, _) in ready {
-            self.copies.remove(&shard.digest);
-            let path = sources::path_of(&self.shared.sources, &shard.digest, &shard.name);
-            if let Err(error) = fs::remove_file(&path) {
-                tracing::warn!(path = %path.display(), %error, "a copy that has served stays until the next start");
-            }
-        }
+        ready.iter().for_each(|(shard, _)| self.served(shard));
         Ok(())
+    }
+
+    /// Tokens that came for a shard after it was withdrawn are not journalled.
+    fn drop_withdrawn(&mut self) {
+        let is_withdrawn = |(digest, tokens): (&Digest, &Option<ShardTokens>)| {
+            tokens.as_ref()?;
+            let shard = self.ledger().read(|tree| tree.shard(digest).map(|(_, shard)| shard.clone()))?;
+            shard.withdrawn.is_some().then_some(shard)
+        };
+        let withdrawn: Vec<Shard> = self.copies.iter().filter_map(is_withdrawn).collect();
+        withdrawn.iter().for_each(|shard| self.served(shard));
+    }
+
+    /// Removes a copy that nobody needs any more.
+    fn served(&mut self, shard: &Shard) {
+        self.copies.remove(&shard.digest);
+        let path = sources::path_of(&self.shared.sources, &shard.digest, &shard.name);
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "a copy that has served stays until the next start");
+        }
     }
 }

@@ -15,13 +15,21 @@ use crate::ledger::transition::JobStart;
 pub(super) enum Refusal {
     /// The checkpoint that it starts from does not verify.
     Damaged { key: CheckpointKey, reason: String },
+    /// Nobody wants it any more.
+    LeftBehind,
     /// Something else, with a word for it.
     Failed { failure: &'static str, message: String },
 }
 
 impl From<PrepareError> for Refusal {
     fn from(error: PrepareError) -> Self {
-        Self::Failed { failure: outcome::PREPARE, message: format!("the job cannot be prepared: {error}") }
+        match error {
+            PrepareError::LeftBehind => Self::LeftBehind,
+            error => Self::Failed {
+                failure: outcome::PREPARE,
+                message: format!("the job cannot be prepared: {error}"),
+            },
+        }
     }
 }
 
@@ -31,9 +39,12 @@ impl Supervisor {
         self.verify(start)?;
         let folder = self.folder_of(start);
         if self.settings.storage.kind(&folder).map_err(PrepareError::from)?.is_none() {
-            let known = self.ledger.read(|tree| Known::of(tree, start))?;
             let mut data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
-            self.ledger.read(|tree| data.grow(tree)).map_err(PrepareError::from)?;
+            // In one moment, so that the data are those that the job was started on.
+            let known = self.ledger.read(|tree| {
+                data.grow(tree)?;
+                Known::of(tree, start)
+            })?;
             let Settings { state, storage, choices, .. } = &self.settings;
             prepare::write(&**storage, state, &folder, start, &known, &mut data, choices)?;
         }

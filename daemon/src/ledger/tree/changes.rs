@@ -9,7 +9,7 @@ use super::{Contradiction, Tree};
 use crate::ledger::node::*;
 use crate::ledger::path::{CheckpointKey, Path, Step};
 use crate::ledger::transition::{
-    CutNumber, CutReason, JobNumber, JobStart, Millis, Outcome, Record, ShardTokens, Transition,
+    CutNumber, CutReason, JobNumber, JobStart, Millis, Outcome, Record, Transition,
 };
 
 impl Tree {
@@ -59,6 +59,7 @@ impl Tree {
                     tokens: *tokens,
                     unpacked: *unpacked,
                     at,
+                    withdrawn: None,
                 };
                 self.add_shard(changes, shard);
                 self.end_reading(changes, digest);
@@ -92,7 +93,23 @@ impl Tree {
                 run.tokenizer = Some(*digest);
                 run.end_of_text = *end_of_text;
             }),
-            Transition::ShardTokenised { digest, tokens } => self.set_tokens(changes, digest, *tokens),
+            Transition::ShardTokenised { digest, tokens } => {
+                self.set_shard(changes, digest, |shard| shard.tokens = Some(*tokens));
+            }
+            Transition::ShardWithdrawn { digest, step, seen_by, generation } => {
+                let open = self.open_version();
+                let withdrawn = Withdrawn { at, open, seen_by: seen_by.clone() };
+                self.set_shard(changes, digest, |shard| shard.withdrawn = Some(withdrawn));
+                self.withdrawals += 1;
+                if let Some(order) = self.shard_orders.get(digest).copied() {
+                    self.mark(order, seen_by);
+                }
+                if let Some(number) = *generation {
+                    let generation = Generation { number, shard: *digest, step: *step, open, at };
+                    changes.put(Node::Generation(generation));
+                    self.rewind(generation);
+                }
+            }
             Transition::CutRequested { name, source, waits_for } => {
                 let cut =
                     Cut { name: name.clone(), source: source.clone(), at, outcome: CutOutcome::Waiting };
@@ -112,7 +129,7 @@ impl Tree {
                     self.decide_cut(changes, cut, CutOutcome::Made { version: increment.version });
                 }
                 changes.put(Node::Increment((**increment).clone()));
-                self.increments.push((**increment).clone());
+                self.close(increment);
             }
             Transition::JobStarted(start) => self.start_attempt(changes, start, at),
             Transition::CheckpointSaved { checkpoint, digest, bytes, job } => {
@@ -152,9 +169,16 @@ impl Tree {
                 path.retry_at = None;
             }),
             Transition::Released(release) => {
-                let published = Published { release: (**release).clone(), at };
+                let published = Published { release: (**release).clone(), at, marked: Vec::new() };
                 changes.put(Node::Release(published.clone()));
                 self.releases.insert((release.paradigm, release.version), published);
+            }
+            Transition::ReleaseMarked { paradigm, version, shards, files } => {
+                if let Some(published) = self.releases.get_mut(&(*paradigm, *version)) {
+                    published.marked.clone_from(shards);
+                    published.release.files.extend(files.clone());
+                    changes.put(Node::Release(published.clone()));
+                }
             }
             Transition::Paused => self.set_run(changes, |run| run.paused = true),
             Transition::Resumed => self.set_run(changes, |run| run.paused = false),
@@ -201,10 +225,10 @@ impl Tree {
         self.shards.push(shard);
     }
 
-    fn set_tokens(&mut self, changes: &mut Changes, digest: &Digest, tokens: ShardTokens) {
+    fn set_shard(&mut self, changes: &mut Changes, digest: &Digest, change: impl FnOnce(&mut Shard)) {
         let Some(order) = self.shard_orders.get(digest).copied() else { return };
         if let Some(shard) = self.shards.get_mut(order as usize) {
-            shard.tokens = Some(tokens);
+            change(shard);
             changes.put(Node::Shard { order, shard: shard.clone() });
         }
     }

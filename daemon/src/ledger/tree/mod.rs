@@ -5,6 +5,7 @@
 //! transition must keep; the ledger asks it before a byte is written, so that no contradiction is ever journalled.
 
 mod changes;
+mod generations;
 mod parts;
 mod questions;
 mod rules;
@@ -37,12 +38,20 @@ pub struct Tree {
     run: Run,
     shards: Vec<Shard>,
     shard_orders: BTreeMap<Digest, u32>,
+    /// How many shards were withdrawn: what follows the stream begins again when another one is.
+    withdrawals: u32,
     readings: BTreeMap<Digest, Reading>,
     rejected: BTreeMap<u64, Rejected>,
     duplicates: BTreeMap<String, Duplicate>,
     cuts: BTreeMap<CutNumber, Cut>,
     cut_files: BTreeMap<CutNumber, BTreeSet<String>>,
     increments: Vec<Increment>,
+    /// Lives of the main path after the first, in their order.
+    generations: Vec<Generation>,
+    /// Versions whose data no rewind has changed, in their order.
+    standing: Vec<Version>,
+    /// Shards that a version saw and that were withdrawn, by their place in the order of acceptance.
+    marks: BTreeMap<Version, BTreeSet<u32>>,
     paths: BTreeMap<Path, PathState>,
     checkpoints: BTreeMap<CheckpointKey, Checkpoint>,
     jobs: BTreeMap<JobNumber, Job>,

@@ -29,6 +29,7 @@ impl Tree {
             files.iter().map(|name| Node::CutFile { number: *number, name: name.clone() })
         });
         let increments = self.increments.iter().cloned().map(Node::Increment);
+        let generations = self.generations.iter().copied().map(Node::Generation);
         let paths = self.paths.iter().map(|(path, state)| Node::Path { path: *path, state: state.clone() });
         let checkpoints = self
             .checkpoints
@@ -49,6 +50,7 @@ impl Tree {
             .chain(cuts)
             .chain(cut_files)
             .chain(increments)
+            .chain(generations)
             .chain(paths)
             .chain(checkpoints)
             .chain(jobs)
@@ -59,11 +61,12 @@ impl Tree {
     /// The tree that some nodes make.
     ///
     /// # Errors
-    /// Shards or increments with gaps.
+    /// Shards, increments or generations with gaps.
     pub fn from_nodes(position: u64, nodes: impl IntoIterator<Item = Node>) -> Result<Self, Contradiction> {
         let mut tree = Self { position, ..Self::default() };
         let mut shards = BTreeMap::new();
         let mut increments = BTreeMap::new();
+        let mut generations = BTreeMap::new();
         for node in nodes {
             match node {
                 Node::Run(run) => tree.run = run,
@@ -79,6 +82,7 @@ impl Tree {
                 }
                 Node::CutFile { number, name } => _ = tree.cut_files.entry(number).or_default().insert(name),
                 Node::Increment(increment) => _ = increments.insert(increment.version, increment),
+                Node::Generation(generation) => _ = generations.insert(generation.number, generation),
                 Node::Path { path, state } => _ = tree.paths.insert(path, state),
                 Node::Checkpoint { key, checkpoint } => _ = tree.checkpoints.insert(key, checkpoint),
                 Node::Job { number, job } => {
@@ -103,9 +107,27 @@ impl Tree {
         if !increments.keys().copied().eq((1..=increments.len() as u32).take(increments.len())) {
             return Err(gap("increments"));
         }
+        if !generations.keys().copied().eq((2..).take(generations.len())) {
+            return Err(gap("generations"));
+        }
         tree.shard_orders = shards.iter().map(|(order, shard)| (shard.digest, *order)).collect();
         tree.shards = shards.into_values().collect();
-        tree.increments = increments.into_values().collect();
+        tree.withdrawals = tree.shards.iter().filter(|shard| shard.withdrawn.is_some()).count() as u32;
+        for (order, shard) in (0..).zip(std::mem::take(&mut tree.shards)) {
+            if let Some(withdrawn) = &shard.withdrawn {
+                tree.mark(order, &withdrawn.seen_by);
+            }
+            tree.shards.push(shard);
+        }
+        // A rewind came before the increment was cut that was open then.
+        let mut generations = generations.into_values().peekable();
+        for increment in increments.values() {
+            while let Some(generation) = generations.next_if(|one| one.open <= increment.version) {
+                tree.rewind(generation);
+            }
+            tree.close(increment);
+        }
+        generations.for_each(|generation| tree.rewind(generation));
         Ok(tree)
     }
 

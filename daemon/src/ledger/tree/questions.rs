@@ -38,6 +38,16 @@ impl Tree {
         self.shards.get(order as usize).map(|shard| (order, shard))
     }
 
+    /// How many shards were withdrawn so far.
+    pub fn withdrawals(&self) -> u32 {
+        self.withdrawals
+    }
+
+    /// Whether the tokenizer is trained just now, or will be, on a shard among others.
+    pub fn trains_tokenizer_on(&self, order: u32) -> bool {
+        self.run.tokenizer.is_none() && self.run.tokenizer_shards.is_some_and(|shards| order < shards)
+    }
+
     /// Shards that are being read, or whose reading went wrong.
     pub fn readings(&self) -> &BTreeMap<Digest, Reading> {
         &self.readings
@@ -89,9 +99,23 @@ impl Tree {
         self.increments.get((version as usize).checked_sub(1)?)
     }
 
-    /// S of the last closed increment.
+    /// S of the last increment that stands.
     pub fn end(&self) -> Step {
-        self.increments.last().map_or(0, |increment| increment.end)
+        self.standing().next_back().map_or(0, |increment| increment.end)
+    }
+
+    /// All steps before this one belong to an increment that stands, or to a job that was started: their data is fixed,
+    /// unless the main path is rewound.
+    pub fn fixed_steps(&self) -> Step {
+        let trained = self.main_line().filter_map(|(path, limit)| {
+            let state = self.path(&path);
+            let running =
+                state.and_then(|state| self.attempt(state.running?)).map(|attempt| attempt.start.to);
+            let reached = state.map(|state| state.reached);
+            let saved = self.checkpoint_before(path, limit).map(|last| last.step);
+            Some([running, reached, saved].into_iter().flatten().max()?.min(limit))
+        });
+        trained.fold(self.end(), Step::max)
     }
 
     /// What was done on each path.

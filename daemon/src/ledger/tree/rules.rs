@@ -3,7 +3,10 @@
 //! They are asked before a byte is written, so they hold for every journal; what they do not forbid, a change must be
 //! able to take ([`Tree::apply`]).
 
+use artifacts::Digest;
+
 use super::{Contradiction, Tree, VersionState};
+use crate::ledger::path::{Step, Trajectory, Version};
 use crate::ledger::transition::{CutNumber, CutReason, Increment, JobStart, Transition};
 
 impl Tree {
@@ -62,6 +65,9 @@ impl Tree {
                     format!("shard {digest} waits for no tokens")
                 })
             }
+            Transition::ShardWithdrawn { digest, step, seen_by, generation } => {
+                self.broken_by_withdrawal(digest, *step, seen_by, *generation)
+            }
             Transition::CutFileGone { cut, name } => {
                 rule(self.cut_files.get(cut).is_some_and(|files| files.contains(name)), &|| {
                     format!("cut {cut} does not wait for {name}")
@@ -100,6 +106,46 @@ impl Tree {
                     )
                 },
             ),
+            Transition::ReleaseMarked { paradigm, version, .. } => {
+                rule(self.releases.contains_key(&(*paradigm, *version)), &|| {
+                    format!("version {version} of {paradigm} is not public")
+                })
+            }
+        }
+    }
+
+    fn broken_by_withdrawal(
+        &self,
+        digest: &Digest,
+        step: Step,
+        seen_by: &[Version],
+        generation: Option<u32>,
+    ) -> Option<String> {
+        let fixed = self.fixed_steps();
+        let expected = (step < fixed).then(|| self.generation() + 1);
+        let standing =
+            self.standing().filter(|increment| step < increment.end).map(|increment| increment.version);
+        let is_told = |version: &Version| seen_by.contains(version);
+        match self.shard(digest) {
+            None => Some(format!("shard {digest} was never accepted")),
+            Some((_, shard)) if shard.withdrawn.is_some() => {
+                Some(format!("shard {digest} was withdrawn before"))
+            }
+            Some((order, _)) if self.trains_tokenizer_on(order) => {
+                Some(format!("the tokenizer is trained on shard {digest}"))
+            }
+            Some(_) if generation.is_none() && expected.is_some() => {
+                Some(format!("the data of steps up to {fixed} is fixed, and step {step} would change"))
+            }
+            Some(_) if generation != expected => Some(format!(
+                "generation {generation:?} does not begin at step {step}: that would be {expected:?}"
+            )),
+            Some(_) => {
+                let saw: Vec<Version> = standing.collect();
+                let told = seen_by.iter().filter(|version| self.stands(**version)).count();
+                (!saw.iter().all(is_told) || told != saw.len())
+                    .then(|| format!("versions {saw:?} saw data from step {step} on, not {seen_by:?}"))
+            }
         }
     }
 
@@ -145,6 +191,14 @@ impl Tree {
         }
         if let Some(checkpoint) = start.start.filter(|key| self.checkpoint(key).is_none()) {
             return Some(format!("job {} cannot start from {checkpoint}: it is not there", start.job));
+        }
+        if start.path.trajectory == Trajectory::Main && start.path != self.main_path()
+            || !self.is_wanted(start)
+        {
+            return Some(format!(
+                "job {} would train what a rewind has left behind, on {}",
+                start.job, start.path
+            ));
         }
         match self.jobs.get(&start.job) {
             None if start.attempt == 1 && start.job == self.next_job() => None,

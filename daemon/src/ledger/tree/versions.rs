@@ -7,17 +7,12 @@ use paradigm::Paradigm;
 
 use super::Tree;
 use crate::ledger::path::{CheckpointKey, Path, Trajectory, Version};
-use crate::ledger::transition::{Increment, JobNumber, JobStart};
+use crate::ledger::transition::{Increment, JobStart};
 
 impl Tree {
-    /// The main path of the present generation.
-    pub fn main_path(&self) -> Path {
-        Path { paradigm: Paradigm::PathSwitching, generation: GENERATION, trajectory: Trajectory::Main }
-    }
-
     /// The path that ends in a version: its branch or its own run.
     pub fn version_path(&self, paradigm: Paradigm, version: Version) -> Path {
-        Path { paradigm, generation: GENERATION, trajectory: Trajectory::Version(version) }
+        Path { paradigm, generation: self.generation_of(version), trajectory: Trajectory::Version(version) }
     }
 
     /// How far a version is.
@@ -25,6 +20,9 @@ impl Tree {
         let Some(increment) = self.increment(version) else { return VersionState::Open };
         if self.releases.contains_key(&(paradigm, version)) {
             return VersionState::Released;
+        }
+        if !self.stands(version) {
+            return VersionState::Withdrawn;
         }
         let path = self.version_path(paradigm, version);
         let own = self.path(&path);
@@ -39,14 +37,11 @@ impl Tree {
                 Some(_) => VersionState::Training,
             };
         }
-        let main = self.path(&self.main_path()).filter(|_| paradigm == Paradigm::PathSwitching);
-        let serves =
-            |job: JobNumber| self.attempt(job).is_some_and(|attempt| attempt.start.version == Some(version));
-        match main {
-            Some(main) if main.running.is_some_and(serves) => VersionState::Training,
-            Some(main) if main.failed.is_some() && !self.branch_point_stands(increment) => {
-                VersionState::Failed
-            }
+        let is_switching = paradigm == Paradigm::PathSwitching;
+        let has_failed = || self.path(&self.main_path()).is_some_and(|main| main.failed.is_some());
+        match self.main_job().filter(|_| is_switching) {
+            Some((_, start)) if start.version == Some(version) => VersionState::Training,
+            _ if is_switching && has_failed() && !self.branch_point_stands(increment) => VersionState::Failed,
             _ if self
                 .jobs
                 .values()
@@ -60,17 +55,12 @@ impl Tree {
 
     /// Whether the branch of an increment can start.
     pub fn branch_point_stands(&self, increment: &Increment) -> bool {
-        increment.plans.get(&Paradigm::PathSwitching).is_some_and(|plan| {
-            plan.branch_point == 0
-                || self
-                    .checkpoint(&CheckpointKey { path: self.main_path(), step: plan.branch_point })
-                    .is_some()
-        })
+        increment
+            .plans
+            .get(&Paradigm::PathSwitching)
+            .is_some_and(|plan| plan.branch_point == 0 || self.main_checkpoint(plan.branch_point).is_some())
     }
 }
-
-/// The first life of the main path; a rewind would begin the next.
-const GENERATION: u32 = 1;
 
 impl JobStart {
     fn serves(&self, paradigm: Paradigm, version: Version) -> bool {
@@ -98,6 +88,8 @@ pub enum VersionState {
     Released,
     /// Its path has used up its attempts.
     Failed,
+    /// It was not public yet when a shard that it saw was withdrawn: it is not made.
+    Withdrawn,
 }
 
 impl std::fmt::Display for VersionState {
@@ -111,6 +103,7 @@ impl std::fmt::Display for VersionState {
             Self::Publishing => "publishing",
             Self::Released => "released",
             Self::Failed => "failed",
+            Self::Withdrawn => "withdrawn",
         })
     }
 }
