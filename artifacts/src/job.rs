@@ -15,6 +15,12 @@ use crate::{Digest, versioned};
 /// The format of `job.json` that this program writes and reads.
 pub const FORMAT: u32 = 1;
 
+/// Name, beside `job.json`, of the file with a learning rate for every step.
+pub const LEARNING_RATES: &str = "learning_rates";
+
+/// Name of the file with the pieces of every sequence.
+pub const SEQUENCES: &str = "sequences";
+
 /// Longest `job.json`, in bytes, that is read.
 const LONGEST: u64 = 1 << 30;
 

@@ -1,9 +1,10 @@
 //! `lrpathd` and `lrpathctl`: shards in, versions out.
 //!
-//! Actors meet only in the ledger. The inbox, the scheduler, the jobs and the publisher never call each other: each
-//! reads the version tree and commits transitions, and whoever cares is woken by the tree's new position. So a restart
+//! Actors meet only in the ledger. The inbox, the scheduler, the jobs, the publisher and the retention never call each
+//! other: each reads the version tree and commits transitions, and whoever cares is woken by the tree's new position. So a restart
 //! is nothing special: replay, look, go on.
 
+pub mod alias;
 pub mod api;
 pub mod checkpoints;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod inbox;
 pub mod jobs;
 pub mod ledger;
 pub mod publish;
+pub mod retention;
 pub mod run_stream;
 pub mod scheduler;
 pub mod service;

@@ -10,4 +10,5 @@ mod refused_shards;
 mod refused_starts;
 mod replay;
 mod same_bits;
+mod upkeep;
 mod withdrawals;

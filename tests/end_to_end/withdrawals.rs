@@ -5,20 +5,9 @@ use std::collections::BTreeMap;
 
 use harness::daemon::{Daemon, released, wait_for};
 use harness::recount::recount;
-use harness::state::{END_OF_TEXT, State, byte_config};
-use harness::text::Chance;
+use harness::state::{State, byte_config, tokens};
 
 const TABLES: &str = "[schedule]\nwarmup_steps = 2\npeak = 1e-3\nmin = 1e-4\n[checkpoints]\nevery = 50";
-
-/// Random tokens with ends of text between them.
-fn tokens(seed: u64, count: usize) -> Vec<u8> {
-    let mut chance = Chance(seed);
-    let token = |_| match chance.below(60) {
-        0 => END_OF_TEXT,
-        _ => chance.below(256) as u32,
-    };
-    (0..count).map(token).flat_map(|token| token.to_le_bytes()[..2].to_vec()).collect()
-}
 
 struct Run {
     state: State,

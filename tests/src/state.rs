@@ -8,6 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::program;
+use crate::text::Chance;
 
 /// A model that trains in no time: two layers, grouped queries.
 pub const MODEL: &str = r#"{
@@ -159,4 +160,14 @@ fn collect(folder: &Path, prefix: &str, digests: &mut BTreeMap<String, BTreeMap<
             collect(&entry.path(), &format!("{name}/"), digests);
         }
     }
+}
+
+/// A shard of random two-byte tokens of [`byte_config`]'s model, with ends of text between them.
+pub fn tokens(seed: u64, count: usize) -> Vec<u8> {
+    let mut chance = Chance(seed);
+    let token = |_| match chance.below(60) {
+        0 => END_OF_TEXT,
+        _ => chance.below(256) as u32,
+    };
+    (0..count).map(token).flat_map(|token| token.to_le_bytes()[..2].to_vec()).collect()
 }

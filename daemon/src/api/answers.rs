@@ -281,6 +281,7 @@ fn checkpoints(tree: &Tree, path: Path) -> Vec<CheckpointLine> {
     let of_path = CheckpointKey { path, step: 0 }..=CheckpointKey { path, step: Step::MAX };
     tree.checkpoints()
         .range(of_path)
+        .filter(|(_, checkpoint)| checkpoint.deleted.is_none())
         .map(|(key, checkpoint)| CheckpointLine {
             step: key.step,
             bytes: checkpoint.bytes,

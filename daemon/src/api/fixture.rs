@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use artifacts::Digest;
+use artifacts::storage::Disk;
 use paradigm::{Paradigm, SegmentKind};
 
 use super::types::WaitingFile;
 use super::{Backend, Live, Progress};
+use crate::alias::links::Links;
 use crate::config::{Config, DEFAULT_MODEL, Given, SlotConfig};
 use crate::ledger::path::{CheckpointKey, Path, Step, Trajectory, Version};
 use crate::ledger::transition::{
@@ -18,6 +20,8 @@ use crate::ledger::transition::{
 };
 use crate::ledger::tree::Tree;
 use crate::ledger::{Clock, Ledger};
+use crate::retention::Retention;
+use crate::retention::judge::Rules;
 
 /// A clock that goes on by a second whenever it is asked to.
 #[derive(Default)]
@@ -111,7 +115,15 @@ impl World {
             clock: self.clock.clone(),
             state: PathBuf::from("/nowhere"),
             slots: vec![SlotConfig { name: "cpu".to_owned(), devices: vec!["cpu".to_owned()] }],
+            retention: self.retention(PathBuf::from("/nowhere")),
+            links: Links::new(self.ledger.clone(), std::path::Path::new("/nowhere"), Arc::new(Disk)),
         }
+    }
+
+    /// What keeps the state in order, in a folder.
+    pub fn retention(&self, state: PathBuf) -> Retention {
+        let rules = Rules { branch_points: 2, alpha: self.alpha };
+        Retention { ledger: self.ledger.clone(), state, storage: Arc::new(Disk), rules }
     }
 
     pub fn accept(&self, name: &str, bytes: u64) {
@@ -253,8 +265,8 @@ impl World {
         self.end(job, 1, Outcome::Finished, to);
     }
 
-    /// Trains and publishes a version, whatever it takes.
-    pub fn make(&mut self, paradigm: Paradigm, version: Version) {
+    /// Trains a version, whatever it takes.
+    pub fn train_version(&mut self, paradigm: Paradigm, version: Version) {
         let increment = self.ledger.read(|tree| tree.increment(version).cloned()).unwrap();
         let path = self.path(paradigm, version);
         let point = increment.plans[&paradigm].branch_point;
@@ -273,6 +285,13 @@ impl World {
             }
         };
         self.train(path, Some(version), increment.end, begins, Step::MAX);
+    }
+
+    /// Trains, evaluates and publishes a version, whatever it takes.
+    pub fn make(&mut self, paradigm: Paradigm, version: Version) {
+        self.train_version(paradigm, version);
+        let (path, end) =
+            (self.path(paradigm, version), self.ledger.read(|tree| tree.increment(version).unwrap().end));
         for seen in 1..=version {
             let loss = 3.0 - 0.1 * f64::from(version) + 0.05 * f64::from(seen);
             let evaluation = Evaluation {
@@ -282,7 +301,7 @@ impl World {
                 bits_per_byte: None,
                 tokens: 4096,
             };
-            self.commit(Transition::Evaluated { path, step: increment.end, evaluation });
+            self.commit(Transition::Evaluated { path, step: end, evaluation });
         }
         self.release(paradigm, version);
     }

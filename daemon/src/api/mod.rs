@@ -15,16 +15,19 @@ mod stream;
 #[cfg(test)]
 mod tests;
 pub mod types;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::alias::links::Links;
 use crate::config::SlotConfig;
 use crate::ledger::path::Step;
 use crate::ledger::transition::{CutNumber, JobNumber, Millis};
 use crate::ledger::tree::Tree;
 use crate::ledger::{Clock, Ledger};
+use crate::retention::Retention;
 use types::WaitingFile;
 
 pub use server::{Socket, SocketError, serve};
@@ -78,6 +81,10 @@ pub struct Backend {
     pub state: PathBuf,
     /// Where jobs run.
     pub slots: Vec<SlotConfig>,
+    /// What keeps the state in order.
+    pub retention: Retention,
+    /// What lets names follow the tree.
+    pub links: Links,
 }
 
 impl Backend {

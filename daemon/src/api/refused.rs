@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::types::Refusal;
+use crate::alias::NotMoved;
 use crate::ledger::LedgerError;
 use crate::withdrawal::NotWithdrawn;
 
@@ -58,6 +59,20 @@ impl From<NotWithdrawn> for Refused {
         let (status, code) = match &error {
             NotWithdrawn::Unknown { .. } => (StatusCode::NOT_FOUND, "not-found"),
             _ => (StatusCode::CONFLICT, "not-withdrawn"),
+        };
+        let refused = Self::new(status, code, error.to_string());
+        match error.hint() {
+            Some(hint) => refused.hint(hint),
+            None => refused,
+        }
+    }
+}
+
+impl From<NotMoved> for Refused {
+    fn from(error: NotMoved) -> Self {
+        let (status, code) = match &error {
+            NotMoved::NotPublic { .. } | NotMoved::Unknown { .. } => (StatusCode::NOT_FOUND, "not-found"),
+            NotMoved::Name(_) | NotMoved::Taken(..) => (StatusCode::CONFLICT, "not-moved"),
         };
         let refused = Self::new(status, code, error.to_string());
         match error.hint() {

@@ -14,19 +14,17 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use paradigm::Paradigm;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::refused::Refused;
-use super::shared::{Shared, blocking};
+use super::shared::{Answer, Shared, blocking, body, reading};
 use super::types::{
-    BlockedFiles, CutAnswer, CutAsked, Disk, PauseAnswer, RetryAnswer, RetryAsked, ShardCounts, Status,
-    TreeView, WaitingFile, WithdrawAnswer, WithdrawAsked,
+    BlockedFiles, CutAnswer, CutAsked, Disk, PauseAnswer, ShardCounts, Status, TreeView, WaitingFile,
+    WithdrawAnswer, WithdrawAsked,
 };
-use super::{Backend, answers, stream};
+use super::{Backend, answers, stream, upkeep};
 use crate::ledger::transition::{CutNumber, JobNumber, Transition};
-use crate::ledger::tree::{CutOutcome, Tree, VersionState};
+use crate::ledger::tree::{CutOutcome, Tree};
 use crate::withdrawal;
 
 /// Longest body of a request, in bytes.
@@ -54,7 +52,10 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/v1/cut", post(cut))
         .route("/v1/pause", post(pause))
         .route("/v1/resume", post(resume))
-        .route("/v1/retry", post(retry))
+        .route("/v1/retry", post(upkeep::retry))
+        .route("/v1/cancel", post(upkeep::cancel))
+        .route("/v1/gc", post(upkeep::gc))
+        .route("/v1/alias", get(upkeep::aliases).post(upkeep::alias))
         .route("/v1/withdraw", post(withdraw))
         .fallback(|request: Request| async move { Refused::no_route(&request) })
         .method_not_allowed_fallback(|request: Request| async move { Refused::no_method(&request) })
@@ -71,28 +72,6 @@ async fn in_time(request: Request, next: Next) -> Response {
             Refused::new(StatusCode::GATEWAY_TIMEOUT, "timeout", error).into_response()
         }
     }
-}
-
-type Answer<T> = Result<axum::Json<T>, Refused>;
-
-async fn reading<T: Serialize + Send + 'static>(
-    shared: &Shared,
-    work: impl FnOnce(&Backend) -> T + Send + 'static,
-) -> Answer<T> {
-    blocking(&shared.backend, work).await.map(axum::Json)
-}
-
-/// A body of JSON; none at all means the default.
-fn body<T: DeserializeOwned + Default>(bytes: Result<Bytes, BytesRejection>) -> Result<T, Refused> {
-    let bytes = bytes.map_err(|rejection| {
-        let status = rejection.status();
-        Refused::new(status, "bad-request", "the body cannot be read").because(rejection.body_text())
-    })?;
-    if bytes.is_empty() {
-        return Ok(T::default());
-    }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Refused::bad("the body is not understood").because(error.to_string()))
 }
 
 async fn status(State(shared): State<Shared>) -> Answer<Status> {
@@ -140,7 +119,7 @@ fn status_of(backend: &Backend) -> Status {
 }
 
 fn checkpoint_bytes(tree: &Tree) -> u64 {
-    let usable = tree.checkpoints().values().filter(|checkpoint| checkpoint.set_aside.is_none());
+    let usable = tree.checkpoints().values().filter(|checkpoint| checkpoint.is_usable());
     usable.map(|checkpoint| checkpoint.bytes).sum()
 }
 
@@ -308,19 +287,6 @@ async fn set_paused(shared: &Shared, paused: bool) -> Answer<PauseAnswer> {
     Ok(axum::Json(PauseAnswer { paused, changed }))
 }
 
-async fn retry(State(shared): State<Shared>, bytes: Result<Bytes, BytesRejection>) -> Answer<RetryAnswer> {
-    let asked: RetryAsked = body(bytes)?;
-    let commit = move |backend: &Backend| {
-        backend.ledger.commit_with(|tree| {
-            let failed = failed_path(tree, &asked);
-            let transition = failed.as_ref().ok().map(|path| Transition::PathRetried { path: *path });
-            (transition.into_iter().collect(), failed)
-        })
-    };
-    let (_, path) = blocking(&shared.backend, commit).await??;
-    Ok(axum::Json(RetryAnswer { path: path? }))
-}
-
 async fn withdraw(
     State(shared): State<Shared>,
     bytes: Result<Bytes, BytesRejection>,
@@ -334,41 +300,4 @@ async fn withdraw(
     };
     let (_, answer) = blocking(&shared.backend, commit).await??;
     Ok(axum::Json(answer?))
-}
-
-/// The path that a version, or the main path, waits for.
-fn failed_path(tree: &Tree, asked: &RetryAsked) -> Result<crate::ledger::path::Path, Refused> {
-    let paradigm = asked.paradigm.or(tree.paradigms().first().copied()).unwrap_or_default();
-    let has_failed =
-        |path: &crate::ledger::path::Path| tree.path(path).is_some_and(|state| state.failed.is_some());
-    let refused = |error: String| Refused::new(StatusCode::CONFLICT, "not-failed", error);
-    if !tree.paradigms().contains(&paradigm) {
-        return Err(refused(format!("this run has no {paradigm}")));
-    }
-    let main = tree.main_path();
-    let Some(version) = asked.version else {
-        if paradigm != Paradigm::PathSwitching {
-            return Err(refused(format!("{paradigm} has no main path")).hint("name a version"));
-        }
-        return if has_failed(&main) {
-            Ok(main)
-        } else {
-            Err(refused("the main path has not failed".to_owned()))
-        };
-    };
-    if tree.increment(version).is_none() {
-        let error = format!("there is no version {version}");
-        return Err(
-            Refused::new(StatusCode::NOT_FOUND, "not-found", error).hint("`lrpathctl versions` lists them")
-        );
-    }
-    let own = tree.version_path(paradigm, version);
-    if has_failed(&own) {
-        return Ok(own);
-    }
-    let state = tree.version_state(paradigm, version);
-    if state == VersionState::Failed && has_failed(&main) {
-        return Ok(main);
-    }
-    Err(refused(format!("version {version} of {paradigm} has not failed: it is {state}")))
 }

@@ -347,6 +347,79 @@ async fn only_what_has_failed_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_cancelled_is_not_made_until_it_is_wanted_after_all() {
+    let mut world = World::new(&[PathSwitching]);
+    world.cut(100, "v1");
+    world.make(PathSwitching, 1);
+    world.cut(100, "v2");
+    world.start(world.main(), Some(2), 140, None);
+    let served = Served::new(&world);
+    let state = || world.ledger.read(|tree| tree.version_state(PathSwitching, 2).to_string());
+    let (code, refused) = served.ask("POST", "/v1/cancel", r#"{"version": 1}"#).await;
+    assert_eq!(code, 409);
+    assert_eq!(refused["error"], "version 1 of path-switching is released: there is nothing to cancel");
+    let (code, refused) = served.ask("POST", "/v1/cancel", r#"{"version": 3}"#).await;
+    assert_eq!((code, &refused["error"]), (404, &json!("there is no version 3")));
+    assert_eq!(refused["hint"], "the last one is 2; `lrpathctl versions` lists them");
+    let (code, refused) = served.ask("POST", "/v1/cancel", "").await;
+    assert_eq!((code, &refused["error"]), (409, &json!("no request to cut is waiting")));
+
+    let cancelled = served.ask("POST", "/v1/cancel", r#"{"version": 2}"#).await;
+    let expected = json!({"kind": "version", "paradigm": "path-switching", "version": 2, "running": true});
+    assert_eq!(cancelled, (200, expected));
+    assert_eq!(state(), "cancelled");
+    let position = world.ledger.read(|tree| tree.position());
+    assert_eq!(served.ask("POST", "/v1/cancel", r#"{"version": 2}"#).await.0, 409);
+    assert_eq!(world.ledger.read(|tree| tree.position()), position, "nothing was journalled");
+
+    let wanted = served.ask("POST", "/v1/retry", r#"{"version": 2}"#).await;
+    assert_eq!(wanted, (200, json!({"path": "path-switching.v2.g1"})));
+    assert_eq!(state(), "training");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_to_cut_that_waits_can_be_cancelled() {
+    let world = World::new(&[PathSwitching]);
+    let waits_for = vec!["never-comes.txt".to_owned()];
+    let cut = world.commit(Transition::CutRequested {
+        name: Some("june".to_owned()),
+        source: CutSource::Command,
+        waits_for,
+    });
+    let served = Served::new(&world);
+    let cancelled = served.ask("POST", "/v1/cancel", "").await;
+    assert_eq!(cancelled, (200, json!({"kind": "cut", "cut": cut, "name": "june"})));
+    let outcome = served.ask("GET", &format!("/v1/cuts/{cut}"), "").await.1["outcome"].clone();
+    assert_eq!(outcome, json!({"kind": "refused", "reason": "it was cancelled", "open": 1}));
+    assert!(world.ledger.read(|tree| tree.waiting_cut().is_none()), "later files do not wait any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_listed_with_their_history() {
+    let mut world = World::new(&[PathSwitching]);
+    for version in 1..=2 {
+        world.cut(100, &format!("v{version}"));
+        world.make(PathSwitching, version);
+    }
+    let served = Served::new(&world);
+    let ask = |body: &'static str| served.ask("POST", "/v1/alias", body);
+    let (code, answer) = ask(r#"{"name": "stable", "version": 1}"#).await;
+    assert_eq!(code, 200);
+    assert_eq!(answer["before"], Value::Null);
+    assert!(answer["pending"].is_string(), "there is no such folder in this test: {answer}");
+    let (_, answer) = ask(r#"{"name": "stable", "version": 2}"#).await;
+    assert_eq!((&answer["before"], &answer["version"]), (&json!(1), &json!(2)));
+    let (code, refused) = ask(r#"{"name": "stable", "version": 7}"#).await;
+    assert_eq!((code, &refused["hint"]), (404, &json!("version 2 is; `lrpathctl versions` lists them")));
+    let (_, listed) = served.ask("GET", "/v1/alias", "").await;
+    assert_eq!(listed[0]["name"], "latest");
+    assert_eq!((&listed[1]["name"], &listed[1]["version"]), (&json!("stable"), &json!(2)));
+    let versions: Vec<&Value> =
+        listed[1]["moves"].as_array().unwrap().iter().map(|one| &one["version"]).collect();
+    assert_eq!(versions, [&json!(1), &json!(2)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_are_refused_in_json() {
     let world = World::new(&[PathSwitching]);
     let served = Served::new(&world);

@@ -3,6 +3,8 @@
 //! The daemon writes these types and the command line reads them; scripts read them too, so a field is added, never
 //! renamed. Steps count from 0, moments are milliseconds since the Unix epoch, sizes are bytes.
 
+mod upkeep;
+
 use std::collections::BTreeMap;
 
 use artifacts::Digest;
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::ledger::path::{Path, Step, Version};
 use crate::ledger::transition::{CutNumber, Evaluation, JobNumber, Millis, Outcome, ShardTokens};
 use crate::ledger::tree::{CutOutcome, VersionState};
+pub use upkeep::*;
 
 /// What `GET /v1/status` answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -488,7 +491,7 @@ pub struct RetryAsked {
     /// Whose path; the run's first paradigm if not given.
     #[serde(default)]
     pub paradigm: Option<Paradigm>,
-    /// The version whose path it is; the main path if not given.
+    /// The version, failed or cancelled; the main path if not given.
     #[serde(default)]
     pub version: Option<Version>,
 }

@@ -46,6 +46,9 @@ pub struct Config {
     /// When checkpoints are saved.
     #[serde(default)]
     pub checkpoints: CheckpointConfig,
+    /// What is kept of what is not needed at once.
+    #[serde(default)]
+    pub retention: RetentionConfig,
     /// Held-out losses.
     #[serde(default)]
     pub evaluate: EvaluateConfig,
@@ -234,6 +237,16 @@ pub struct CheckpointConfig {
     pub every: u64,
 }
 
+/// What is kept of what is not needed at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionConfig {
+    /// Whether what is not needed goes by itself; without it, only by `lrpathctl gc`.
+    pub automatic: bool,
+    /// Versions, the last ones, whose branch points are kept.
+    pub branch_points: u32,
+}
+
 /// Held-out losses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -355,6 +368,12 @@ impl Default for OptimizerConfig {
 impl Default for CheckpointConfig {
     fn default() -> Self {
         Self { every: 1000 }
+    }
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self { automatic: true, branch_points: 2 }
     }
 }
 

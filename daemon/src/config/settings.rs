@@ -84,6 +84,10 @@ pub struct Settings {
     pub ahead_steps: Option<Step>,
     /// The grid of checkpoints, in steps.
     pub grid: Step,
+    /// Whether what is not needed goes by itself.
+    pub collect: bool,
+    /// Versions, the last ones, whose branch points are kept.
+    pub branch_points: u32,
     /// Steps between evaluations on the way.
     pub evaluate_every: Option<Step>,
     /// Held-out tokens of an increment at most.
@@ -158,6 +162,8 @@ impl Config {
                 MainPath::Lazy => None,
             },
             grid: self.checkpoints.every,
+            collect: self.retention.automatic,
+            branch_points: self.retention.branch_points,
             evaluate_every: self.evaluate.every,
             evaluate_tokens: self.evaluate.max_tokens,
             slots: self.slots.clone(),

@@ -6,12 +6,11 @@ use std::process::Command as Process;
 use super::client::Client;
 use super::draw::units::count;
 use super::draw::{events, lists, plan, status, tree};
-use super::flags::{Command, ConfigCommand, Cut, Events, Generate, Logs, Place, Retry, Withdraw};
+use super::flags::{Command, ConfigCommand, Cut, Events, Generate, Logs, Place};
 use super::screen::Screen;
-use super::{configuration, init, offline};
+use super::{configuration, init, offline, upkeep};
 use crate::api::types::{
-    CutAnswer, CutAsked, JobDetail, PauseAnswer, RetryAnswer, RetryAsked, Shards, Status, TreeView,
-    VersionDetail, WithdrawAnswer, WithdrawAsked,
+    CutAnswer, CutAsked, JobDetail, PauseAnswer, Shards, Status, TreeView, VersionDetail,
 };
 use crate::config::{Config, FILE, Machine};
 use crate::edge::failure::{Exit, Failure};
@@ -78,8 +77,11 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
                 false => "it was not paused\n".to_owned(),
             })
         }
-        Command::Retry(asked) => retry(&client()?, &asked, screen),
-        Command::Withdraw(asked) => withdraw(&client()?, asked, screen),
+        Command::Retry(asked) => upkeep::retry(&client()?, &asked, screen),
+        Command::Cancel(asked) => upkeep::cancel(&client()?, &asked, screen),
+        Command::Withdraw(asked) => upkeep::withdraw(&client()?, asked, screen),
+        Command::Alias(asked) => upkeep::alias(&client()?, &asked, screen),
+        Command::Gc(asked) => upkeep::gc(&client()?, &asked, screen),
         Command::Plan(asked) => screen.answer(asked.output, &super::plan::run(&asked)?, plan::draw),
         Command::Check(asked) => {
             let findings = offline::check(&place.state(), asked.quick)?;
@@ -224,65 +226,6 @@ fn cut_text(answer: &CutAnswer, versions: &[VersionDetail], look: &Look) -> Stri
             version.peak,
             version.min
         ));
-    }
-    text
-}
-
-fn retry(client: &Client, asked: &Retry, screen: &mut Screen<'_>) -> Result<(), Failure> {
-    let number = asked.version.strip_prefix('v').unwrap_or(&asked.version).parse().ok();
-    let version = match (asked.version.as_str(), number) {
-        ("main", _) => None,
-        (_, Some(number)) => Some(number),
-        (name, None) => {
-            let versions: Vec<VersionDetail> = client.get("/v1/versions")?;
-            let found = versions.iter().find(|version| version.name == name).map(|version| version.number);
-            let unknown = || {
-                Failure::new(format!("there is no version {name}")).hint("`lrpathctl versions` lists them")
-            };
-            Some(found.ok_or_else(unknown)?)
-        }
-    };
-    let answer: RetryAnswer = client.post("/v1/retry", &RetryAsked { paradigm: asked.paradigm, version })?;
-    screen.answer(asked.output, &answer, |answer, _| format!("{} is tried again\n", answer.path))
-}
-
-fn withdraw(client: &Client, asked: Withdraw, screen: &mut Screen<'_>) -> Result<(), Failure> {
-    let question = WithdrawAsked { shard: asked.shard, rewind: asked.rewind };
-    let answer: WithdrawAnswer = client.post("/v1/withdraw", &question)?;
-    screen.answer(asked.output, &answer, |answer, _| withdrawn_text(answer))
-}
-
-fn withdrawn_text(answer: &WithdrawAnswer) -> String {
-    let tokens =
-        answer.tokens.map_or_else(String::new, |tokens| format!(" with its {} tokens", count(tokens)));
-    let tokenizer = match answer.trained_tokenizer {
-        true => "; the tokenizer, which was trained on it too, stays as it is",
-        false => "",
-    };
-    let mut text = format!(
-        "{} is withdrawn{tokens}: from step {} on, the stream is as if it had never been there{tokenizer}\n",
-        answer.name,
-        count(answer.step)
-    );
-    let seen: Vec<String> = answer.seen_by.iter().map(|version| format!("v{version}")).collect();
-    match seen.as_slice() {
-        [] => {}
-        [one] => text.push_str(&format!("{one} saw it: it stays as it is, and is marked\n")),
-        several => {
-            text.push_str(&format!("{} saw it: they stay as they are, and are marked\n", several.join(", ")));
-        }
-    }
-    if let Some(rewind) = &answer.rewind {
-        if let Some(step) = rewind.to {
-            let generation = rewind.generation;
-            text.push_str(&format!(
-                "the main path goes on from step {}, as generation {generation}\n",
-                count(step)
-            ));
-        }
-        if !rewind.versions.is_empty() {
-            text.push_str(&format!("the other data of what was marked comes again in v{}\n", rewind.open));
-        }
     }
     text
 }

@@ -66,10 +66,16 @@ pub enum Command {
     Pause(Output),
     /// Go on after a pause
     Resume(Output),
-    /// Try again what has failed
+    /// Try again what has failed, or make a cancelled version after all
     Retry(Retry),
+    /// Not make a version, or not wait any more for what a cut waits for
+    Cancel(Cancel),
     /// Take a shard back out of the stream, with --rewind also one that something was trained on
     Withdraw(Withdraw),
+    /// Names for public versions: list them, or let one point to a version
+    Alias(Alias),
+    /// Remove what nothing needs any more, or say what that is, and why the rest stays
+    Gc(Gc),
     /// What versions will cost, before a step is trained; needs no daemon
     Plan(Plan),
     /// Verify the journal, the version tree, checkpoints and releases
@@ -165,6 +171,48 @@ pub struct Retry {
     /// Whose; the run's first paradigm without it
     #[arg(long)]
     pub paradigm: Option<Paradigm>,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Not make a version.
+#[derive(Debug, Args)]
+pub struct Cancel {
+    /// A version, by its number or name; `cut` for the cut that waits for files
+    pub what: String,
+    /// Whose; the run's first paradigm without it
+    #[arg(long)]
+    pub paradigm: Option<Paradigm>,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Names for public versions.
+#[derive(Debug, Args)]
+pub struct Alias {
+    /// The name; alone, where it pointed and when
+    pub name: Option<String>,
+    /// The version that it shall point to, by its number or name
+    pub version: Option<String>,
+    /// Take the name away
+    #[arg(long, requires = "name", conflicts_with = "version")]
+    pub remove: bool,
+    /// Whose; the run's first paradigm without it, and for a listing all
+    #[arg(long)]
+    pub paradigm: Option<Paradigm>,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Remove what nothing needs any more.
+#[derive(Debug, Args)]
+pub struct Gc {
+    /// Remove nothing, and say of each thing why it would go or stay
+    #[arg(long)]
+    pub dry_run: bool,
     /// What to print.
     #[command(flatten)]
     pub output: Output,

@@ -15,6 +15,7 @@ mod offline;
 mod place;
 mod plan;
 mod screen;
+mod upkeep;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -116,7 +116,7 @@ impl Findings {
     }
 
     fn look_at_checkpoints(&mut self, state: &Path, tree: &Tree, quick: bool) {
-        let usable = tree.checkpoints().iter().filter(|(_, checkpoint)| checkpoint.set_aside.is_none());
+        let usable = tree.checkpoints().iter().filter(|(_, checkpoint)| checkpoint.is_usable());
         for (key, checkpoint) in usable {
             self.checkpoints += 1;
             if let Err(what) = verify_checkpoint(state, *key, checkpoint, quick) {

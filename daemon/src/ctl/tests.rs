@@ -248,3 +248,45 @@ fn the_socket_is_where_the_configuration_says() {
         .unwrap();
     assert_eq!(place.socket(), Path::new("/run/x.sock"));
 }
+
+#[test]
+fn a_version_is_cancelled_by_its_name_and_wanted_after_all() {
+    let world = World::new(&[PathSwitching]);
+    world.cut(100, "june");
+    let served = Served::new(&world);
+    let refused = served.run(&["cancel", "jun"]).unwrap_err();
+    assert_eq!(refused.message, "there is no version jun");
+    assert_eq!(refused.hint.as_deref(), Some("did you mean `june`? `lrpathctl versions` lists them"));
+    assert_eq!(refused.exit, Exit::Refused);
+    assert_eq!(
+        served.run(&["cancel", "june"]).unwrap(),
+        "version 1 of path-switching is cancelled\n`lrpathctl retry 1` makes it after all\n"
+    );
+    assert_eq!(served.run(&["cancel", "v1"]).unwrap_err().exit, Exit::Refused);
+    assert_eq!(served.run(&["cancel", "cut"]).unwrap_err().message, "no request to cut is waiting");
+    assert_eq!(served.run(&["retry", "june"]).unwrap(), "path-switching.v1.g1 is tried again\n");
+}
+
+#[test]
+fn names_are_moved_and_listed() {
+    let mut world = World::new(&[PathSwitching]);
+    for (version, name) in [(1, "may"), (2, "june")] {
+        world.cut(100, name);
+        world.make(PathSwitching, version);
+    }
+    let served = Served::new(&world);
+    for arguments in [["alias", "stable", "may"], ["alias", "stable", "june"], ["alias", "old", "v1"]] {
+        served.run(&arguments).unwrap();
+    }
+    let listed = served.run(&["alias"]).unwrap();
+    let history = served.run(&["alias", "stable"]).unwrap();
+    let removed = served.run(&["alias", "old", "--remove"]).unwrap();
+    let refused = served.run(&["alias", "stabel"]).unwrap_err();
+    insta::assert_snapshot!(format!("{listed}\n{history}\n{}\n{refused}", removed.lines().next().unwrap()));
+    assert_eq!(refused.exit, Exit::Refused);
+    assert_eq!(refused.hint.as_deref(), Some("did you mean `stable`?"));
+    assert_eq!(
+        served.run(&["alias", "stable", "junes"]).unwrap_err().hint.as_deref(),
+        Some("did you mean `june`? `lrpathctl versions` lists them")
+    );
+}

@@ -121,7 +121,11 @@ impl Checkpoints<'_> {
     }
 
     fn take_over(&self, key: CheckpointKey) -> Result<bool, CheckpointsError> {
-        if self.ledger.read(|tree| tree.checkpoint(&key).is_some()) {
+        // One that the journal says is deleted may be going just now: whoever removes it is not disturbed.
+        let is_told = |tree: &Tree| {
+            tree.checkpoints().get(&key).is_some_and(|known| known.is_usable() || known.deleted.is_some())
+        };
+        if self.ledger.read(is_told) {
             return Ok(false);
         }
         let path = self.path_of(key);

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use artifacts::Digest;
-use artifacts::job::{self, Block, Checkpoints, Evaluation, HeldOut, Job, Piece, Recompute, Start};
+use artifacts::job::{
+    self, Block, Checkpoints, Evaluation, HeldOut, Job, LEARNING_RATES, Piece, Recompute, SEQUENCES, Start,
+};
 use artifacts::storage::{self, Output, Storage};
 use paradigm::schedule::ScheduleError;
 use paradigm::{Paradigm, Schedule, SegmentKind, Settings as Rates};
@@ -21,10 +23,6 @@ use crate::ledger::transition::{EndOfText, Fixed, Increment, IncrementPlan, JobS
 use crate::ledger::tree::Tree;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-/// The rates' file, beside `job.json`.
-const LEARNING_RATES: &str = "learning_rates";
-/// The sequences' file, beside `job.json`.
-const SEQUENCES: &str = "sequences";
 /// Sequences whose order is looked up at once.
 const CHUNK: u64 = 1 << 22;
 

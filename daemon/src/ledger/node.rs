@@ -4,6 +4,7 @@
 //! transaction, and a digest over all nodes says whether two trees are the same.
 
 use artifacts::Digest;
+use paradigm::Paradigm;
 use serde::{Deserialize, Serialize};
 
 use super::path::{CheckpointKey, Path, Step, Version};
@@ -94,8 +95,26 @@ pub enum Node {
         /// What was measured.
         evaluation: Evaluation,
     },
+    /// A version that somebody does not want to be made.
+    Cancelled {
+        /// Whose.
+        paradigm: Paradigm,
+        /// Its number.
+        version: Version,
+        /// Since when.
+        at: Millis,
+    },
     /// A published version.
     Release(Published),
+    /// A name of a public version.
+    Alias {
+        /// Whose versions.
+        paradigm: Paradigm,
+        /// The name.
+        name: String,
+        /// Where it pointed from when on, the last one last; never empty.
+        moves: Vec<AliasMove>,
+    },
 }
 
 impl Node {
@@ -120,6 +139,8 @@ impl Node {
             Self::Release(published) => {
                 format!("release/{}/{:010}", published.release.paradigm, published.release.version)
             }
+            Self::Cancelled { paradigm, version, .. } => format!("cancelled/{paradigm}/{version:010}"),
+            Self::Alias { paradigm, name, .. } => format!("alias/{paradigm}/{name}"),
         }
     }
 }
@@ -330,6 +351,16 @@ pub struct Checkpoint {
     pub at: Millis,
     /// Why it cannot be used any more.
     pub set_aside: Option<String>,
+    /// Why it was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<String>,
+}
+
+impl Checkpoint {
+    /// Whether a job can start from it.
+    pub fn is_usable(&self) -> bool {
+        self.set_aside.is_none() && self.deleted.is_none()
+    }
 }
 
 /// A job with its attempts.
@@ -371,6 +402,15 @@ pub struct Published {
     /// Withdrawn shards that its folder speaks of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub marked: Vec<Digest>,
+}
+
+/// A name that began to point somewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AliasMove {
+    /// To this version; none where it was taken away.
+    pub version: Option<Version>,
+    /// When.
+    pub at: Millis,
 }
 
 #[cfg(test)]

@@ -183,6 +183,13 @@ pub enum Transition {
         /// What was found.
         reason: String,
     },
+    /// A checkpoint is no longer needed, and its folder is removed.
+    CheckpointDeleted {
+        /// Its name.
+        checkpoint: CheckpointKey,
+        /// Why nothing needs it.
+        reason: String,
+    },
     /// A held-out loss was measured.
     Evaluated {
         /// The path of the weights.
@@ -217,6 +224,20 @@ pub enum Transition {
         /// The path.
         path: Path,
     },
+    /// Somebody asks that a version be not made. It keeps its number, its data and its checkpoints.
+    VersionCancelled {
+        /// Whose.
+        paradigm: Paradigm,
+        /// Its number.
+        version: Version,
+    },
+    /// Somebody asks that a cancelled version be made after all.
+    VersionRetried {
+        /// Whose.
+        paradigm: Paradigm,
+        /// Its number.
+        version: Version,
+    },
     /// A version is public.
     Released(Box<Release>),
     /// A public version says of itself that it saw shards which were withdrawn.
@@ -229,6 +250,16 @@ pub enum Transition {
         shards: Vec<Digest>,
         /// Digests of the files that were written anew.
         files: BTreeMap<String, Digest>,
+    },
+
+    /// A name points to a public version from now on, or to none.
+    AliasMoved {
+        /// Whose versions.
+        paradigm: Paradigm,
+        /// The name.
+        name: String,
+        /// The version; none where the name is taken away.
+        version: Option<Version>,
     },
 
     /// Nothing new is started, running jobs save and stop.

@@ -19,6 +19,7 @@ use artifacts::storage::{self, Storage};
 use paradigm::Paradigm;
 use tokio::sync::watch;
 
+use crate::alias::links::Links;
 use crate::ledger::path::{CheckpointKey, Version};
 use crate::ledger::transition::{Release, Transition};
 use crate::ledger::tree::{Tree, VersionState};
@@ -79,12 +80,13 @@ pub struct Publishing {
 pub struct Publisher {
     ledger: Ledger,
     publishing: Publishing,
+    links: Links,
 }
 
 impl Publisher {
     /// A publisher for the state behind a ledger.
-    pub fn new(ledger: Ledger, publishing: Publishing) -> Self {
-        Self { ledger, publishing }
+    pub fn new(ledger: Ledger, publishing: Publishing, links: Links) -> Self {
+        Self { ledger, publishing, links }
     }
 
     /// Publishes what is ready whenever the tree moves, until shutdown.
@@ -171,8 +173,8 @@ impl Publisher {
                 }
             }
         }
-        if let Err(error) = self.point() {
-            tracing::error!(%error, "`latest` could not be moved: will retry");
+        if let Err(error) = self.links.point() {
+            tracing::error!(%error, "a name of a version could not be moved: will retry");
             is_settled = false;
         }
         Ok(is_settled)
@@ -208,29 +210,6 @@ impl Publisher {
         }
         Ok(())
     }
-
-    /// Lets `latest` of each paradigm point to its highest version.
-    fn point(&self) -> Result<(), storage::Error> {
-        let releases = self.publishing.state.join("releases");
-        let (first, highest) = self.ledger.read(|tree| {
-            let mut highest = std::collections::BTreeMap::new();
-            for (paradigm, version) in tree.releases().keys() {
-                highest.insert(*paradigm, *version);
-            }
-            (tree.paradigms().first().copied(), highest)
-        });
-        for (paradigm, version) in highest {
-            let folder =
-                if first == Some(paradigm) { releases.clone() } else { releases.join(paradigm.to_string()) };
-            let target = format!("v{version}");
-            let is_right = std::fs::read_link(folder.join(release::LATEST))
-                .is_ok_and(|link| link.as_os_str() == target.as_str());
-            if !is_right {
-                release::point(&folder, release::LATEST, &target)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// How long the actor rests at most, and after something that went wrong.
@@ -253,5 +232,7 @@ fn in_state(tree: &Tree, state: VersionState) -> Vec<(Paradigm, Version)> {
         .collect()
 }
 
+#[cfg(test)]
+pub(crate) mod failing;
 #[cfg(test)]
 mod tests;

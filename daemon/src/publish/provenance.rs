@@ -95,9 +95,16 @@ fn parents(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> Result<Vec
                 up_to(tree, increment).filter_map(|i| i.plans.get(&paradigm)).map(|plan| plan.branch_point);
             let mut points: Vec<Step> = points.filter(|point| *point > 0).collect();
             points.reverse();
-            let unknown = |step: Step| format!("the checkpoint of the main path at step {step} is not known");
+            let own = increment.plans.get(&paradigm).map(|plan| plan.branch_point);
             for step in points {
-                keys.push(tree.branch_start(increment.version, step).ok_or_else(|| unknown(step))?);
+                match tree.branch_start(increment.version, step) {
+                    Some(key) => keys.push(key),
+                    None if own == Some(step) => {
+                        return Err(format!("the checkpoint of the main path at step {step} is not known"));
+                    }
+                    // The main path went past it: the version that would have left there was cancelled.
+                    None => {}
+                }
             }
         }
         Paradigm::Continual => {

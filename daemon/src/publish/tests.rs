@@ -2,141 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use artifacts::Digest;
 use artifacts::checkpoint::{self, State};
 use artifacts::job::Precision;
 use artifacts::manifest::Manifest;
-use artifacts::storage::{Disk, Entry, Error, File, Kind, Result, is_temporary};
+use artifacts::storage::{Disk, is_temporary};
 use paradigm::Paradigm::{Continual, PathSwitching};
 
+use super::failing::{Failing, Failure};
 use super::*;
 use crate::api::fixture::World;
 use crate::ledger::path::Step;
 use crate::tokenizer::{Corpus, train};
 
 const SEPARATOR: &str = "<|endoftext|>";
-
-/// How long a disk fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
-    /// For one operation.
-    Once,
-    /// From one operation on, with every one that follows: reading, listing and removing too.
-    ForGood,
-}
-
-/// The disk, of which one operation fails, or all from one on: what is in it then is what a full disk leaves.
-/// No power is cut here, so nothing is really synced.
-#[derive(Clone)]
-struct Failing {
-    /// Operations before the one that fails.
-    left: Arc<AtomicI64>,
-    failure: Failure,
-}
-
-impl Failing {
-    fn at(operations: i64, failure: Failure) -> Self {
-        Self { left: Arc::new(AtomicI64::new(operations)), failure }
-    }
-
-    fn has_failed(&self) -> bool {
-        self.left.load(Ordering::Relaxed) < 0
-    }
-
-    /// Nothing fails any more.
-    fn mend(&self) {
-        self.left.store(i64::MAX, Ordering::Relaxed);
-    }
-
-    /// Counts an operation.
-    fn count(&self, doing: &'static str, path: &Path) -> Result<()> {
-        match (self.left.fetch_sub(1, Ordering::Relaxed), self.failure) {
-            (0, _) | (..0, Failure::ForGood) => {
-                Err(Error::at(doing, path)(io::Error::new(io::ErrorKind::StorageFull, "no space left")))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Storage for Failing {
-    fn create(&self, path: &Path) -> Result<Box<dyn File>> {
-        self.count("create", path)?;
-        let file = Disk.create(path)?;
-        Ok(Box::new(FailingFile { file, disk: self.clone(), path: path.to_owned() }))
-    }
-
-    fn append(&self, path: &Path) -> Result<Box<dyn File>> {
-        self.count("open", path).and_then(|()| Disk.append(path))
-    }
-
-    fn read(&self, path: &Path, longest: u64) -> Result<Vec<u8>> {
-        self.count("read", path).and_then(|()| Disk.read(path, longest))
-    }
-
-    fn list(&self, folder: &Path) -> Result<Vec<Entry>> {
-        self.count("list", folder).and_then(|()| Disk.list(folder))
-    }
-
-    fn kind(&self, path: &Path) -> Result<Option<Kind>> {
-        self.count("look at", path).and_then(|()| Disk.kind(path))
-    }
-
-    fn create_folder(&self, folder: &Path) -> Result<()> {
-        self.count("create the folder", folder).and_then(|()| Disk.create_folder(folder))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.count("rename", from).and_then(|()| Disk.rename(from, to))
-    }
-
-    fn remove_file(&self, path: &Path) -> Result<()> {
-        self.count("remove", path).and_then(|()| Disk.remove_file(path))
-    }
-
-    fn remove_folder(&self, folder: &Path) -> Result<()> {
-        self.count("remove the folder", folder).and_then(|()| Disk.remove_folder(folder))
-    }
-
-    fn sync_file(&self, path: &Path) -> Result<()> {
-        self.count("sync", path)
-    }
-
-    fn sync_folder(&self, folder: &Path) -> Result<()> {
-        self.count("sync the folder", folder)
-    }
-}
-
-struct FailingFile {
-    file: Box<dyn File>,
-    disk: Failing,
-    path: PathBuf,
-}
-
-impl File for FailingFile {
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        let counted = self.disk.count("write", &self.path);
-        // A full disk takes the half of it.
-        let half = if counted.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
-        self.file.append(half).and(counted)
-    }
-
-    fn sync_data(&mut self) -> Result<()> {
-        self.disk.count("sync", &self.path)
-    }
-
-    fn truncate(&mut self, length: u64) -> Result<()> {
-        self.disk.count("cut", &self.path).and_then(|()| self.file.truncate(length))
-    }
-
-    fn length(&self) -> u64 {
-        self.file.length()
-    }
-}
 
 /// A state with version 1 of two paradigms ready to be published.
 fn ready_state(folder: &Path) -> World {
@@ -200,7 +81,8 @@ fn names(folder: &Path) -> BTreeSet<PathBuf> {
 
 fn publisher(world: &World, state: &Path, storage: Arc<dyn Storage>) -> Publisher {
     let publishing = Publishing { state: state.to_owned(), storage, split_above: u64::MAX };
-    Publisher::new(world.ledger.clone(), publishing)
+    let links = Links::new(world.ledger.clone(), &publishing.state, publishing.storage.clone());
+    Publisher::new(world.ledger.clone(), publishing, links)
 }
 
 /// Every release of the tree is there, as it says.

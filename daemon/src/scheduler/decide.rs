@@ -110,7 +110,8 @@ impl<'a> Round<'a> {
         let is_released = self.tree.releases().contains_key(&(paradigm, increment.version));
         let is_finished = self.tree.path(&path).is_some_and(|state| state.finished == increment.end);
         let is_there = self.tree.checkpoint(&CheckpointKey { path, step: increment.end }).is_some();
-        if is_released || is_finished && is_there {
+        let is_cancelled = self.tree.is_cancelled(paradigm, increment.version);
+        if is_released || is_cancelled || is_finished && is_there {
             return;
         }
         match paradigm {
@@ -131,7 +132,7 @@ impl<'a> Round<'a> {
         if self.tree.checkpoint(&last).is_some() || self.tree.checkpoint_before(path, increment.end).is_some()
         {
             self.run(path, SegmentKind::Continual, increment, Some(last));
-        } else {
+        } else if !self.tree.is_cancelled(Paradigm::Continual, before.version) {
             self.continual(predecessor, before);
         }
     }

@@ -16,6 +16,7 @@ use super::decide::{Decisions, Situation, Slot, decide};
 use crate::ledger::path::{CheckpointKey, Path, Step, Trajectory, Version};
 use crate::ledger::transition::*;
 use crate::ledger::tree::{Tree, VersionState};
+use crate::retention::judge::{self, Verdict};
 use crate::run_stream::RunStream;
 use crate::withdrawal;
 
@@ -31,6 +32,9 @@ struct Plan {
     known_ends: bool,
     trouble: u8,
     rewinds: usize,
+    /// Versions, the last ones, whose branch points are kept; without it, no checkpoint is ever deleted.
+    retention: Option<u32>,
+    cancels: bool,
     seed: u64,
 }
 
@@ -115,6 +119,19 @@ impl World {
         Rules { every_steps: None, quiet: None, alpha: self.plan.alpha, rates }
     }
 
+    fn decisions(&self, next_branch_point: Option<Step>, slots: &[Slot]) -> Decisions {
+        let situation = Situation {
+            whole_steps: self.whole_steps(),
+            next_branch_point,
+            ahead_steps: self.plan.ahead,
+            slots,
+            micro_batch: 1,
+            stopping: &self.stopping,
+            now: self.now,
+        };
+        decide(&self.tree, &situation)
+    }
+
     fn look(&mut self) {
         let data = Data {
             whole_steps: self.whole_steps(),
@@ -134,16 +151,7 @@ impl World {
             let version = self.tree.increments().len() as u32 + 1;
             paradigm::Increment::cut(version, self.tree.end(), *steps, self.plan.alpha).unwrap().branch_point
         });
-        let situation = Situation {
-            whole_steps: self.whole_steps(),
-            next_branch_point,
-            ahead_steps: self.plan.ahead,
-            slots: &self.slots,
-            micro_batch: 1,
-            stopping: &self.stopping,
-            now: self.now,
-        };
-        let Decisions { start, stop, wake: _ } = decide(&self.tree, &situation);
+        let Decisions { start, stop, wake: _ } = self.decisions(next_branch_point, &self.slots);
         for start in start {
             self.assert_sound(&start);
             let history = start.start.map_or_else(Vec::new, |key| self.histories[&key].clone());
@@ -225,8 +233,7 @@ impl World {
     /// A checkpoint that no running job began with is found damaged.
     fn damage(&mut self) {
         let used: BTreeSet<_> = self.tree.running().filter_map(|(_, attempt)| attempt.start.start).collect();
-        let sound =
-            self.tree.checkpoints().iter().filter(|(key, c)| c.set_aside.is_none() && !used.contains(key));
+        let sound = self.tree.checkpoints().iter().filter(|(key, c)| c.is_usable() && !used.contains(key));
         let sound: Vec<_> = sound.map(|(key, _)| *key).collect();
         if let Some(checkpoint) = self.random.choice(sound) {
             self.commit(Transition::CheckpointSetAside { checkpoint, reason: "a bit".to_owned() });
@@ -253,6 +260,41 @@ impl World {
                     self.commit(Transition::Released(Box::new(release)));
                 }
             }
+        }
+    }
+
+    /// Deletes the checkpoints that nothing needs: whatever could be started before is started just the same after.
+    fn collect(&mut self) {
+        let Some(branch_points) = self.plan.retention else { return };
+        let rules = judge::Rules { branch_points, alpha: self.plan.alpha };
+        let judged = judge::checkpoints(&self.tree, &rules, self.whole_steps());
+        let plenty: Vec<Slot> =
+            (0..100).map(|i| Slot { name: format!("more{i}"), devices: vec!["cpu".to_owned()] }).collect();
+        let before = self.decisions(None, &plenty);
+        for (checkpoint, verdict) in judged {
+            if let Verdict::Goes(reason) = verdict {
+                let reason = reason.to_string();
+                self.commit(Transition::CheckpointDeleted { checkpoint, reason });
+            }
+        }
+        assert_eq!(self.decisions(None, &plenty), before, "a checkpoint was needed");
+    }
+
+    /// Somebody does not want a version, or does after all.
+    fn change_mind(&mut self) {
+        let mut wishes = Vec::new();
+        for version in 1..=self.tree.increments().len() as u32 {
+            for paradigm in self.plan.paradigms.clone() {
+                let state = self.tree.version_state(paradigm, version);
+                if state.is_to_be_made() && self.random.u8(..4) == 0 {
+                    wishes.push(Transition::VersionCancelled { paradigm, version });
+                } else if state == VersionState::Cancelled {
+                    wishes.push(Transition::VersionRetried { paradigm, version });
+                }
+            }
+        }
+        if let Some(wish) = self.random.choice(wishes) {
+            self.commit(wish);
         }
     }
 
@@ -319,6 +361,13 @@ impl World {
             self.look();
             self.tick();
             self.publish();
+            if self.plan.cancels && self.random.u8(..50) == 0 {
+                self.change_mind();
+            }
+            // Not by the world's own dice: with and without, the same happens.
+            if self.now.is_multiple_of(3) {
+                self.collect();
+            }
             if self.is_done() {
                 return self;
             }
@@ -372,6 +421,8 @@ fn plans() -> impl Strategy<Value = Plan> {
             known_ends,
             trouble,
             rewinds: 0,
+            retention: None,
+            cancels: false,
             seed,
         })
 }
@@ -412,7 +463,8 @@ proptest! {
 
     #[test]
     fn after_rewinds_each_version_has_seen_the_data_that_it_was_cut_from(plan in plans(), rewinds in 1usize..5) {
-        let world = World::new(Plan { rewinds, ..plan }).live();
+        let retention = (plan.seed % 4).checked_sub(1).map(|kept| kept as u32);
+        let world = World::new(Plan { rewinds, retention, ..plan }).live();
         for (paradigm, version) in world.tree.releases().keys() {
             let end = world.tree.increment(*version).unwrap().end;
             let checkpoint = CheckpointKey { path: world.tree.version_path(*paradigm, *version), step: end };
@@ -432,8 +484,24 @@ proptest! {
     }
 
     #[test]
-    fn an_undisturbed_lazy_world_executes_the_plan_and_repeats_nothing(plan in plans()) {
-        let world = World::new(Plan { ahead: None, trouble: 0, ..plan }).live();
+    fn versions_that_were_cancelled_and_wanted_after_all_are_made_on_exactly_their_steps(plan in plans()) {
+        let retention = (plan.seed % 4).checked_sub(1).map(|kept| kept as u32);
+        let world = World::new(Plan { cancels: true, retention, ..plan }).live();
+        for (paradigm, version) in world.tree.releases().keys() {
+            let end = world.tree.increment(*version).unwrap().end;
+            let checkpoint = CheckpointKey { path: world.tree.version_path(*paradigm, *version), step: end };
+            prop_assert_eq!(&world.histories[&checkpoint], &world.expected[version], "version {}", version);
+        }
+        let again = Tree::from_nodes(world.tree.position(), world.tree.nodes());
+        prop_assert_eq!(again.as_ref(), Ok(&world.tree));
+    }
+
+    #[test]
+    fn an_undisturbed_lazy_world_executes_the_plan_and_repeats_nothing(
+        plan in plans(),
+        retention in proptest::option::of(0u32..3),
+    ) {
+        let world = World::new(Plan { ahead: None, trouble: 0, retention, ..plan }).live();
         let increments = paradigm::Increments::new(&world.plan.increments, world.plan.alpha).unwrap();
         for paradigm in &world.plan.paradigms {
             let planned = paradigm::Plan::new(*paradigm, &increments).unwrap().steps;

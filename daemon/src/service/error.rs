@@ -6,6 +6,7 @@ use crate::edge::failure::{Exit, Failure, what_to_do};
 use crate::jobs::{CheckpointsError, JobsError};
 use crate::ledger::LedgerError;
 use crate::ledger::lock::LockError;
+use crate::retention::RetentionError;
 use crate::scheduler::SchedulerError;
 
 /// Why the daemon does not run.
@@ -32,6 +33,9 @@ pub enum ServiceError {
     /// The scheduler cannot go on.
     #[error(transparent)]
     Scheduler(#[from] SchedulerError),
+    /// The state cannot be kept in order.
+    #[error(transparent)]
+    Retention(#[from] RetentionError),
     /// The jobs cannot be supervised.
     #[error(transparent)]
     Jobs(#[from] JobsError),
@@ -64,6 +68,7 @@ impl From<ServiceError> for Failure {
             ServiceError::Ledger(error) => error.into(),
             ServiceError::Socket(error) => of_socket(error),
             ServiceError::Scheduler(error) => of_scheduler(error),
+            ServiceError::Retention(error) => of_retention(error),
             ServiceError::Jobs(error) => of_jobs(error),
             error @ ServiceError::Task(_) => Self::new(error).hint(AGAIN),
             error @ ServiceError::System { .. } => Self::new(error).hint(
@@ -75,6 +80,13 @@ impl From<ServiceError> for Failure {
 
 /// What to do about what should not happen.
 const AGAIN: &str = "start it again: nothing that was acknowledged is lost";
+
+fn of_retention(error: RetentionError) -> Failure {
+    match error {
+        RetentionError::Ledger(error) => error.into(),
+        error => Failure::new(error).hint(AGAIN),
+    }
+}
 
 fn of_scheduler(error: SchedulerError) -> Failure {
     match error {

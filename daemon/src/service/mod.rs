@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::alias::links::Links;
 use crate::api::{self, Backend, Socket};
 use crate::config::{self, Config, Machine, Settings};
 use crate::inbox::Inbox;
@@ -26,6 +27,7 @@ use crate::ledger::probe::Probe;
 use crate::ledger::transition::{Fixed, Transition};
 use crate::ledger::{self, Clock, Ledger, LedgerError, Options, SystemClock};
 use crate::publish::{Publisher, Publishing};
+use crate::retention::Retention;
 use crate::scheduler::Scheduler;
 pub use error::ServiceError;
 use neighbours::Neighbours;
@@ -138,8 +140,17 @@ impl Daemon {
         let scheduler = Scheduler::new(ledger.clone(), clock.clone(), neighbours.clone(), wanted)?;
         let publishing =
             Publishing { state: self.state.clone(), storage: Arc::new(Disk), split_above: SPLIT_ABOVE };
-        let publisher = Publisher::new(ledger.clone(), publishing);
+        let links = Links::new(ledger.clone(), &self.state, Arc::new(Disk));
+        let publisher = Publisher::new(ledger.clone(), publishing, links.clone());
+        let retention = Retention {
+            ledger: ledger.clone(),
+            state: self.state.clone(),
+            storage: Arc::new(Disk),
+            rules: settings::retention(&self.settings),
+        };
         let backend = Backend {
+            retention: retention.clone(),
+            links,
             ledger: ledger.clone(),
             live: Arc::new(neighbours),
             clock: clock.clone(),
@@ -157,6 +168,10 @@ impl Daemon {
         actors.spawn(async move { Ok(scheduler.run(down).await?) });
         let down = shutdown.clone();
         actors.spawn(async move { Ok(publisher.run(down).await?) });
+        if self.settings.collect {
+            let down = shutdown.clone();
+            actors.spawn(async move { Ok(retention.run(down).await?) });
+        }
         let down = shutdown.clone();
         actors.spawn(async move {
             api::serve(socket, Arc::new(backend), down).await;

@@ -8,6 +8,7 @@ use crate::config::{Settings, TokenWidth};
 use crate::inbox::InboxSettings;
 use crate::inbox::reader::{Limits, Reading};
 use crate::ledger::transition::Fixed;
+use crate::retention;
 use crate::scheduler::SchedulerSettings;
 use crate::scheduler::cut::Rules;
 use crate::scheduler::decide::Slot;
@@ -57,6 +58,11 @@ pub fn scheduler(settings: &Settings) -> SchedulerSettings {
         slots: slots.map(|slot| Slot { name: slot.name.clone(), devices: slot.devices.clone() }).collect(),
         micro_batch: settings.micro_batch,
     }
+}
+
+/// What the retention goes by.
+pub fn retention(settings: &Settings) -> retention::judge::Rules {
+    retention::judge::Rules { branch_points: settings.branch_points, alpha: settings.alpha }
 }
 
 /// Tokens of the model: `init` made sure that they are there.

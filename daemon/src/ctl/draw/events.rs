@@ -70,6 +70,9 @@ fn sentence(transition: &Transition) -> (Option<Paint>, String) {
         Transition::CheckpointSetAside { checkpoint, reason } => {
             (bad, format!("checkpoint {checkpoint} was set aside: {reason}"))
         }
+        Transition::CheckpointDeleted { checkpoint, reason } => {
+            (None, format!("checkpoint {checkpoint} is deleted: {reason}"))
+        }
         Transition::Evaluated { path, step, evaluation } => (
             None,
             format!(
@@ -90,6 +93,16 @@ fn sentence(transition: &Transition) -> (Option<Paint>, String) {
         }
         Transition::PathFailed { path, reason } => (bad, format!("{path} has failed: {reason}")),
         Transition::PathRetried { path } => (None, format!("{path} is tried again")),
+        Transition::VersionCancelled { paradigm, version } => {
+            (calm, format!("version {version} of {paradigm} is cancelled"))
+        }
+        Transition::VersionRetried { paradigm, version } => {
+            (None, format!("version {version} of {paradigm} is to be made after all"))
+        }
+        Transition::AliasMoved { paradigm, name, version } => match version {
+            Some(version) => (good, format!("{name} of {paradigm} points to version {version}")),
+            None => (calm, format!("{name} of {paradigm} points nowhere any more")),
+        },
         Transition::Released(release) => (
             good,
             format!("version {} of {} is released, {}", release.version, release.paradigm, release.folder),

@@ -9,6 +9,7 @@ pub mod status;
 pub mod table;
 pub mod tree;
 pub mod units;
+pub mod upkeep;
 use crate::api::types::VersionDetail;
 use crate::edge::look::{Look, Paint};
 use crate::ledger::tree::VersionState;
@@ -35,6 +36,7 @@ pub fn paint_of(state: VersionState) -> Paint {
         VersionState::Training | VersionState::Evaluating | VersionState::Publishing => Paint::Busy,
         VersionState::Open | VersionState::Cut | VersionState::Waiting => Paint::Calm,
         VersionState::Failed | VersionState::Withdrawn => Paint::Bad,
+        VersionState::Cancelled => Paint::Calm,
     }
 }
 

@@ -277,3 +277,36 @@ fn errors_say_what_why_and_what_to_do() {
         .exit(Exit::NoDaemon);
     insta::assert_snapshot!(format!("{}\n{}", failure.render(&TERMINAL), failure.render(&PIPE)));
 }
+
+#[test]
+fn what_would_go_and_what_stays_is_said_with_its_reason() {
+    let thing = |name: &str, bytes, goes, why: &str| crate::api::types::ThingLine {
+        name: name.to_owned(),
+        bytes,
+        goes,
+        why: why.to_owned(),
+    };
+    let things = vec![
+        thing(
+            "checkpoints/path-switching.main.g1.s3400",
+            480_000_000,
+            false,
+            "the way to the next branch begins at it",
+        ),
+        thing("checkpoints/path-switching.v1.g1.s1000", 480_000_000, true, "v1 is public"),
+        thing(
+            "jobs/4-1",
+            1_200_000,
+            true,
+            "its job has ended: its rates and sequences are of no use any more",
+        ),
+        thing("releases/v1", 160_000_000, false, "it is public, also as stable"),
+    ];
+    let mut answer = crate::api::types::GcAnswer { dry_run: true, things, left: Vec::new() };
+    let asked = upkeep::collected(&answer, &TERMINAL);
+    answer.dry_run = false;
+    let went = upkeep::collected(&answer, &PIPE);
+    answer.things.retain(|thing| !thing.goes);
+    insta::assert_snapshot!(format!("{asked}----\n{went}----\n{}", upkeep::collected(&answer, &PIPE)));
+    assert!(asked.lines().all(|line| line.chars().count() <= 80), "{asked}");
+}

@@ -187,6 +187,8 @@ impl<'a> Drawing<'a> {
         let has_point = self.branches.main.as_ref().filter(|_| version.stands).is_none_or(|main| {
             let usable = main.checkpoints.iter().filter(|checkpoint| checkpoint.set_aside.is_none());
             version.branch_point == 0
+                // What was made of it needs it no more.
+                || version.state == VersionState::Released
                 || usable.map(|checkpoint| checkpoint.step).any(|at| at == version.branch_point)
         });
         let mark = if has_point { "●" } else { "○" };

@@ -100,6 +100,23 @@ fn only_what_verifies_and_can_be_ours_is_taken_over() {
     assert_eq!(names, expected);
 }
 
+/// Two removed the same folder at once, and the one who came second took that for a broken disk: the daemon stopped.
+#[test]
+fn what_the_journal_says_is_deleted_is_left_to_who_deletes_it() {
+    let world = World::with_steps(6);
+    let start = world.start_main(0, 4);
+    world.script(&start).in_order();
+    world.end_of(&start);
+    let checkpoint = world.main_key(4);
+    world.ledger.commit(Transition::CheckpointDeleted { checkpoint, reason: "passed".to_owned() }).unwrap();
+    let folder = world.state().join("checkpoints").join(checkpoint.to_string());
+    assert_eq!(world.supervisor.adopt().unwrap(), 0, "as it was");
+    fs::remove_file(folder.join("manifest.json")).unwrap();
+    assert_eq!(world.supervisor.adopt().unwrap(), 0, "half gone");
+    assert!(folder.is_dir());
+    assert!(!world.is_saved(checkpoint));
+}
+
 #[test]
 fn where_a_trainer_writes_nothing_is_touched() {
     let world = World::with_steps(6);

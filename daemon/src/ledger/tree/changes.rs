@@ -133,7 +133,14 @@ impl Tree {
             }
             Transition::JobStarted(start) => self.start_attempt(changes, start, at),
             Transition::CheckpointSaved { checkpoint, digest, bytes, job } => {
-                let saved = Checkpoint { digest: *digest, bytes: *bytes, job: *job, at, set_aside: None };
+                let saved = Checkpoint {
+                    digest: *digest,
+                    bytes: *bytes,
+                    job: *job,
+                    at,
+                    set_aside: None,
+                    deleted: None,
+                };
                 let progress = self
                     .checkpoint_before(checkpoint.path, Step::MAX)
                     .is_none_or(|k| k.step < checkpoint.step);
@@ -146,6 +153,12 @@ impl Tree {
                 if let Some(mut aside) = self.checkpoints.get(checkpoint).cloned() {
                     aside.set_aside = Some(reason.clone());
                     self.set_checkpoint(changes, *checkpoint, aside);
+                }
+            }
+            Transition::CheckpointDeleted { checkpoint, reason } => {
+                if let Some(mut deleted) = self.checkpoints.get(checkpoint).cloned() {
+                    deleted.deleted = Some(reason.clone());
+                    self.set_checkpoint(changes, *checkpoint, deleted);
                 }
             }
             Transition::Evaluated { path, step, evaluation } => {
@@ -168,6 +181,20 @@ impl Tree {
                 path.failures = 0;
                 path.retry_at = None;
             }),
+            Transition::VersionCancelled { paradigm, version } => {
+                changes.put(Node::Cancelled { paradigm: *paradigm, version: *version, at });
+                self.cancelled.insert((*paradigm, *version), at);
+            }
+            Transition::VersionRetried { paradigm, version } => {
+                if let Some(at) = self.cancelled.remove(&(*paradigm, *version)) {
+                    changes.remove(&Node::Cancelled { paradigm: *paradigm, version: *version, at });
+                }
+            }
+            Transition::AliasMoved { paradigm, name, version } => {
+                let moves = self.aliases.entry((*paradigm, name.clone())).or_default();
+                moves.push(AliasMove { version: *version, at });
+                changes.put(Node::Alias { paradigm: *paradigm, name: name.clone(), moves: moves.clone() });
+            }
             Transition::Released(release) => {
                 let published = Published { release: (**release).clone(), at, marked: Vec::new() };
                 changes.put(Node::Release(published.clone()));

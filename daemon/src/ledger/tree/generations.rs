@@ -118,9 +118,10 @@ impl Tree {
     }
 
     /// Whether what an attempt trains is still part of the tree's growth: no rewind has changed its data or taken out the
-    /// version that needs it.
+    /// version that needs it, and nobody has cancelled that.
     pub fn is_wanted(&self, start: &JobStart) -> bool {
-        let serves = start.version.is_none_or(|version| self.stands(version));
+        let is_made = |version| self.stands(version) && !self.is_cancelled(start.path.paradigm, version);
+        let serves = start.version.is_none_or(is_made);
         let on_line = || self.main_line().any(|(path, limit)| path == start.path && start.to <= limit);
         serves && (start.path.trajectory != Trajectory::Main || on_line())
     }

@@ -18,7 +18,7 @@ use paradigm::Paradigm;
 
 pub use super::node::*;
 use super::path::{CheckpointKey, Path, Step, Version};
-use super::transition::{CutNumber, Evaluation, Increment, JobNumber};
+use super::transition::{CutNumber, Evaluation, Increment, JobNumber, Millis};
 pub use versions::VersionState;
 
 /// A transition that does not fit the tree: a fault of the program or of the journal, never of a user.
@@ -58,4 +58,6 @@ pub struct Tree {
     running: BTreeSet<JobNumber>,
     evaluations: BTreeMap<(Path, Step, Version), Evaluation>,
     releases: BTreeMap<(Paradigm, Version), Published>,
+    cancelled: BTreeMap<(Paradigm, Version), Millis>,
+    aliases: BTreeMap<(Paradigm, String), Vec<AliasMove>>,
 }

@@ -42,6 +42,16 @@ impl Tree {
             evaluation: *evaluation,
         });
         let releases = self.releases.values().cloned().map(Node::Release);
+        let cancelled = self.cancelled.iter().map(|((paradigm, version), at)| Node::Cancelled {
+            paradigm: *paradigm,
+            version: *version,
+            at: *at,
+        });
+        let aliases = self.aliases.iter().map(|((paradigm, name), moves)| Node::Alias {
+            paradigm: *paradigm,
+            name: name.clone(),
+            moves: moves.clone(),
+        });
         std::iter::once(Node::Run(self.run.clone()))
             .chain(shards)
             .chain(readings)
@@ -56,6 +66,8 @@ impl Tree {
             .chain(jobs)
             .chain(evaluations)
             .chain(releases)
+            .chain(cancelled)
+            .chain(aliases)
     }
 
     /// The tree that some nodes make.
@@ -97,6 +109,12 @@ impl Tree {
                 Node::Release(published) => {
                     let key = (published.release.paradigm, published.release.version);
                     tree.releases.insert(key, published);
+                }
+                Node::Cancelled { paradigm, version, at } => {
+                    tree.cancelled.insert((paradigm, version), at);
+                }
+                Node::Alias { paradigm, name, moves } => {
+                    tree.aliases.insert((paradigm, name), moves);
                 }
             }
         }

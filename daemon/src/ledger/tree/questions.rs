@@ -135,7 +135,7 @@ impl Tree {
 
     /// A checkpoint that can be used.
     pub fn checkpoint(&self, key: &CheckpointKey) -> Option<&Checkpoint> {
-        self.checkpoints.get(key).filter(|checkpoint| checkpoint.set_aside.is_none())
+        self.checkpoints.get(key).filter(|checkpoint| checkpoint.is_usable())
     }
 
     /// The last usable checkpoint of a path at or before a step.
@@ -143,7 +143,7 @@ impl Tree {
         self.checkpoints
             .range(CheckpointKey { path, step: 0 }..=CheckpointKey { path, step })
             .rev()
-            .find(|(_, checkpoint)| checkpoint.set_aside.is_none())
+            .find(|(_, checkpoint)| checkpoint.is_usable())
             .map(|(key, _)| *key)
     }
 
@@ -175,6 +175,21 @@ impl Tree {
     /// Published versions.
     pub fn releases(&self) -> &BTreeMap<(Paradigm, Version), Published> {
         &self.releases
+    }
+
+    /// Whether somebody does not want a version to be made.
+    pub fn is_cancelled(&self, paradigm: Paradigm, version: Version) -> bool {
+        self.cancelled.contains_key(&(paradigm, version))
+    }
+
+    /// The names that versions were given, and where they pointed when; the last place is the present one.
+    pub fn aliases(&self) -> &BTreeMap<(Paradigm, String), Vec<AliasMove>> {
+        &self.aliases
+    }
+
+    /// The version that a name points to.
+    pub fn alias(&self, paradigm: Paradigm, name: &str) -> Option<Version> {
+        self.aliases.get(&(paradigm, name.to_owned()))?.last()?.version
     }
 
     /// The paradigms of the run, in the order of the configuration.

@@ -81,6 +81,13 @@ impl Tree {
                     format!("there is no usable checkpoint {checkpoint}")
                 })
             }
+            Transition::CheckpointDeleted { checkpoint, .. } => {
+                let mut starts = self.running().filter_map(|(_, attempt)| attempt.start.start);
+                let is_idle = starts.all(|start| start != *checkpoint);
+                rule(self.checkpoint(checkpoint).is_some() && is_idle, &|| {
+                    format!("there is no usable checkpoint {checkpoint}, or a job starts from it")
+                })
+            }
             Transition::JobEnded { job, attempt, .. } => rule(
                 self.running.contains(job)
                     && self.attempt(*job).is_some_and(|last| last.start.attempt == *attempt),
@@ -94,6 +101,23 @@ impl Tree {
             Transition::PathRetried { path } => {
                 rule(self.path(path).is_some_and(|state| state.failed.is_some()), &|| {
                     format!("{path} has not failed")
+                })
+            }
+            Transition::VersionCancelled { paradigm, version } => {
+                rule(self.version_state(*paradigm, *version).is_to_be_made(), &|| {
+                    format!("version {version} of {paradigm} is not to be made")
+                })
+            }
+            Transition::VersionRetried { paradigm, version } => {
+                rule(self.is_cancelled(*paradigm, *version), &|| {
+                    format!("version {version} of {paradigm} was not cancelled")
+                })
+            }
+            Transition::AliasMoved { paradigm, name, version } => {
+                let is_there = |version: &Version| self.releases.contains_key(&(*paradigm, *version));
+                let is_new = self.alias(*paradigm, name) != *version;
+                rule(is_new && version.as_ref().is_none_or(is_there), &|| {
+                    format!("{name} of {paradigm} points there already, or that is no public version")
                 })
             }
             Transition::Released(release) => rule(

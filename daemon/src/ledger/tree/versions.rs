@@ -24,6 +24,9 @@ impl Tree {
         if !self.stands(version) {
             return VersionState::Withdrawn;
         }
+        if self.is_cancelled(paradigm, version) {
+            return VersionState::Cancelled;
+        }
         let path = self.version_path(paradigm, version);
         let own = self.path(&path);
         let is_trained = self.checkpoint(&CheckpointKey { path, step: increment.end }).is_some();
@@ -88,8 +91,20 @@ pub enum VersionState {
     Released,
     /// Its path has used up its attempts.
     Failed,
+    /// Somebody does not want it to be made.
+    Cancelled,
     /// It was not public yet when a shard that it saw was withdrawn: it is not made.
     Withdrawn,
+}
+
+impl VersionState {
+    /// Whether steps of it are still to be done, or tried again.
+    pub fn is_to_be_made(self) -> bool {
+        match self {
+            Self::Cut | Self::Waiting | Self::Training | Self::Evaluating | Self::Failed => true,
+            Self::Open | Self::Publishing | Self::Released | Self::Cancelled | Self::Withdrawn => false,
+        }
+    }
 }
 
 impl std::fmt::Display for VersionState {
@@ -103,6 +118,7 @@ impl std::fmt::Display for VersionState {
             Self::Publishing => "publishing",
             Self::Released => "released",
             Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
             Self::Withdrawn => "withdrawn",
         })
     }
