@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use artifacts::manifest;
-use artifacts::release::{CARD, LATEST, PROVENANCE};
+use artifacts::release::LATEST;
 use artifacts::storage::Disk;
 use artifacts::{Digest, storage};
 use serde::Serialize;
@@ -23,6 +23,7 @@ use crate::ledger::path::CheckpointKey;
 use crate::ledger::probe::Probe;
 use crate::ledger::transition::Release;
 use crate::ledger::tree::{Checkpoint, Tree};
+use crate::publish::mark::{self, Unmarked};
 
 /// What a look at a state found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -131,14 +132,15 @@ impl Findings {
         for published in tree.releases().values() {
             let release = &published.release;
             self.releases += 1;
-            // Until it is marked, its two files that say so may be on the way from one content to the other.
-            let is_marked = tree.is_marked(published);
+            let unmarked = (!tree.is_marked(published)).then(|| Unmarked::of(tree, published));
             for (name, digest) in &release.files {
-                if !is_marked && [PROVENANCE, CARD].contains(&name.as_str()) {
-                    continue;
-                }
                 let file = state.join(&release.folder).join(name);
-                if let Err(what) = verify_file(&file, *digest, quick) {
+                let unmarked = unmarked.as_ref().filter(|_| mark::FILES.contains(&name.as_str()));
+                let verified = match unmarked.filter(|_| !quick) {
+                    Some(unmarked) => verify_unmarked(&file, name, unmarked),
+                    None => verify_file(&file, *digest, quick),
+                };
+                if let Err(what) = verified {
                     self.damage.push(format!("release {}: {what}", release.folder));
                 }
             }
@@ -181,6 +183,16 @@ fn verify_checkpoint(
             Err(format!("its manifest has digest {digest}; the journal says {}", checkpoint.digest))
         }
         Err(damage) => Err(damage.to_string()),
+    }
+}
+
+/// A file that is on the way from one content to the other.
+fn verify_unmarked(file: &Path, name: &str, unmarked: &Unmarked) -> Result<(), String> {
+    let bytes =
+        std::fs::read(file).map_err(|error| format!("`{}` cannot be read: {error}", file.display()))?;
+    match unmarked.content(name, &bytes) {
+        Some(_) => Ok(()),
+        None => Err(format!("`{}` is not what was published", file.display())),
     }
 }
 

@@ -85,18 +85,19 @@ fn write(card: &mut String, provenance: &Provenance, curve: &[Point]) {
 /// How the line starts that speaks of withdrawn shards.
 const WITHDRAWN: &str = "> **Withdrawn data:**";
 
-/// A card that says, below its title, which withdrawn shards the version saw.
+/// A card that says, below its title, which withdrawn shards the version saw; of none, it says nothing.
 pub fn marked(card: &str, shards: &[&str]) -> String {
+    let mut lines: Vec<&str> = card.lines().collect();
+    if let Some(old) = lines.iter().position(|line| line.starts_with(WITHDRAWN)) {
+        lines.drain(old.saturating_sub(1)..=old);
+    }
     let them = if shards.len() == 1 { "it" } else { "them" };
     let mark = format!(
         "{WITHDRAWN} this version saw {}, withdrawn after it was published. Versions that are made after that have not \
          seen {them}.",
         shards.join(", ")
     );
-    let mut lines: Vec<&str> = card.lines().collect();
-    if let Some(old) = lines.iter().position(|line| line.starts_with(WITHDRAWN)) {
-        lines[old] = &mark;
-    } else {
+    if !shards.is_empty() {
         let title =
             lines.iter().position(|line| line.starts_with("# ")).map_or(lines.len(), |title| title + 1);
         lines.splice(title..title, ["", &mark]);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use artifacts::Digest;
-use artifacts::release::{self, read_provenance};
+use artifacts::release::{self, Provenance};
 use artifacts::storage;
 use serde_json::json;
 
@@ -16,58 +16,101 @@ use crate::ledger::Ledger;
 use crate::ledger::transition::Transition;
 use crate::ledger::tree::{Published, Tree};
 
-/// Longest model card that is written anew, in bytes.
-const LONGEST_CARD: u64 = 16 << 20;
+/// Longest file that is written anew, in bytes.
+const LONGEST: u64 = 1 << 30;
+
+/// The files that a mark stands in.
+pub const FILES: [&str; 2] = [release::PROVENANCE, release::CARD];
 
 /// A public version whose folder is to say more than it does.
 pub struct Unmarked {
     published: Published,
-    /// The withdrawn shards that it saw.
-    shards: Vec<(Digest, String)>,
+    /// The withdrawn shards that its folder speaks of already.
+    before: Shards,
+    /// Those that it saw.
+    now: Shards,
 }
+
+/// Withdrawn shards, with their names.
+type Shards = Vec<(Digest, String)>;
 
 /// All of them.
 pub fn unmarked(tree: &Tree) -> Vec<Unmarked> {
-    let name = |digest: &Digest| tree.shard(digest).map(|(_, shard)| shard.name.clone()).unwrap_or_default();
-    let of = |published: &Published| {
-        let shards =
-            tree.withdrawn_from(published.release.version).map(|digest| (digest, name(&digest))).collect();
-        Unmarked { published: published.clone(), shards }
-    };
-    tree.unmarked().map(of).collect()
+    tree.unmarked().map(|published| Unmarked::of(tree, published)).collect()
+}
+
+impl Unmarked {
+    /// What a version is to say.
+    pub fn of(tree: &Tree, published: &Published) -> Self {
+        let name =
+            |digest: &Digest| tree.shard(digest).map(|(_, shard)| shard.name.clone()).unwrap_or_default();
+        let named = |digest: Digest| (digest, name(&digest));
+        Self {
+            published: published.clone(),
+            before: published.marked.iter().copied().map(named).collect(),
+            now: tree.withdrawn_from(published.release.version).map(named).collect(),
+        }
+    }
+
+    /// A version whose folder speaks of some shards and is to speak of others.
+    #[cfg(test)]
+    pub fn saying(published: Published, before: Shards, now: Shards) -> Self {
+        Self { published, before, now }
+    }
+
+    /// What one of the two files says in the end; none where it is neither what was published nor what a mark that was
+    /// interrupted has made of it.
+    pub fn content(&self, name: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+        let recorded = self.published.release.files.get(name)?;
+        if Digest::of(bytes) == *recorded {
+            return saying(name, bytes, &self.now);
+        }
+        let before = saying(name, bytes, &self.before).filter(|before| Digest::of(before) == *recorded)?;
+        saying(name, &before, &self.now).filter(|now| now == bytes)
+    }
+}
+
+/// A file that speaks of these shards and of no others.
+fn saying(name: &str, bytes: &[u8], shards: &Shards) -> Option<Vec<u8>> {
+    if name == release::CARD {
+        let names: Vec<&str> = shards.iter().map(|(_, name)| name.as_str()).collect();
+        return Some(card::marked(std::str::from_utf8(bytes).ok()?, &names).into_bytes());
+    }
+    let mut provenance: Provenance = serde_json::from_slice(bytes).ok()?;
+    provenance.withdrawn = shards.iter().map(|(digest, _)| *digest).collect();
+    Some(pretty(&json!(provenance)))
 }
 
 /// Writes down in a version's folder which withdrawn shards it saw. What somebody has removed from the folder is not made
-/// again.
+/// again, and what is not what was published is left as it is: `check` names it.
 pub fn mark(publishing: &Publishing, ledger: &Ledger, unmarked: &Unmarked) -> Result<(), PublishError> {
     let storage = &*publishing.storage;
     let release = &unmarked.published.release;
     let folder = publishing.state.join(&release.folder);
-    let digests: Vec<Digest> = unmarked.shards.iter().map(|(digest, _)| *digest).collect();
-    let names: Vec<&str> = unmarked.shards.iter().map(|(_, name)| name.as_str()).collect();
     let mut files = BTreeMap::new();
-    let mut put = |name: &str, bytes: &[u8]| -> Result<(), PublishError> {
-        storage::replace(storage, &folder.join(name), bytes)?;
-        files.insert(name.to_owned(), Digest::of(bytes));
-        Ok(())
-    };
-    let is_there = |name: &str| storage.kind(&folder.join(name)).map(|kind| kind.is_some());
-    if is_there(release::PROVENANCE)? {
+    if storage.kind(&folder)?.is_some() {
         storage::sweep(storage, &folder)?;
-        let unreadable = |error: artifacts::versioned::Error| PublishError::Unreadable {
-            path: folder.join(release::PROVENANCE),
-            reason: error.to_string(),
-        };
-        let mut provenance = read_provenance(&folder).map_err(unreadable)?;
-        provenance.withdrawn.clone_from(&digests);
-        put(release::PROVENANCE, &pretty(&json!(provenance)))?;
     }
-    if is_there(release::CARD)? {
-        let card = storage.read(&folder.join(release::CARD), LONGEST_CARD)?;
-        put(release::CARD, card::marked(&String::from_utf8_lossy(&card), &names).as_bytes())?;
+    for name in FILES {
+        let file = folder.join(name);
+        if storage.kind(&file)?.is_none() {
+            continue;
+        }
+        match unmarked.content(name, &storage.read(&file, LONGEST)?) {
+            Some(content) => {
+                storage::replace(storage, &file, &content)?;
+                files.insert(name.to_owned(), Digest::of(&content));
+            }
+            None => {
+                tracing::error!(file = %file.display(), "this is not what was published: it is not marked as having seen \
+                     withdrawn data, and left as it is");
+            }
+        }
     }
     let (paradigm, version) = (release.paradigm, release.version);
-    ledger.commit(Transition::ReleaseMarked { paradigm, version, shards: digests, files })?;
+    let shards = unmarked.now.iter().map(|(digest, _)| *digest).collect();
+    let names: Vec<&str> = unmarked.now.iter().map(|(_, name)| name.as_str()).collect();
+    ledger.commit(Transition::ReleaseMarked { paradigm, version, shards, files })?;
     tracing::info!(%paradigm, version, shards = names.join(", "), "a public version is marked: it saw withdrawn data");
     Ok(())
 }

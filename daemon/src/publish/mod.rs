@@ -7,7 +7,7 @@
 mod card;
 mod curve;
 mod folder;
-mod mark;
+pub mod mark;
 mod provenance;
 
 use std::path::PathBuf;

@@ -124,16 +124,18 @@ fn parents(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> Result<Vec
 }
 
 fn spent(tree: &Tree, paradigm: Paradigm, increment: &Increment, state: &State) -> StepsSpent {
+    // What somebody does not want costs nothing, and saves nothing.
+    let wanted = || up_to(tree, increment).filter(|i| !tree.is_cancelled(paradigm, i.version));
     let distinct: Step = match paradigm {
         Paradigm::PathSwitching => {
-            let plans = || up_to(tree, increment).filter_map(|i| i.plans.get(&paradigm));
+            let plans = || wanted().filter_map(|i| i.plans.get(&paradigm));
             plans().map(|plan| plan.decay_steps).sum::<Step>()
                 + plans().map(|p| p.branch_point).max().unwrap_or(0)
         }
-        Paradigm::FromScratch => up_to(tree, increment).map(|i| i.end).sum(),
+        Paradigm::FromScratch => wanted().map(|i| i.end).sum(),
         Paradigm::Continual => increment.end,
     };
-    let from_scratch: Step = up_to(tree, increment).map(|i| i.end).sum();
+    let from_scratch: Step = wanted().map(|i| i.end).sum();
     #[expect(clippy::cast_precision_loss, reason = "step counts stay below 2^53")]
     let ratio = distinct as f64 / from_scratch as f64;
     StepsSpent { distinct, from_scratch, ratio, skipped: state.skipped.clone() }

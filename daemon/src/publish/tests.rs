@@ -304,6 +304,63 @@ fn what_somebody_removed_from_a_release_is_not_made_again_by_marking_it() {
     assert!(world.ledger.read(|tree| tree.unmarked().next().is_none()));
 }
 
+/// A mark that is written over damage would hide it: what was journalled of the file would be what the damage is.
+#[test]
+fn a_damaged_file_is_left_to_be_found_and_does_not_keep_the_others_from_being_marked() {
+    for (name, damage) in [(release::CARD, "# another card\n"), (release::PROVENANCE, "{ half")] {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path();
+        let world = ready_state(state);
+        let publisher = publisher(&world, state, Arc::new(Disk));
+        assert!(publisher.publish_all().unwrap());
+        let file = state.join("releases/v1").join(name);
+        let recorded = |world: &World| {
+            world.ledger.read(|tree| tree.releases()[&(PathSwitching, 1)].release.files[name])
+        };
+        let before = recorded(&world);
+        fs::write(&file, damage).unwrap();
+        withdraw(&world);
+        assert!(publisher.publish_all().unwrap(), "nothing is left to do");
+        assert_eq!(fs::read_to_string(&file).unwrap(), damage);
+        assert_eq!(recorded(&world), before, "check will find it");
+        let other =
+            state.join("releases/v1").join(mark::FILES.into_iter().find(|other| *other != name).unwrap());
+        assert!(fs::read_to_string(other).unwrap().contains("withdrawn"));
+    }
+}
+
+#[test]
+fn a_mark_that_was_written_and_not_journalled_is_written_once_more_also_for_a_second_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path();
+    let world = ready_state(state);
+    let publisher = publisher(&world, state, Arc::new(Disk));
+    assert!(publisher.publish_all().unwrap());
+    let unmarked = |before: &[&str], now: &[&str]| {
+        let mut published = world.ledger.read(|tree| tree.releases()[&(PathSwitching, 1)].clone());
+        let shards = |names: &[&str]| {
+            names.iter().map(|name| (Digest::of(name.as_bytes()), (*name).to_owned())).collect()
+        };
+        for name in mark::FILES {
+            let bytes = fs::read(state.join("releases/v1").join(name)).unwrap();
+            let said =
+                mark::Unmarked::saying(published.clone(), shards(&[]), shards(before)).content(name, &bytes);
+            published.release.files.insert(name.to_owned(), Digest::of(&said.unwrap()));
+        }
+        mark::Unmarked::saying(published, shards(before), shards(now))
+    };
+    for name in mark::FILES {
+        let published = fs::read(state.join("releases/v1").join(name)).unwrap();
+        let first = unmarked(&[], &["a.txt"]).content(name, &published).unwrap();
+        assert_ne!(first, published);
+        assert_eq!(unmarked(&[], &["a.txt"]).content(name, &first).as_ref(), Some(&first), "{name}");
+        let second = unmarked(&["a.txt"], &["a.txt", "b.txt"]);
+        let both = second.content(name, &first).unwrap();
+        assert_eq!(second.content(name, &both), Some(both.clone()), "{name}");
+        assert_eq!(second.content(name, &published), None, "{name}: older than what was journalled");
+    }
+}
+
 #[test]
 fn a_version_whose_shard_is_withdrawn_while_its_folder_is_made_is_not_published() {
     let folder = tempfile::tempdir().unwrap();
