@@ -116,12 +116,6 @@ pub enum NotWithdrawn {
         /// What a rewind would do.
         rewind: Rewind,
     },
-    /// The tokenizer is trained on it just now.
-    #[error("{name} cannot be withdrawn now: the tokenizer is being trained on it")]
-    TrainsTokenizer {
-        /// The shard.
-        name: String,
-    },
     /// The stream cannot be counted.
     #[error(transparent)]
     Stream(#[from] stream::Error),
@@ -143,9 +137,6 @@ impl NotWithdrawn {
                 format!("name it by its digest: {}{more}", digests.join(", "))
             }
             Self::Cut { rewind, .. } | Self::Trained { rewind, .. } => rewind.offer(),
-            Self::TrainsTokenizer { .. } => {
-                "ask again when `lrpathctl status` says that it is trained".to_owned()
-            }
             Self::Already { .. } | Self::Stream(_) | Self::NotMade => return None,
         })
     }
@@ -186,9 +177,6 @@ pub fn judge(tree: &Tree, asked: &str, by_rewind: bool) -> Result<Withdrawal, No
     let name = shard.name.clone();
     if shard.withdrawn.is_some() {
         return Err(NotWithdrawn::Already { name });
-    }
-    if tree.trains_tokenizer_on(order) {
-        return Err(NotWithdrawn::TrainsTokenizer { name });
     }
     let fixed = tree.fixed().ok_or(NotWithdrawn::NotMade)?;
     let mut run = RunStream::new(fixed)?;

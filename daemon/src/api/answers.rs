@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use artifacts::shard::Format;
 use paradigm::{Paradigm, SegmentKind};
 
 use super::Progress;
@@ -407,7 +408,8 @@ pub(crate) fn withdrawn(tree: &Tree, withdrawal: &Withdrawal) -> WithdrawAnswer 
         tokens: shard.tokens.map(|tokens| tokens.stream),
         step: *step,
         trained_tokenizer: run.tokenizer.is_some()
-            && run.tokenizer_shards.is_some_and(|shards| *order < shards),
+            && run.tokenizer_shards.is_some_and(|shards| *order < shards)
+            && !Format::of(&shard.name).is_ok_and(Format::is_tokens),
         seen_by: seen_by.clone(),
         rewind: rewind.as_ref().map(|rewind| RewindAnswer {
             generation: rewind.generation,

@@ -64,3 +64,34 @@ fn the_tokenizer_is_not_trained_on_what_was_withdrawn_before() {
     assert_eq!(fs::read_dir(state.path().join("sources")).unwrap().count(), 0);
     inbox.end();
 }
+
+#[test]
+fn what_is_withdrawn_while_the_tokenizer_is_trained_on_it_leaves_no_trace_in_it() {
+    let state = State::trained(1 << 20);
+    let text = |seed: u64| many_words(seed, 1 << 20);
+    let inbox = state.start();
+    state.put("0.txt", text(0));
+    inbox.wait("the plan", |tree| tree.run().tokenizer_shards == Some(1));
+    withdraw(&state, &text(0));
+    state.put("1.txt", text(1));
+    inbox.wait("all tokens", |tree| tree.shards().get(1).is_some_and(|shard| shard.tokens.is_some()));
+    inbox.end();
+    let mut corpus = Corpus::new(Some(SEPARATOR));
+    corpus.add(&text(1)).unwrap();
+    assert!(fs::read(state.path().join(FILE)).unwrap() == train(corpus, VOCABULARY).unwrap());
+    let trained =
+        state.records().into_iter().filter(|t| matches!(t, Transition::TokenizerTrained { .. })).count();
+    assert_eq!(trained, 1);
+}
+
+/// Words that a tokenizer takes a while for.
+fn many_words(seed: u64, bytes: usize) -> String {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut text = String::with_capacity(bytes + 16);
+    while text.len() < bytes {
+        let word: String = (0..random.usize(2..9)).map(|_| random.lowercase()).collect();
+        text.push_str(&word);
+        text.push(' ');
+    }
+    text
+}

@@ -59,7 +59,8 @@ pub struct Work<'i> {
     tokenising: Tokenising,
     /// Copies that a worker tokenises, and their tokens once it has.
     copies: HashMap<Digest, Option<ShardTokens>>,
-    is_training: bool,
+    /// The tokenizer is being trained, and so many shards were withdrawn when that began.
+    training: Option<u32>,
     /// Training or tokenising what was accepted goes before reading what is new.
     wants_worker: bool,
     scans: Scans,
@@ -125,7 +126,7 @@ impl<'i> Work<'i> {
             refused: BTreeMap::new(),
             tokenising: Tokenising::default(),
             copies: HashMap::new(),
-            is_training: false,
+            training: None,
             wants_worker: false,
             scans: Scans { is_asked: true, ..Scans::default() },
             allowed: None,
@@ -241,7 +242,7 @@ impl Work<'_> {
     fn is_quiet(&self) -> bool {
         self.scans.has_folder
             && self.window.is_empty()
-            && !self.is_training
+            && self.training.is_none()
             && self.copies.is_empty()
             && self.inbox.shown.settle().is_quiet()
     }

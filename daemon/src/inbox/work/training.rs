@@ -15,15 +15,21 @@ use crate::ledger::tree::Shard;
 
 impl Work<'_> {
     pub(super) fn trained(&mut self, trained: Result<(Digest, Option<u32>), Failure>) {
+        let since = self.training.take();
         let committed = trained.map(|(digest, end_of_text)| {
-            let committed = self.ledger().commit(Transition::TokenizerTrained { digest, end_of_text });
-            committed.map(|_| digest)
+            let committed = self.ledger().commit_with(|tree| match since == Some(tree.withdrawals()) {
+                true => (vec![Transition::TokenizerTrained { digest, end_of_text }], true),
+                false => (Vec::new(), false),
+            });
+            committed.map(|(_, is_wanted)| (digest, is_wanted))
         });
-        self.is_training = false;
         match committed {
-            Ok(Ok(digest)) => {
+            Ok(Ok((digest, true))) => {
                 tracing::info!(%digest, "the tokenizer is trained");
                 self.session = session(self.inbox);
+            }
+            Ok(Ok((_, false))) => {
+                tracing::info!("a shard was withdrawn while the tokenizer was trained: it is trained anew");
             }
             // Trained again, it will be the same.
             Ok(Err(error)) => {
@@ -41,15 +47,19 @@ impl Work<'_> {
     /// Plans and trains the tokenizer, and tokenises what was accepted before there was one.
     pub(super) fn prepare_tokenizer(&mut self) -> Result<(), LedgerError> {
         self.commit_copies()?;
-        self.wants_worker = self.is_training || !self.copies.is_empty();
-        if self.is_training || self.now() < self.tokenizer_not_before {
+        self.wants_worker = self.training.is_some() || !self.copies.is_empty();
+        if self.training.is_some() || self.now() < self.tokenizer_not_before {
             return Ok(());
         }
         let circumstances = self.circumstances();
         let tokenising = &mut self.tokenising;
         let mut next = self.inbox.ledger.read(|tree| tokenising.next(tree, &circumstances));
-        if let Next::Plan(plan) = next {
-            self.inbox.ledger.commit(plan)?;
+        if let Next::Plan(_) = next {
+            // Judged once more, with nothing in between: a shard that it counts on may be withdrawn just now.
+            self.inbox.ledger.commit_with(|tree| match tokenising.next(tree, &circumstances) {
+                Next::Plan(plan) => (vec![plan], ()),
+                _ => (Vec::new(), ()),
+            })?;
             next = self.inbox.ledger.read(|tree| tokenising.next(tree, &circumstances));
         }
         self.wants_worker |= matches!(next, Next::Train(_) | Next::Tokenise(_));
@@ -78,13 +88,15 @@ impl Work<'_> {
     }
 
     fn train(&mut self, shards: u32) {
-        let (texts, vocabulary) = self
-            .ledger()
-            .read(|tree| (tokenising::texts(tree, shards), tree.fixed().map_or(0, tokenising::vocabulary)));
+        let (texts, vocabulary, withdrawals) = self.ledger().read(|tree| {
+            let vocabulary = tree.fixed().map_or(0, tokenising::vocabulary);
+            (tokenising::texts(tree, shards), vocabulary, tree.withdrawals())
+        });
         let bytes = texts.iter().map(Shard::text_bytes).sum();
         let seconds = self.shared.seconds_for(bytes);
         let shards = texts.iter().map(|shard| self.copy(shard, seconds)).collect();
-        self.is_training = self.workers.give(Job::Train { shards, vocabulary, seconds }, &self.session);
+        let is_given = self.workers.give(Job::Train { shards, vocabulary, seconds }, &self.session);
+        self.training = is_given.then_some(withdrawals);
     }
 
     /// Our copy of an accepted text.

@@ -103,6 +103,11 @@ impl Tree {
                 self.withdrawals += 1;
                 if let Some(order) = self.shard_orders.get(digest).copied() {
                     self.mark(order, seen_by);
+                    // Not trained yet, the tokenizer is planned anew, as if the shard had never been there.
+                    let is_planned_on = self.run.tokenizer_shards.is_some_and(|shards| order < shards);
+                    if self.run.tokenizer.is_none() && is_planned_on {
+                        self.set_run(changes, |run| run.tokenizer_shards = None);
+                    }
                 }
                 if let Some(number) = *generation {
                     let generation = Generation { number, shard: *digest, step: *step, open, at };

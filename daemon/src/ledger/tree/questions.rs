@@ -43,11 +43,6 @@ impl Tree {
         self.withdrawals
     }
 
-    /// Whether the tokenizer is trained just now, or will be, on a shard among others.
-    pub fn trains_tokenizer_on(&self, order: u32) -> bool {
-        self.run.tokenizer.is_none() && self.run.tokenizer_shards.is_some_and(|shards| order < shards)
-    }
-
     /// Shards that are being read, or whose reading went wrong.
     pub fn readings(&self) -> &BTreeMap<Digest, Reading> {
         &self.readings

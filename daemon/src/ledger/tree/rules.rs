@@ -5,7 +5,7 @@
 
 use artifacts::Digest;
 
-use super::{Contradiction, Tree, VersionState};
+use super::{Contradiction, Shard, Tree, VersionState};
 use crate::ledger::path::{Step, Trajectory, Version};
 use crate::ledger::transition::{CutNumber, CutReason, Increment, JobStart, Transition};
 
@@ -51,8 +51,10 @@ impl Tree {
                 rule(self.shard_orders.contains_key(digest), &|| format!("shard {digest} was never accepted"))
             }
             Transition::TokenizerPlanned { shards, .. } => {
-                rule(self.run.tokenizer_shards.is_none() && *shards as usize <= self.shards.len(), &|| {
-                    "the tokenizer is planned once, on shards that were accepted".to_owned()
+                let planned = self.shards.get(..*shards as usize);
+                let has_text = planned.is_some_and(|shards| shards.iter().any(Shard::is_untokenised));
+                rule(self.run.tokenizer_shards.is_none() && has_text, &|| {
+                    "the tokenizer is planned once, on texts that were accepted".to_owned()
                 })
             }
             Transition::TokenizerTrained { .. } => {
@@ -154,9 +156,6 @@ impl Tree {
             None => Some(format!("shard {digest} was never accepted")),
             Some((_, shard)) if shard.withdrawn.is_some() => {
                 Some(format!("shard {digest} was withdrawn before"))
-            }
-            Some((order, _)) if self.trains_tokenizer_on(order) => {
-                Some(format!("the tokenizer is trained on shard {digest}"))
             }
             Some(_) if generation.is_none() && expected.is_some() => {
                 Some(format!("the data of steps up to {fixed} is fixed, and step {step} would change"))
