@@ -27,14 +27,12 @@ impl RunStream {
         Ok(Self { stream: empty.clone(), empty, shards: Vec::new(), withdrawals: 0 })
     }
 
-    /// Takes over what is new in the tree; a shard that waits for its tokens ends the stream for now. Says whether it was
-    /// put together again.
+    /// Takes over what is new in the tree; a shard that waits for its tokens ends the stream for now.
     ///
     /// # Errors
     /// The stream is longer than can be counted.
-    pub fn follow(&mut self, tree: &Tree) -> Result<bool, Error> {
-        let is_new = self.withdrawals != tree.withdrawals();
-        if is_new {
+    pub fn follow(&mut self, tree: &Tree) -> Result<(), Error> {
+        if self.withdrawals != tree.withdrawals() {
             self.stream = self.empty.clone();
             self.shards.clear();
             self.withdrawals = tree.withdrawals();
@@ -44,7 +42,7 @@ impl RunStream {
             self.stream.push(shard.digest, gives.stream)?;
             self.shards.push(gives);
         }
-        Ok(is_new)
+        Ok(())
     }
 
     /// The stream so far.

@@ -43,6 +43,8 @@ pub struct Rewind {
     pub to: Option<Step>,
     /// The versions whose data is another now: later ones do not follow them.
     pub versions: Vec<Version>,
+    /// Those of them that are not public in all paradigms: what is missing is not made.
+    pub unmade: Vec<Version>,
 }
 
 impl Withdrawal {
@@ -146,10 +148,15 @@ impl Rewind {
     fn of(tree: &Tree, step: Step) -> Self {
         let has_main_path = tree.paradigms().contains(&Paradigm::PathSwitching);
         let changed = tree.standing().filter(|increment| step < increment.end);
+        let versions: Vec<Version> = changed.map(|increment| increment.version).collect();
+        let is_public = |version: Version| {
+            tree.paradigms().iter().all(|paradigm| tree.releases().contains_key(&(*paradigm, version)))
+        };
         Self {
             generation: tree.generation() + 1,
             to: has_main_path.then(|| tree.main_checkpoint_before(step).map_or(0, |last| last.step)),
-            versions: changed.map(|increment| increment.version).collect(),
+            unmade: versions.iter().copied().filter(|version| !is_public(*version)).collect(),
+            versions,
         }
     }
 
@@ -157,15 +164,25 @@ impl Rewind {
     fn offer(&self) -> String {
         let mut parts = Vec::new();
         parts.extend(self.to.map(|step| format!("the main path goes back to step {step}")));
-        parts.extend(match self.versions.as_slice() {
-            [] => None,
-            [one] => Some(format!("version {one} is marked, and the next one is made without the shard")),
-            [first, .., last] => Some(format!(
-                "versions {first} to {last} are marked, and the next one is made without the shard"
-            )),
-        });
+        if !self.versions.is_empty() {
+            parts.push(format!("what is public of {} is marked", list(&self.versions)));
+            parts.push("the next cut makes a version of the other data".to_owned());
+        }
+        if !self.unmade.is_empty() {
+            parts.push(format!("what is not public yet of {} is not made", list(&self.unmade)));
+        }
         format!("with `--rewind`, {}", parts.join("; "))
     }
+}
+
+/// Versions in the order of their numbers, runs of them in short: `v1 to v4, v6`.
+pub fn list(versions: &[Version]) -> String {
+    let runs = versions.chunk_by(|one, next| one.checked_add(1) == Some(*next));
+    let run = |run: &[Version]| match run {
+        [first, _, .., last] if run.len() > 2 => format!("v{first} to v{last}"),
+        few => few.iter().map(|version| format!("v{version}")).collect::<Vec<_>>().join(", "),
+    };
+    runs.map(run).collect::<Vec<_>>().join(", ")
 }
 
 /// The shard of a name, or of the beginning of a digest, if it can be withdrawn, by a rewind where that is wanted.
@@ -182,8 +199,9 @@ pub fn judge(tree: &Tree, asked: &str, by_rewind: bool) -> Result<Withdrawal, No
     let mut run = RunStream::new(fixed)?;
     run.follow(tree)?;
     let stream = run.stream();
-    // One that waits for its tokens, or stands behind one that does, has given none to any step.
-    let step = match (order as usize) < stream.shards().len() {
+    // One that waits for its tokens, or stands behind one that does, has given none to any step; nor has an empty one.
+    let has_given = shard.tokens.is_some_and(|tokens| !tokens.is_empty());
+    let step = match has_given && (order as usize) < stream.shards().len() {
         true => stream.first_step_with(order as usize),
         false => stream.whole_steps(),
     };
@@ -207,6 +225,10 @@ pub fn judge(tree: &Tree, asked: &str, by_rewind: bool) -> Result<Withdrawal, No
 /// The versions that a rewind has left behind and that saw a shard, in the stream as it was when they were cut.
 fn seen_before_a_rewind(tree: &Tree, fixed: &Fixed, order: u32) -> Result<Vec<Version>, stream::Error> {
     let mut seen = Vec::new();
+    let has_given = tree.shards().get(order as usize).and_then(|shard| shard.tokens);
+    if has_given.is_none_or(|tokens| tokens.is_empty()) {
+        return Ok(seen);
+    }
     let left_behind: Vec<&Increment> =
         tree.increments().iter().filter(|increment| !tree.stands(increment.version)).collect();
     // The stream of a generation only grows: that of its last version tells all.

@@ -14,7 +14,7 @@ use super::types::{
 };
 use crate::config::SlotConfig;
 use crate::ledger::node::Generation;
-use crate::ledger::path::{CheckpointKey, Path, Step, Version};
+use crate::ledger::path::{CheckpointKey, Path, Step, Trajectory, Version};
 use crate::ledger::transition::{CutNumber, CutSource, Increment, JobNumber, Millis, TokenizerSource};
 use crate::ledger::tree::{Attempt, Cut, CutOutcome, PathState, Shard, Tree, VersionState};
 use crate::withdrawal::Withdrawal;
@@ -204,8 +204,14 @@ fn being_published(tree: &Tree) -> Option<String> {
 }
 
 fn next_retry(tree: &Tree, now: Millis) -> Option<(Path, Millis)> {
+    // What a rewind has left behind, or nobody wants, is not tried again.
+    let is_wanted = |path: &Path| match path.trajectory {
+        Trajectory::Main => *path == tree.main_path(),
+        Trajectory::Version(version) => tree.version_state(path.paradigm, version).is_to_be_made(),
+    };
     let waits = tree.paths().iter().filter(|(_, state)| state.failed.is_none() && state.running.is_none());
     waits
+        .filter(|(path, _)| is_wanted(path))
         .filter_map(|(path, state)| state.retry_at.filter(|at| *at > now).map(|at| (*path, at)))
         .min_by_key(|(_, at)| *at)
 }
@@ -260,7 +266,10 @@ fn trunk(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Trunk {
     let mut by_step = BTreeMap::new();
     for (path, limit) in tree.main_line() {
         for checkpoint in checkpoints(tree, path).into_iter().filter(|checkpoint| checkpoint.step <= limit) {
-            by_step.entry(checkpoint.step).or_insert(checkpoint);
+            let shown = by_step.entry(checkpoint.step).or_insert_with(|| checkpoint.clone());
+            if shown.set_aside.is_some() {
+                *shown = checkpoint;
+            }
         }
     }
     Trunk {
@@ -401,6 +410,7 @@ pub(crate) fn jobs(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Vec
 pub(crate) fn withdrawn(tree: &Tree, withdrawal: &Withdrawal) -> WithdrawAnswer {
     let Withdrawal { order, shard, step, seen_by, rewind } = withdrawal;
     let run = tree.run();
+    let is_public = |version: &Version| tree.releases().keys().any(|(_, public)| public == version);
     WithdrawAnswer {
         order: *order,
         name: shard.name.clone(),
@@ -411,10 +421,12 @@ pub(crate) fn withdrawn(tree: &Tree, withdrawal: &Withdrawal) -> WithdrawAnswer 
             && run.tokenizer_shards.is_some_and(|shards| *order < shards)
             && !Format::of(&shard.name).is_ok_and(Format::is_tokens),
         seen_by: seen_by.clone(),
+        marked: seen_by.iter().copied().filter(is_public).collect(),
         rewind: rewind.as_ref().map(|rewind| RewindAnswer {
             generation: rewind.generation,
             to: rewind.to,
             versions: rewind.versions.clone(),
+            unmade: rewind.unmade.clone(),
             open: tree.open_version(),
         }),
     }

@@ -529,9 +529,12 @@ pub struct WithdrawAnswer {
     pub step: Step,
     /// Whether the run's tokenizer was trained on it among others: it stays as it is.
     pub trained_tokenizer: bool,
-    /// Versions that saw it, and say so from now on.
+    /// Versions that saw it.
     #[serde(default)]
     pub seen_by: Vec<Version>,
+    /// Those of them that are public, in one paradigm at least: they say so from now on.
+    #[serde(default)]
+    pub marked: Vec<Version>,
     /// What goes back; none where nothing had come to the shard.
     #[serde(default)]
     pub rewind: Option<RewindAnswer>,
@@ -546,6 +549,9 @@ pub struct RewindAnswer {
     pub to: Option<Step>,
     /// Versions that stood until now: the next version does not follow them.
     pub versions: Vec<Version>,
+    /// Those of them that were not public in all paradigms: what is missing is not made.
+    #[serde(default)]
+    pub unmade: Vec<Version>,
     /// The version that the data behind the shard belongs to now.
     pub open: Version,
 }

@@ -119,9 +119,20 @@ fn carry(from: &Path, to: &Path) -> Result<(), storage::Error> {
     }
 }
 
-/// The reasons in `rejected/` with the size of the file, by the digest of the file that each is about.
-pub fn reasons(rejected: &Path) -> Result<BTreeMap<Digest, (String, u64)>, storage::Error> {
-    let mut reasons = BTreeMap::new();
+/// What a note in `rejected/` says of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// The name that it was refused under.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Why it was refused.
+    pub reason: String,
+}
+
+/// The notes in `rejected/`, by the digest of the file that each is about.
+pub fn notes(rejected: &Path) -> Result<BTreeMap<Digest, Note>, storage::Error> {
+    let mut notes = BTreeMap::new();
     for entry in Disk.list(rejected)? {
         let name = entry.name.to_string_lossy();
         let Some(file) = name.strip_suffix(REASON) else { continue };
@@ -132,12 +143,13 @@ pub fn reasons(rejected: &Path) -> Result<BTreeMap<Digest, (String, u64)>, stora
         let line = |key: &str| text.lines().rev().find_map(|line| line.strip_prefix(key));
         let digest = line("blake3: ").and_then(|digest| digest.parse().ok());
         let bytes = line("bytes: ").and_then(|bytes| bytes.parse().ok());
-        if let (Some(digest), Some(bytes), Some((reason, _))) = (digest, bytes, text.split_once("\n\nfile: "))
-        {
-            reasons.insert(digest, (reason.to_owned(), bytes));
+        let name = line("file: ").map(str::to_owned);
+        let reason = text.split_once("\n\nfile: ").map(|(reason, _)| reason.to_owned());
+        if let (Some(digest), Some(name), Some(bytes), Some(reason)) = (digest, name, bytes, reason) {
+            notes.insert(digest, Note { name, bytes, reason });
         }
     }
-    Ok(reasons)
+    Ok(notes)
 }
 
 #[cfg(test)]
@@ -174,9 +186,10 @@ mod tests {
             assert!(note.starts_with(&format!("{text}\n")), "{note}");
             assert!(!data.join("sub/a.txt").exists());
         }
-        let reasons = reasons(&rejected).unwrap();
-        assert_eq!(reasons.len(), 3);
-        assert_eq!(reasons[&Digest::of(b"round 1")], ("round 1".to_owned(), 7));
+        let notes = notes(&rejected).unwrap();
+        assert_eq!(notes.len(), 3);
+        let expected = Note { name: "sub/a.txt".to_owned(), bytes: 7, reason: "round 1".to_owned() };
+        assert_eq!(notes[&Digest::of(b"round 1")], expected);
     }
 
     #[test]

@@ -348,6 +348,13 @@ pub struct ShardTokens {
     pub documents: u64,
 }
 
+impl ShardTokens {
+    /// Whether it gives nothing, neither to train on nor to measure by.
+    pub fn is_empty(&self) -> bool {
+        self.stream == 0 && self.held_out_blocks == 0
+    }
+}
+
 /// By what a file that was settled already is known again without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileFacts {

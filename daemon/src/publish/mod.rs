@@ -95,10 +95,7 @@ impl Publisher {
     /// The ledger refuses. A version that cannot be published is said in the log and tried again.
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) -> Result<(), LedgerError> {
         let mut position = self.ledger.watch();
-        tokio::task::block_in_place(|| {
-            self.sweep();
-            self.remove_withdrawn();
-        });
+        tokio::task::block_in_place(|| self.sweep());
         while !*shutdown.borrow() {
             position.borrow_and_update();
             let is_settled = tokio::task::block_in_place(|| self.publish_all())?;
@@ -124,8 +121,10 @@ impl Publisher {
         }
     }
 
-    /// Removes the folder of a version that was made, and is not published since a shard that it saw was withdrawn.
-    fn remove_withdrawn(&self) {
+    /// Removes the folder of a version that was made, and is not published since a shard that it saw was withdrawn. Says
+    /// whether none is left.
+    fn remove_withdrawn(&self) -> bool {
+        let mut is_settled = true;
         for (paradigm, version) in self.ledger.read(withdrawn) {
             let own = self.ledger.read(|tree| tree.paradigms().first() != Some(&paradigm));
             let name = release::folder(own.then(|| paradigm.to_string()).as_deref(), version);
@@ -137,13 +136,15 @@ impl Publisher {
             });
             if let Err(error) = removed {
                 tracing::warn!(%error, "the folder of a version that is not published could not be removed");
+                is_settled = false;
             }
         }
+        is_settled
     }
 
     /// Whether everything that is ready is public and says what it must, and every alias points where it should.
     fn publish_all(&self) -> Result<bool, LedgerError> {
-        let mut is_settled = true;
+        let mut is_settled = self.remove_withdrawn();
         for (paradigm, version) in self.ledger.read(ready) {
             let published = self.publish(paradigm, version);
             if published.is_err() {
@@ -201,7 +202,8 @@ impl Publisher {
         })?;
         match public.is_empty() {
             true => {
-                tracing::info!(%paradigm, version, "a version is not published: a shard that it saw was withdrawn");
+                let state = self.ledger.read(|tree| tree.version_state(paradigm, version));
+                tracing::info!(%paradigm, version, %state, "a version is not published after all");
                 self.remove_withdrawn();
             }
             false => {

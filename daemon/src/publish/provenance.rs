@@ -9,7 +9,8 @@ use paradigm::Paradigm;
 
 use crate::ledger::path::{CheckpointKey, Path, Step};
 use crate::ledger::transition::{Fixed, Increment};
-use crate::ledger::tree::Tree;
+use crate::ledger::tree::{Shard, Tree};
+use crate::run_stream;
 
 /// What is known of a version beside the tree.
 pub struct Known<'a> {
@@ -74,7 +75,7 @@ pub fn of(
             hold: plan.hold,
         },
         steps: spent(tree, paradigm, increment, known.state),
-        shards: shards(tree, increment),
+        shards: shards(tree, fixed, increment)?,
         withdrawn: Vec::new(),
         evaluations: evaluations(tree, path, increment.end),
     })
@@ -141,15 +142,22 @@ fn spent(tree: &Tree, paradigm: Paradigm, increment: &Increment, state: &State) 
     StepsSpent { distinct, from_scratch, ratio, skipped: state.skipped.clone() }
 }
 
-fn shards(tree: &Tree, increment: &Increment) -> Vec<ShardSeen> {
-    let seen = (0..).zip(tree.shards()).filter(|(order, shard)| shard.is_part_of(*order, increment));
-    seen.map(|(_, shard)| ShardSeen {
+/// The shards that gave the version a token: one that had come, and whose tokens all lie behind its last step, did not.
+fn shards(tree: &Tree, fixed: &Fixed, increment: &Increment) -> Result<Vec<ShardSeen>, String> {
+    let stream = run_stream::of_version(tree, fixed, increment).map_err(|error| error.to_string())?;
+    let is_seen = |order: u32, shard: &Shard| {
+        let gives =
+            shard.is_part_of(order, increment) && shard.tokens.is_some_and(|tokens| !tokens.is_empty());
+        gives && stream.first_step_with(order as usize) < increment.end
+    };
+    let seen = (0..).zip(tree.shards()).filter(|(order, shard)| is_seen(*order, shard));
+    let line = |shard: &Shard| ShardSeen {
         digest: shard.digest,
         name: shard.name.clone(),
         bytes: shard.file.bytes,
         tokens: shard.tokens.map_or(0, |tokens| tokens.stream),
-    })
-    .collect()
+    };
+    Ok(seen.map(|(_, shard)| line(shard)).collect())
 }
 
 fn evaluations(tree: &Tree, path: Path, step: Step) -> Vec<Evaluated> {
@@ -163,4 +171,29 @@ fn evaluations(tree: &Tree, path: Path, step: Step) -> Vec<Evaluated> {
             tokens: evaluation.tokens,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::fixture::World;
+
+    #[test]
+    fn a_version_names_the_shards_that_gave_it_a_token() {
+        let world = World::new(&[Paradigm::PathSwitching]);
+        let fixed = world.ledger.read(|tree| tree.fixed().cloned()).unwrap();
+        let step = u64::from(fixed.sequence_length) * u64::from(fixed.sequences_per_step);
+        // Of these bytes, a fourth are tokens of the stream.
+        world.accept("first.txt", 40 * step);
+        world.accept("into the second.txt", 40 * step);
+        world.accept("behind.txt", 40 * step);
+        world.cut(8, "v1");
+        world.cut(4, "v2");
+        let names = |version| -> Vec<String> {
+            let seen = world.ledger.read(|tree| shards(tree, &fixed, tree.increment(version).unwrap()));
+            seen.unwrap().into_iter().map(|shard| shard.name).collect()
+        };
+        assert_eq!(names(1), ["first.txt"]);
+        assert_eq!(names(2), ["first.txt", "into the second.txt"]);
+    }
 }

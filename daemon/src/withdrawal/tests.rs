@@ -54,11 +54,11 @@ fn what_was_withdrawn_might_never_have_been_there() {
     let world = world();
     world.cut(8, "v1");
     let mut follower = world.ledger.read(|tree| RunStream::new(tree.fixed().unwrap()).unwrap());
-    world.ledger.read(|tree| assert!(!follower.follow(tree).unwrap(), "nothing was withdrawn"));
+    world.ledger.read(|tree| follower.follow(tree)).unwrap();
     let before = order(follower.stream());
     // The sequence at the border has its last token in the second shard, and lies in step 9.
     assert_eq!(withdraw(&world, "wrong.txt"), 9);
-    world.ledger.read(|tree| assert!(follower.follow(tree).unwrap(), "it is put together again"));
+    world.ledger.read(|tree| follower.follow(tree)).unwrap();
     let (fixed, end) = world.ledger.read(|tree| (tree.fixed().unwrap().clone(), tree.end()));
     let step = tokens_of_a_step(&world);
     let mut without = Stream::new(fixed.seed, fixed.sequence_length, fixed.sequences_per_step).unwrap();
@@ -86,8 +86,8 @@ fn what_a_version_or_a_job_has_seen_is_not_withdrawn() {
     let told = "wrong.txt cannot be withdrawn without a rewind: version 1 is made of the steps up to 10, and from \
                 step 9 on their data would be another";
     assert_eq!(refused.to_string(), told);
-    let offer = "with `--rewind`, the main path goes back to step 0; version 1 is marked, and the next one is made \
-                 without the shard";
+    let offer = "with `--rewind`, the main path goes back to step 0; what is public of v1 is marked; the next cut \
+                 makes a version of the other data; what is not public yet of v1 is not made";
     assert_eq!(refused.hint().as_deref(), Some(offer));
     assert_eq!(withdraw(&seen, "c.txt"), 14);
 
@@ -101,7 +101,7 @@ fn what_a_version_or_a_job_has_seen_is_not_withdrawn() {
     assert_eq!(refused.hint().as_deref(), Some("with `--rewind`, the main path goes back to step 0"));
     // What it reached stays; what it only had before it does not count once it has ended.
     trained.end(job, 1, crate::ledger::transition::Outcome::Stopped, 10);
-    let rewind = Rewind { generation: 2, to: Some(0), versions: Vec::new() };
+    let rewind = Rewind { generation: 2, to: Some(0), versions: Vec::new(), unmade: Vec::new() };
     assert_eq!(
         judged(&trained, "wrong.txt"),
         Err(NotWithdrawn::Trained { name: "wrong.txt".to_owned(), upto: 10, step: 9, rewind })
@@ -193,13 +193,16 @@ fn a_rewind_leaves_behind_what_saw_the_shard_and_keeps_the_rest() {
     let told = "wrong.txt cannot be withdrawn without a rewind: version 2 is made of the steps up to 12, and from step 9 \
                 on their data would be another";
     assert_eq!(refused.to_string(), told);
-    let offer = "with `--rewind`, the main path goes back to step 3; version 2 is marked, and the next one is made without \
-                 the shard";
+    let offer = "with `--rewind`, the main path goes back to step 3; what is public of v2 is marked; the next cut makes a \
+                 version of the other data";
     assert_eq!(refused.hint().as_deref(), Some(offer));
 
     let withdrawal = rewind(&world, "wrong.txt");
     assert_eq!((withdrawal.step, withdrawal.seen_by.as_slice()), (9, [2].as_slice()));
-    assert_eq!(withdrawal.rewind, Some(Rewind { generation: 2, to: Some(3), versions: vec![2] }));
+    assert_eq!(
+        withdrawal.rewind,
+        Some(Rewind { generation: 2, to: Some(3), versions: vec![2], unmade: Vec::new() })
+    );
     assert_eq!((standing(&world), marks(&world, 1), marks(&world, 2)), (vec![1], vec![], vec![1]));
     world.ledger.read(|tree| {
         assert_eq!((tree.end(), tree.fixed_steps(), tree.generation()), (8, 9, 2));
@@ -290,4 +293,12 @@ fn a_rewind_is_asked_for_but_not_needed_where_nothing_came_as_far() {
     let withdrawal = rewind(&world, "c.txt");
     assert_eq!((withdrawal.rewind, withdrawal.seen_by), (None, vec![]));
     world.ledger.read(|tree| assert_eq!(tree.generation(), 1));
+}
+
+#[test]
+fn versions_are_listed_in_short() {
+    assert_eq!(list(&[]), "");
+    assert_eq!(list(&[3]), "v3");
+    assert_eq!(list(&[3, 4]), "v3, v4");
+    assert_eq!(list(&[1, 2, 3, 4, 6, 8, 9, 10]), "v1 to v4, v6, v8 to v10");
 }

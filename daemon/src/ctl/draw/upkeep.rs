@@ -5,6 +5,7 @@ use super::units::{bytes, count, moment};
 use super::{Look, Paint};
 use crate::api::types::{AliasAnswer, AliasLine, CancelAnswer, GcAnswer, ThingLine, WithdrawAnswer};
 use crate::ledger::path::Version;
+use crate::withdrawal::list;
 
 /// What became of a wish not to have something.
 pub fn cancelled(answer: &CancelAnswer) -> String {
@@ -37,12 +38,11 @@ pub fn withdrawn(answer: &WithdrawAnswer) -> String {
         answer.name,
         count(answer.step)
     );
-    let seen: Vec<String> = answer.seen_by.iter().map(|version| format!("v{version}")).collect();
-    match seen.as_slice() {
+    match answer.marked.as_slice() {
         [] => {}
-        [one] => text.push_str(&format!("{one} saw it: it stays as it is, and is marked\n")),
+        [one] => text.push_str(&format!("v{one} saw it: it stays as it is, and is marked\n")),
         several => {
-            text.push_str(&format!("{} saw it: they stay as they are, and are marked\n", several.join(", ")));
+            text.push_str(&format!("{} saw it: they stay as they are, and are marked\n", list(several)));
         }
     }
     if let Some(rewind) = &answer.rewind {
@@ -53,8 +53,12 @@ pub fn withdrawn(answer: &WithdrawAnswer) -> String {
                 count(step)
             ));
         }
+        if !rewind.unmade.is_empty() {
+            let unmade = list(&rewind.unmade);
+            text.push_str(&format!("what was not public yet of {unmade} saw it too, and is not made\n"));
+        }
         if !rewind.versions.is_empty() {
-            text.push_str(&format!("the other data of what was marked comes again in v{}\n", rewind.open));
+            text.push_str(&format!("the next cut makes v{} of the other data\n", rewind.open));
         }
     }
     text

@@ -32,6 +32,18 @@ fn withdrawn_bytes_are_not_taken_again_under_any_name() {
     assert!(state.data().join("a.txt").is_file() && !state.data().join("b.txt").exists());
     assert_eq!(state.reasons().len(), 1);
     inbox.end();
+    // One more was moved away, and then the daemon died: it is found, and told once.
+    let rejected = state.path().join("rejected");
+    fs::write(rejected.join("c.txt"), "the cat").unwrap();
+    let note = format!("{told}\n\nfile: c.txt\nbytes: 7\nblake3: {}\n", Digest::of(b"the cat"));
+    fs::write(rejected.join("c.txt.reason"), note).unwrap();
+    fs::remove_file(rejected.join("b.txt.reason")).unwrap();
+    for _ in 0..2 {
+        let inbox = state.start();
+        inbox.wait_until("the end of the first scan", || inbox.handle.is_quiet());
+        assert_eq!(state.reasons().len(), 2);
+        inbox.end();
+    }
 }
 
 #[test]
@@ -67,8 +79,8 @@ fn the_tokenizer_is_not_trained_on_what_was_withdrawn_before() {
 
 #[test]
 fn what_is_withdrawn_while_the_tokenizer_is_trained_on_it_leaves_no_trace_in_it() {
-    let state = State::trained(1 << 20);
-    let text = |seed: u64| many_words(seed, 1 << 20);
+    let state = State::trained(1 << 17);
+    let text = |seed: u64| many_words(seed, 1 << 17);
     let inbox = state.start();
     state.put("0.txt", text(0));
     inbox.wait("the plan", |tree| tree.run().tokenizer_shards == Some(1));

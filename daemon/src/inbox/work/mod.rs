@@ -163,19 +163,33 @@ impl<'i> Work<'i> {
 
     /// Journals rejections that were not journalled any more: the file was moved, and then the daemon died.
     fn find_rejected(&self) -> Result<(), LedgerError> {
-        let reasons = match rejected::reasons(&self.rejected) {
-            Ok(reasons) => reasons,
+        let notes = match rejected::notes(&self.rejected) {
+            Ok(notes) => notes,
             Err(error) => {
                 tracing::warn!(%error, "`rejected/` cannot be looked through");
                 return Ok(());
             }
         };
         self.ledger().commit_with(|tree| {
-            let moved = tree.readings().iter().filter_map(|(digest, reading)| {
-                let (reason, bytes) = reasons.get(digest)?.clone();
-                let is_gone = scan::look(&self.root, &self.root.join(&reading.name)) == Seen::Gone;
-                let (digest, name) = (Some(*digest), reading.name.clone());
-                is_gone.then_some(Transition::ShardRejected { digest, name, bytes, reason })
+            let moved = notes.iter().filter_map(|(digest, note)| {
+                let was_withdrawn = || tree.shard(digest).is_some_and(|(_, shard)| shard.withdrawn.is_some());
+                let mut told = tree.rejected().values();
+                let name = match tree.readings().get(digest) {
+                    Some(reading) => reading.name.clone(),
+                    // What was withdrawn is known by its digest, and refused without being read.
+                    None if !was_withdrawn() => return None,
+                    None if told.any(|file| file.digest == Some(*digest) && file.name == note.name) => {
+                        return None;
+                    }
+                    None => note.name.clone(),
+                };
+                let is_gone = scan::look(&self.root, &self.root.join(&name)) == Seen::Gone;
+                is_gone.then(|| Transition::ShardRejected {
+                    digest: Some(*digest),
+                    name,
+                    bytes: note.bytes,
+                    reason: note.reason.clone(),
+                })
             });
             (moved.collect(), ())
         })?;
