@@ -20,7 +20,7 @@ TRANSFORMERS_VERSION := 5.23.0
 PEERS := $(CACHE)/peers-$(TORCH_VERSION)-$(TRANSFORMERS_VERSION)
 
 build:
-	$(CARGO) build --release --locked --bins
+	$(CARGO) build --release --locked -p lrpath-daemon -p lrpath-trainer --bins
 
 # The State of the Union addresses 1790-2021, public domain.
 $(CORPUS)/.done:

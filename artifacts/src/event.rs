@@ -64,11 +64,15 @@ pub enum Event {
         /// First 16 hex digits of the BLAKE3 of the step's sequences in order, each `sequence_length + 1` tokens as
         /// u32, little-endian, nothing between.
         batch: String,
-        /// Mean nats a token, before the update.
+        /// Mean nats a token, before the update; null where a skipped step has none.
+        #[serde(with = "number_or_null")]
+        #[schemars(with = "Option<f64>")]
         loss: f64,
         /// The rate of the update.
         learning_rate: f64,
-        /// Global gradient norm before clipping.
+        /// Global gradient norm before clipping; null where a skipped step has none.
+        #[serde(with = "number_or_null")]
+        #[schemars(with = "Option<f64>")]
         grad_norm: f64,
         /// Tokens trained so far on this path, this step included.
         tokens: u64,
@@ -122,7 +126,23 @@ pub enum Event {
         kind: String,
         /// What happened, where, and what to do.
         message: String,
+        /// The step that cannot be made, where its loss or its gradient is not finite.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<u64>,
     },
+}
+
+/// JSON has no word for a number that is none.
+mod number_or_null {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        Some(*number).filter(|number| number.is_finite()).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+    }
 }
 
 #[cfg(test)]
@@ -152,6 +172,18 @@ mod tests {
             let text = serde_json::to_string(&Line { time: 0.0, event: evaluation.clone() }).unwrap();
             assert_eq!(serde_json::from_str::<Line>(&text).unwrap().event, evaluation);
         }
+    }
+
+    #[test]
+    fn a_loss_that_is_none_is_null_and_comes_back() {
+        let text = concat!(
+            r#"{"time":0.0,"event":"step","step":3,"sequences":[6,8],"batch":"00","loss":null,"learning_rate":0.1,"#,
+            r#""grad_norm":null,"tokens":8,"tokens_per_second":1.0,"skipped":true}"#
+        );
+        let line: Line = serde_json::from_str(text).unwrap();
+        let Event::Step { loss, grad_norm, .. } = line.event else { panic!() };
+        assert!(loss.is_nan() && grad_norm.is_nan());
+        assert_eq!(serde_json::to_string(&line).unwrap(), text);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod counters;
 mod failing_trainers;
+mod guards;
 mod increments;
 mod paradigms;
 mod refused_cuts;

@@ -42,7 +42,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ("artifacts::storage::crash", &[&["tree"], &["images"]]),
     ("artifacts::shard", &[&["archive", "refusal"], &["lines", "text", "token_file"], &["jsonl"]]),
     ("artifacts::tokens", &[&["cutting", "reader"], &["writer"]]),
-    ("artifacts::release", &[&["provenance", "weights"]]),
+    ("artifacts::release", &[&["provenance", "weights"], &["finite"]]),
     (
         "trainer",
         &[
@@ -127,7 +127,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "daemon::jobs",
         &[
-            &["executor", "process", "data", "adopt"],
+            &["executor", "process", "data", "adopt", "guard"],
             &["log", "local", "follow", "prepare"],
             &["outcome"],
             &["supervise"],

@@ -93,12 +93,14 @@ pub struct Failure {
     pub kind: Kind,
     /// The sentence.
     pub message: String,
+    /// The step that cannot be made, where that is all that is wrong.
+    pub step: Option<u64>,
 }
 
 impl Failure {
     /// A failure with its sentence.
     pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
-        Self { kind, message: message.to_string() }
+        Self { kind, message: message.to_string(), step: None }
     }
 }
 
@@ -157,7 +159,11 @@ impl From<StateError> for Failure {
 
 impl From<NotFinite> for Failure {
     fn from(error: NotFinite) -> Self {
-        Self::new(Kind::NotFinite, error)
+        let step = match &error {
+            NotFinite::Loss { step, .. } | NotFinite::Gradient { step, .. } => Some(*step),
+            NotFinite::HeldOut { .. } => None,
+        };
+        Self { step, ..Self::new(Kind::NotFinite, error) }
     }
 }
 

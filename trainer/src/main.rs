@@ -230,7 +230,8 @@ fn main() -> ExitCode {
 
 /// Says a failure to programs on standard output and to people on standard error.
 fn report(failure: &Failure, to_people: bool) -> ExitCode {
-    let failed = Event::Failed { kind: failure.kind.word().to_owned(), message: failure.message.clone() };
+    let Failure { kind, message, step } = failure;
+    let failed = Event::Failed { kind: kind.word().to_owned(), message: message.clone(), step: *step };
     // Where nobody listens the exit code still tells.
     let _ = events(io::stdout().lock()).say(failed);
     if to_people {

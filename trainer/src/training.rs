@@ -112,12 +112,12 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
             let waited = begun.elapsed();
             let loss = step.differentiate(weights, &batch)?;
             let norm = step::norm(&**step)?;
-            guard::finite_step(done, loss, norm)?;
             let rate = rates.of(done);
             let skip = job.skip.binary_search(&done).is_ok();
             if skip {
                 skipped.push(done);
             } else {
+                guard::finite_step(done, loss, norm)?;
                 optimizer.update(step.kernels(), weights, step.gradient(), norm, rate)?;
             }
             let took = begun.elapsed();

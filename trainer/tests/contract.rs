@@ -33,7 +33,9 @@ fn events(output: &Output) -> Vec<Event> {
 /// Exit code and word of an attempt that failed, whose only event says so.
 fn failure(output: &Output) -> (i32, String, String) {
     match &events(output)[..] {
-        [Event::Failed { kind, message }] => (output.status.code().unwrap(), kind.clone(), message.clone()),
+        [Event::Failed { kind, message, .. }] => {
+            (output.status.code().unwrap(), kind.clone(), message.clone())
+        }
         events => panic!("one `failed` was expected, not {events:?}"),
     }
 }
@@ -221,7 +223,7 @@ fn a_token_outside_the_vocabulary_ends_a_job_with_whole_checkpoints() {
     // The checkpoint is told, whether it was done before the step failed or after.
     let told = events.iter().filter(|event| matches!(event, Event::Checkpoint { step: 8, .. })).count();
     assert_eq!(told, 1, "{events:?}");
-    let Some(Event::Failed { kind, message }) = events.last() else { panic!("{events:?}") };
+    let Some(Event::Failed { kind, message, .. }) = events.last() else { panic!("{events:?}") };
     assert!(kind == "data" && message.contains(&outside), "{message}");
     let checkpoints: Vec<_> = fs::read_dir(fixture.path().join("checkpoints"))
         .unwrap()

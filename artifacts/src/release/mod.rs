@@ -4,6 +4,7 @@
 //! says where the model comes from. A release is made under a temporary name and published with
 //! [`storage::publish_folder`], like everything else.
 
+mod finite;
 mod provenance;
 mod weights;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::storage::{self, Disk, Storage};
 
+pub use finite::first_not_finite;
 pub use provenance::{
     Evaluated, FORMAT, Parent, Plan, Provenance, Rates, ShardSeen, StepsSpent, StreamShape, read_provenance,
 };

@@ -147,7 +147,7 @@ impl Header {
 }
 
 /// A safetensors file whose header was read and checked.
-struct Weights {
+pub(super) struct Weights {
     path: PathBuf,
     header: Header,
     /// Bytes before the first tensor.
@@ -155,8 +155,32 @@ struct Weights {
     size: u64,
 }
 
+/// A tensor in its file.
+pub(super) struct Place<'w> {
+    /// Its name.
+    pub name: &'w str,
+    /// The word for its numbers.
+    pub dtype: &'w str,
+    /// Its first byte in the file.
+    pub first: u64,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
 impl Weights {
-    fn open(path: &Path) -> Result<Self, Error> {
+    /// All tensors, in the order of their bytes.
+    pub(super) fn tensors(&self) -> Vec<Place<'_>> {
+        let place = |(name, tensor)| {
+            let (name, tensor): (&String, &Tensor) = (name, tensor);
+            let first = self.data + tensor.data_offsets[0];
+            Place { name, dtype: &tensor.dtype, first, bytes: tensor.bytes() }
+        };
+        let mut places: Vec<Place<'_>> = self.header.tensors.iter().map(place).collect();
+        places.sort_by_key(|place| place.first);
+        places
+    }
+
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let unreadable = |cause| Error::Unreadable { path: path.to_owned(), cause };
         let malformed = |why: String| Error::Malformed { path: path.to_owned(), why };
         let mut file = File::open(path).map_err(unreadable)?;

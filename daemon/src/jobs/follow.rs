@@ -84,6 +84,8 @@ pub enum LastWord {
         kind: String,
         /// What happened.
         message: String,
+        /// The step that it says cannot be made.
+        step: Option<Step>,
     },
 }
 
@@ -258,7 +260,7 @@ impl Follower {
         {
             self.progress.step += 1;
             self.progress.steps_done += 1;
-            self.progress.loss = Some(*loss);
+            self.progress.loss = Some(*loss).filter(|loss| loss.is_finite()).or(self.progress.loss);
             self.progress.learning_rate = Some(*learning_rate);
             self.progress.tokens_per_second = Some(*tokens_per_second);
         } else if let Event::Step { step, .. } = &line.event {
@@ -283,6 +285,11 @@ impl Follower {
         match event {
             Event::Started { format, job, attempt, step, .. } => {
                 self.take_started(format, job, attempt, step)
+            }
+            Event::Step { step, loss, grad_norm, skipped: false, .. }
+                if !(loss.is_finite() && grad_norm.is_finite()) =>
+            {
+                Err(format!("reports an update in step {step}, whose loss or gradient is none"))
             }
             Event::Step { step, sequences, .. } => {
                 let expected = [step, step + 1].map(|step| step.saturating_mul(self.sequences_per_step));
@@ -320,9 +327,9 @@ impl Follower {
                 self.last_word = Some(LastWord::Stopped);
                 Ok(())
             }
-            Event::Failed { kind, message } => {
+            Event::Failed { kind, message, step } => {
                 let (kind, message) = (cut(&kind, LONGEST_KIND), cut(&message, LONGEST_MESSAGE));
-                self.last_word = Some(LastWord::Failed { kind, message });
+                self.last_word = Some(LastWord::Failed { kind, message, step });
                 Ok(())
             }
         }

@@ -9,6 +9,7 @@ mod adopt;
 mod data;
 pub mod executor;
 pub mod follow;
+mod guard;
 pub mod local;
 mod log;
 mod outcome;

@@ -14,6 +14,8 @@ const TERM: (i32, i32) = (15, 143);
 /// Longest message in the journal, in bytes.
 const LONGEST_MESSAGE: usize = 8 << 10;
 
+/// The trainer's word for a loss or a gradient that is not finite.
+const NOT_FINITE: &str = "not-finite";
 /// The word for a trainer that broke the contract.
 pub const CONTRACT: &str = "contract";
 /// The word for a trainer that said nothing.
@@ -64,13 +66,16 @@ pub fn outcome(ended: &Ended<'_>) -> Outcome {
     let failed = |failure: &str, what: &str| Outcome::Failed {
         failure: failure.to_owned(),
         message: with_circumstances(what, ended),
+        step: None,
     };
     if let Some(breach) = ended.follower.breach() {
         return failed(CONTRACT, &format!("the trainer broke its contract and was ended: {breach}"));
     }
     match ended.follower.last_word() {
-        Some(LastWord::Failed { kind, message }) => {
-            Outcome::Failed { failure: kind.clone(), message: message.clone() }
+        Some(LastWord::Failed { kind, message, step }) => {
+            // Only of the step that comes next can it be said that it cannot be made.
+            let step = step.filter(|step| kind == NOT_FINITE && *step == ended.follower.progress().step);
+            Outcome::Failed { failure: kind.clone(), message: message.clone(), step }
         }
         Some(LastWord::Finished) if ended.is_saved => Outcome::Finished,
         Some(LastWord::Finished) => {

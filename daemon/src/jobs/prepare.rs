@@ -110,6 +110,7 @@ pub struct Known {
     increments: Vec<Increment>,
     end_of_text: Option<u32>,
     start_digest: Option<Digest>,
+    skips: Vec<Step>,
 }
 
 impl Known {
@@ -129,6 +130,12 @@ impl Known {
             increments: tree.standing().cloned().collect(),
             end_of_text: tree.run().end_of_text,
             start_digest: start.start.map(digest_of).transpose()?,
+            // Those before it are in the state of the checkpoint that it starts from.
+            skips: tree
+                .skips(start.path)
+                .into_iter()
+                .filter(|step| (start.from..start.to).contains(step))
+                .collect(),
         })
     }
 
@@ -203,7 +210,7 @@ impl Preparation<'_> {
             learning_rates: PathBuf::from(LEARNING_RATES),
             sequences: PathBuf::from(SEQUENCES),
             token_files,
-            skip: Vec::new(),
+            skip: self.known.skips.clone(),
             optimizer: fixed.optimizer.clone(),
             checkpoints: Checkpoints {
                 folder: self.state.join("checkpoints"),

@@ -336,6 +336,12 @@ pub struct PathState {
     pub failed: Option<String>,
     /// Where the last job that finished ended: everything up to there is trained and evaluated.
     pub finished: Step,
+    /// The step at which an attempt failed last because its loss or gradient was not finite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_finite: Option<Step>,
+    /// Steps that make no update, in rising order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skips: Vec<Step>,
 }
 
 /// What is known of a checkpoint.

@@ -212,6 +212,15 @@ pub enum Transition {
         /// When the next attempt may start; none if there is none.
         retry_at: Option<Millis>,
     },
+    /// The loss or the gradient of a step was not finite twice running: it makes no update, on any pass over it.
+    StepSkipped {
+        /// The path.
+        path: Path,
+        /// The step.
+        step: Step,
+        /// What its trainer said.
+        reason: String,
+    },
     /// A path has used up its attempts.
     PathFailed {
         /// The path.
@@ -490,6 +499,9 @@ pub enum Outcome {
         failure: String,
         /// What happened.
         message: String,
+        /// The step whose loss or gradient was not finite, if it was that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<Step>,
     },
     /// Its process is gone without a last word.
     Crashed {

@@ -83,6 +83,7 @@ fn read(events: &FilePath, steps: &Range<Step>, losses: &mut BTreeMap<Step, (f64
         if let Ok(Line { event: Event::Step { step, loss, learning_rate, .. }, .. }) =
             serde_json::from_slice(&line)
             && steps.contains(&step)
+            && loss.is_finite()
         {
             losses.insert(step, (loss, learning_rate));
         }

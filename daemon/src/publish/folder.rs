@@ -71,15 +71,26 @@ pub fn make(
     let damaged = |reason: String| PublishError::Damaged { checkpoint, reason };
     let (manifest, _) = Manifest::read(&source).map_err(|damage| damaged(damage.to_string()))?;
     let state = checkpoint::read_state(&source).map_err(|error| damaged(error.to_string()))?;
+    // What is damaged is told as that, below.
+    let not_finite = release::first_not_finite(&source.join(checkpoint::MODEL));
     let weights =
         release::write_weights(storage, &source.join(checkpoint::MODEL), &temporary, publishing.split_above)?;
     let mut files: BTreeMap<String, Digest> =
         weights.iter().map(|(name, written)| (name.clone(), written.digest)).collect();
     let promised = manifest.files.get(checkpoint::MODEL).map(|facts| facts.blake3);
-    if let Some(copied) = files.get(release::WEIGHTS)
-        && promised != Some(*copied)
-    {
+    // Of weights that were split no file has the digest of the whole.
+    let copied = match files.get(release::WEIGHTS) {
+        Some(copied) => *copied,
+        None => Digest::of_file(&source.join(checkpoint::MODEL)).map_err(|error| {
+            PublishError::Unreadable { path: source.join(checkpoint::MODEL), reason: error.to_string() }
+        })?,
+    };
+    if promised != Some(copied) {
         return Err(damaged(format!("the digest of {} is not the manifest's", checkpoint::MODEL)));
+    }
+
+    if let Some(tensor) = not_finite? {
+        return Err(PublishError::NotFinite { checkpoint, tensor });
     }
 
     let mut put = |name: &str, bytes: &[u8]| -> Result<(), PublishError> {

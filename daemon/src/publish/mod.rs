@@ -42,6 +42,16 @@ pub enum PublishError {
         /// What was found.
         reason: String,
     },
+    /// A weight of the version is an infinity, or no number.
+    #[error(
+        "the tensor `{tensor}` of checkpoint {checkpoint} holds a number that is not finite: such a model is not published"
+    )]
+    NotFinite {
+        /// The checkpoint.
+        checkpoint: CheckpointKey,
+        /// The first tensor with such a number.
+        tensor: String,
+    },
     /// A file that a release is made of cannot be read.
     #[error("{path} cannot be read: {reason}", path = path.display())]
     Unreadable {
@@ -157,6 +167,12 @@ impl Publisher {
                 Err(PublishError::Damaged { checkpoint, reason }) => {
                     tracing::error!(%checkpoint, reason, "the checkpoint of a version is damaged: it is made again");
                     crate::checkpoints::set_aside(&self.publishing.state, &self.ledger, checkpoint, &reason)?;
+                }
+                // Trained again, it would be the same.
+                Err(error @ PublishError::NotFinite { checkpoint, .. }) => {
+                    tracing::error!(%paradigm, version, %error, "a version has failed");
+                    let (path, reason) = (checkpoint.path, error.to_string());
+                    self.ledger.commit(Transition::PathFailed { path, reason })?;
                 }
                 Err(error) => {
                     tracing::error!(%paradigm, version, error = %error, "a version could not be published: will retry");

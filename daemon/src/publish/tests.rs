@@ -62,6 +62,40 @@ fn write_checkpoint(state: &Path, key: CheckpointKey) {
     Manifest::of(&folder).unwrap().write(&Disk, &folder).unwrap();
 }
 
+/// A checkpoint of the same shape, one of whose weights is none.
+fn write_not_finite(state: &Path, key: CheckpointKey) {
+    let folder = state.join("checkpoints").join(key.to_string());
+    let mut weights = fs::read(folder.join(checkpoint::MODEL)).unwrap();
+    let place = weights.len() - 4;
+    weights[place..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(folder.join(checkpoint::MODEL), weights).unwrap();
+    fs::remove_file(folder.join("manifest.json")).unwrap();
+    Manifest::of(&folder).unwrap().write(&Disk, &folder).unwrap();
+}
+
+#[test]
+fn a_model_with_a_number_that_is_none_is_never_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path();
+    let world = ready_state(state);
+    let path = world.path(PathSwitching, 1);
+    write_not_finite(state, CheckpointKey { path, step: 100 });
+    let publisher = publisher(&world, state, Arc::new(Disk));
+    assert!(publisher.publish_all().unwrap(), "there is nothing to be tried again by itself");
+    world.ledger.read(|tree| {
+        assert_eq!(tree.version_state(PathSwitching, 1), VersionState::Failed);
+        let reason = tree.path(&path).unwrap().failed.clone().unwrap();
+        assert!(reason.contains("the tensor `w`") && reason.contains("not finite"), "{reason}");
+        assert_eq!(tree.version_state(Continual, 1), VersionState::Released, "the other goes on");
+    });
+    assert_eq!(names(&state.join("releases")).into_iter().filter(|name| name.starts_with("v1")).count(), 0);
+    assert!(fs::read_link(state.join("releases/latest")).is_err());
+    // Asked for again, it is looked at again.
+    world.commit(Transition::PathRetried { path });
+    assert!(publisher.publish_all().unwrap());
+    assert!(world.ledger.read(|tree| tree.path(&path).unwrap().failed.is_some()));
+}
+
 /// All names below a folder, without the folder's own.
 fn names(folder: &Path) -> BTreeSet<PathBuf> {
     fn collect(folder: &Path, below: &Path, found: &mut BTreeSet<PathBuf>) {

@@ -327,6 +327,36 @@ fn a_loss_that_is_no_number_fails_before_the_update() {
 }
 
 #[test]
+fn a_gradient_that_is_none_fails_until_the_job_says_that_its_step_is_skipped() {
+    let mut fixture = Fixture::new();
+    fixture.job.checkpoints.every = Some(3);
+    let first = run_asking(&fixture, Arithmetic::Autograd(&Faulty::in_step(7, 0)), 1, None, None);
+    assert_eq!((first.failure().kind, first.failure().step), (Kind::NotFinite, Some(7)));
+    assert_eq!(first.steps().len(), 7, "the step's update is not made, and it is not reported");
+    assert_eq!(first.checkpoints().last().unwrap().0, 6);
+
+    // From the last checkpoint: the same.
+    resume(&mut fixture, &first);
+    let again = run_asking(&fixture, Arithmetic::Autograd(&Faulty::in_step(7, 6)), 1, None, None);
+    assert_eq!(again.failure().step, Some(7));
+    resume(&mut fixture, &first);
+    fixture.job.skip = vec![7];
+    let skipped = run_asking(&fixture, Arithmetic::Autograd(&Faulty::in_step(7, 6)), 1, None, None);
+    assert_eq!(skipped.end, Ok(End::Finished));
+    let norm = skipped.steps()[1].2;
+    assert!(f64::from_bits(norm).is_nan());
+
+    // As if it had been known from the start.
+    let mut fixture = Fixture::new();
+    fixture.job.checkpoints.every = Some(3);
+    fixture.job.skip = vec![7];
+    let through = run_asking(&fixture, Arithmetic::Autograd(&Faulty::in_step(7, 0)), 1, None, None);
+    assert_eq!(through.checkpoints().last(), skipped.checkpoints().last());
+    let folder = fixture.path().join("checkpoints/path-switching.main.g1.s20");
+    assert_eq!(checkpoint::read_state(&folder).unwrap().skipped, [7]);
+}
+
+#[test]
 fn evaluation_comes_at_every_multiple_and_at_the_end() {
     let mut fixture = Fixture::new();
     fixture.job.evaluation.every = Some(7);
@@ -343,26 +373,35 @@ fn evaluation_comes_at_every_multiple_and_at_the_end() {
     assert_eq!(evaluated(&run(&fixture, 1)), [7, 14]);
 }
 
-/// Which operation loses its weight's gradient: the `nth` call of its kind in a step.
-struct Cut {
+/// Kernels with a fault: the `nth` call of an operation loses its weight's gradient, or makes no number of the norm.
+struct Faulty {
     operation: &'static str,
     nth: usize,
     calls: AtomicUsize,
 }
 
-impl Cut {
+impl Faulty {
+    fn at(operation: &'static str, nth: usize) -> Self {
+        Self { operation, nth, calls: AtomicUsize::new(0) }
+    }
+
+    /// In a step of a job that begins with another one.
+    fn in_step(step: u64, first: u64) -> Self {
+        Self::at("sum of squares", (step - first) as usize)
+    }
+
+    fn is_due(&self, operation: &str) -> bool {
+        operation == self.operation && self.calls.fetch_add(1, Ordering::Relaxed) == self.nth
+    }
+
     fn weight(&self, operation: &str, weight: &Tensor) -> Tensor {
-        if operation == self.operation && self.calls.fetch_add(1, Ordering::Relaxed) == self.nth {
-            weight.detach()
-        } else {
-            weight.clone()
-        }
+        if self.is_due(operation) { weight.detach() } else { weight.clone() }
     }
 }
 
-impl Kernels for Cut {
+impl Kernels for Faulty {
     fn name(&self) -> String {
-        "cut".to_owned()
+        "faulty".to_owned()
     }
     fn embedding(&self, weight: &Tensor, tokens: &Tensor) -> candle_core::Result<Tensor> {
         Reference.embedding(&self.weight("embedding", weight), tokens)
@@ -394,7 +433,8 @@ impl Kernels for Cut {
         Reference.adamw(update, parameters)
     }
     fn sum_of_squares(&self, parts: &[Tensor]) -> candle_core::Result<f64> {
-        Reference.sum_of_squares(parts)
+        let sum = Reference.sum_of_squares(parts)?;
+        Ok(if self.is_due("sum of squares") { f64::NAN } else { sum })
     }
     fn accumulate(&self, sum: &Tensor, x: &Tensor) -> candle_core::Result<()> {
         Reference.accumulate(sum, x)
@@ -404,7 +444,7 @@ impl Kernels for Cut {
 fn stops_at_its_first_step(operation: &'static str, nth: usize, name: &str) {
     let mut fixture = Fixture::new();
     fixture.job.micro_batch = fixture.job.sequences_per_step;
-    let cut = Cut { operation, nth, calls: AtomicUsize::new(0) };
+    let cut = Faulty::at(operation, nth);
     let outcome = run_asking(&fixture, Arithmetic::Autograd(&cut), 1, None, None);
     assert_eq!(outcome.failure().kind, Kind::MissingGradient);
     assert!(
@@ -444,7 +484,7 @@ without_a_gradient! {
 #[test]
 fn a_cut_that_is_never_reached_changes_nothing() {
     let fixture = Fixture::new();
-    let cut = Cut { operation: "linear", nth: usize::MAX, calls: AtomicUsize::new(0) };
+    let cut = Faulty::at("linear", usize::MAX);
     assert_eq!(run_asking(&fixture, Arithmetic::Autograd(&cut), 1, None, None).end, Ok(End::Finished));
 }
 

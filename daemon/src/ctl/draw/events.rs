@@ -87,9 +87,14 @@ fn sentence(transition: &Transition) -> (Option<Paint>, String) {
             match outcome {
                 Outcome::Finished => (None, format!("{at}: finished")),
                 Outcome::Stopped => (None, format!("{at}: saved and stopped")),
-                Outcome::Failed { failure, message } => (bad, format!("{at}: failed, {failure}: {message}")),
+                Outcome::Failed { failure, message, .. } => {
+                    (bad, format!("{at}: failed, {failure}: {message}"))
+                }
                 Outcome::Crashed { message } => (bad, format!("{at}: crashed: {message}")),
             }
+        }
+        Transition::StepSkipped { path, step, reason } => {
+            (bad, format!("step {} of {path} is skipped from now on: {reason}", count(*step)))
         }
         Transition::PathFailed { path, reason } => (bad, format!("{path} has failed: {reason}")),
         Transition::PathRetried { path } => (None, format!("{path} is tried again")),

@@ -162,7 +162,7 @@ fn end(attempt: &AttemptDetail) -> (Field, Option<String>) {
         None => (Field::text("runs").paint(Paint::Busy), None),
         Some(Outcome::Finished) => (Field::text("finished").paint(Paint::Good), None),
         Some(Outcome::Stopped) => (Field::text("stopped").paint(Paint::Calm), None),
-        Some(Outcome::Failed { failure, message }) => {
+        Some(Outcome::Failed { failure, message, .. }) => {
             (Field::text("failed").paint(Paint::Bad), Some(format!("{failure}: {message}")))
         }
         Some(Outcome::Crashed { message }) => {

@@ -94,7 +94,7 @@ fn busy() -> World {
     world.end(
         job,
         1,
-        Outcome::Failed { failure: "data".into(), message: "token 9000 is too large".into() },
+        Outcome::Failed { failure: "data".into(), message: "token 9000 is too large".into(), step: None },
         10_400,
     );
     world.commit(Transition::PathFailed { path: second, reason: "data: token 9000 is too large".into() });

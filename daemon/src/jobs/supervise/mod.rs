@@ -296,7 +296,7 @@ impl Supervisor {
             Err(Refusal::Damaged { key, reason }) => self.end_damaged(start, key, &reason),
             Err(Refusal::LeftBehind) => self.end(start, Outcome::Stopped, start.first_step(), true),
             Err(Refusal::Failed { failure, message }) => {
-                let outcome = Outcome::Failed { failure: failure.to_owned(), message };
+                let outcome = Outcome::Failed { failure: failure.to_owned(), message, step: None };
                 self.end(start, outcome, start.first_step(), false)
             }
         };

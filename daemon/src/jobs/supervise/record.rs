@@ -5,6 +5,7 @@
 
 use super::super::adopt::Verdict;
 use super::super::follow::{Finding, Follower};
+use super::super::guard;
 use super::super::outcome::{self, Next};
 use super::{JobsError, Supervisor};
 use crate::checkpoints::set_aside;
@@ -88,7 +89,7 @@ impl Supervisor {
         let ended = Transition::JobEnded {
             job: start.job,
             attempt: start.attempt,
-            outcome: Outcome::Failed { failure: outcome::DAMAGED.to_owned(), message },
+            outcome: Outcome::Failed { failure: outcome::DAMAGED.to_owned(), message, step: None },
             reached: start.first_step(),
             retry_at: Some(now),
         };
@@ -109,28 +110,43 @@ impl Supervisor {
             if !is_open(tree, start) {
                 return (Vec::new(), ());
             }
-            let failures = tree.path(&start.path).map_or(0, |path| path.failures);
-            let next = self.settings.retries.next(&outcome, failures, is_asked, now);
-            let retry_at = match next {
-                Next::At(at) => at,
-                Next::GiveUp => None,
+            let path = start.path;
+            let failures = tree.path(&path).map_or(0, |path| path.failures);
+            let usual = || match (self.settings.retries.next(&outcome, failures, is_asked, now), &outcome) {
+                (Next::At(at), _) => (at, None),
+                (Next::GiveUp, Outcome::Failed { message, .. } | Outcome::Crashed { message }) => {
+                    (None, Some(Transition::PathFailed { path, reason: message.clone() }))
+                }
+                (Next::GiveUp, Outcome::Finished | Outcome::Stopped) => (None, None),
             };
-            let mut transitions = vec![Transition::JobEnded {
+            let (retry_at, further) = match guard::judge(tree, start, &outcome) {
+                None => usual(),
+                Some(guard::Verdict::Repeat) => (Some(now), None),
+                Some(guard::Verdict::Skip(step)) => {
+                    let reason = message_of(&outcome);
+                    tracing::warn!(%path, step, reason, "a step is skipped from now on: it was not finite twice");
+                    (Some(now), Some(Transition::StepSkipped { path, step, reason }))
+                }
+                Some(guard::Verdict::GiveUp(reason)) => (None, Some(Transition::PathFailed { path, reason })),
+            };
+            let ended = Transition::JobEnded {
                 job: start.job,
                 attempt: start.attempt,
                 outcome: outcome.clone(),
                 reached,
                 retry_at,
-            }];
-            if let (Next::GiveUp, Outcome::Failed { message, .. } | Outcome::Crashed { message }) =
-                (next, &outcome)
-            {
-                transitions.push(Transition::PathFailed { path: start.path, reason: message.clone() });
-            }
-            (transitions, ())
+            };
+            (std::iter::once(ended).chain(further).collect(), ())
         })?;
         tracing::info!(job = start.job, attempt = start.attempt, path = %start.path, reached, ?outcome, "a job has ended");
         Ok(())
+    }
+}
+
+fn message_of(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Failed { message, .. } | Outcome::Crashed { message } => message.clone(),
+        Outcome::Finished | Outcome::Stopped => String::new(),
     }
 }
 

@@ -189,9 +189,9 @@ fn what_breaks_the_contract_is_named_and_the_steps_still_count() {
 
 #[test]
 fn a_long_last_word_is_cut() {
-    let failed = Event::Failed { kind: "ö".repeat(100), message: "é".repeat(10_000) };
+    let failed = Event::Failed { kind: "ö".repeat(100), message: "é".repeat(10_000), step: None };
     let follower = of_events(4, [failed]);
-    let Some(LastWord::Failed { kind, message }) = follower.last_word() else { panic!() };
+    let Some(LastWord::Failed { kind, message, .. }) = follower.last_word() else { panic!() };
     assert_eq!((kind.len(), message.len()), (64, 4096));
 }
 

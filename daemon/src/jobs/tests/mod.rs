@@ -453,7 +453,7 @@ pub fn fixed() -> Fixed {
 }
 
 pub fn is_failure(outcome: &Outcome, kind: &str, words: &str) -> bool {
-    matches!(outcome, Outcome::Failed { failure, message } if failure == kind && message.contains(words))
+    matches!(outcome, Outcome::Failed { failure, message, .. } if failure == kind && message.contains(words))
 }
 
 pub fn version_path(paradigm: Paradigm, version: u32) -> Path {

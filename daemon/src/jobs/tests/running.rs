@@ -112,7 +112,7 @@ fn a_crash_is_retried_later_and_later_and_then_the_path_has_failed() {
 fn the_trainers_own_reason_is_kept() {
     let world = World::with_steps(6);
     let start = world.start_main(0, 6);
-    let failed = Event::Failed { kind: "config".to_owned(), message: "no such model".to_owned() };
+    let failed = Event::Failed { kind: "config".to_owned(), message: "no such model".to_owned(), step: None };
     world.script(&start).say(failed).run("exit 78").write();
     assert!(is_failure(&world.end_of(&start).outcome, "config", "no such model"));
 }

@@ -178,6 +178,13 @@ impl Tree {
                     *retry_at,
                 );
             }
+            Transition::StepSkipped { path, step, .. } => self.set_path(changes, *path, |path| {
+                if let Err(place) = path.skips.binary_search(step) {
+                    path.skips.insert(place, *step);
+                }
+                path.not_finite = None;
+                path.failures = 0;
+            }),
             Transition::PathFailed { path, reason } => {
                 self.set_path(changes, *path, |path| path.failed = Some(reason.clone()));
             }
@@ -340,7 +347,11 @@ impl Tree {
                     path.finished = start.to;
                 }
                 Outcome::Stopped => {}
-                Outcome::Failed { .. } | Outcome::Crashed { .. } => path.failures += 1,
+                Outcome::Failed { step, .. } => {
+                    path.failures += 1;
+                    path.not_finite = step.or(path.not_finite);
+                }
+                Outcome::Crashed { .. } => path.failures += 1,
             }
         });
         self.set_job(changes, number, |job| {

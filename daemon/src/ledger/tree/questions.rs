@@ -123,6 +123,26 @@ impl Tree {
         self.paths.get(path)
     }
 
+    /// Steps of a path that make no update, in rising order; of a main path, also those that its generation shares with
+    /// earlier ones.
+    pub fn skips(&self, path: Path) -> Vec<Step> {
+        let of = |path: &Path| self.path(path).map_or(&[][..], |state| state.skips.as_slice());
+        if path != self.main_path() {
+            return of(&path).to_vec();
+        }
+        let shared = self.main_line().flat_map(|(path, limit)| {
+            self.path(&path)
+                .into_iter()
+                .flat_map(|state| &state.skips)
+                .copied()
+                .filter(move |step| *step < limit)
+        });
+        let mut skips: Vec<Step> = shared.collect();
+        skips.sort_unstable();
+        skips.dedup();
+        skips
+    }
+
     /// All checkpoints.
     pub fn checkpoints(&self) -> &BTreeMap<CheckpointKey, Checkpoint> {
         &self.checkpoints

@@ -95,6 +95,12 @@ impl Tree {
                     && self.attempt(*job).is_some_and(|last| last.start.attempt == *attempt),
                 &|| format!("attempt {attempt} of job {job} does not run"),
             ),
+            Transition::StepSkipped { path, step, .. } => {
+                let is_idle = self.path(path).is_some_and(|state| state.running.is_none());
+                rule(is_idle && !self.skips(*path).contains(step), &|| {
+                    format!("{path} runs, was never tried, or skips step {step} already")
+                })
+            }
             Transition::PathFailed { path, .. } => {
                 rule(self.path(path).is_some_and(|state| state.running.is_none()), &|| {
                     format!("{path} runs, or was never tried")

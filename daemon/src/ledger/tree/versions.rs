@@ -30,15 +30,14 @@ impl Tree {
         let path = self.version_path(paradigm, version);
         let own = self.path(&path);
         let is_trained = self.checkpoint(&CheckpointKey { path, step: increment.end }).is_some();
+        if own.is_some_and(|own| own.failed.is_some() && own.running.is_none()) {
+            return VersionState::Failed;
+        }
         if is_trained && own.is_some_and(|own| own.finished == increment.end) {
             return VersionState::Publishing;
         }
-        if let Some(own) = own.filter(|own| own.failed.is_some() || own.running.is_some()) {
-            return match own.running {
-                None => VersionState::Failed,
-                Some(_) if is_trained => VersionState::Evaluating,
-                Some(_) => VersionState::Training,
-            };
+        if own.is_some_and(|own| own.running.is_some()) {
+            return if is_trained { VersionState::Evaluating } else { VersionState::Training };
         }
         let is_switching = paradigm == Paradigm::PathSwitching;
         let has_failed = || self.path(&self.main_path()).is_some_and(|main| main.failed.is_some());
