@@ -245,7 +245,11 @@ fn seen_before_a_rewind(tree: &Tree, fixed: &Fixed, order: u32) -> Result<Vec<Ve
     Ok(seen)
 }
 
-fn find<'a>(tree: &'a Tree, asked: &str) -> Result<(u32, &'a Shard), NotWithdrawn> {
+/// The accepted shard of a name, or of the beginning of a digest.
+///
+/// # Errors
+/// There is none, or several.
+pub fn find<'a>(tree: &'a Tree, asked: &str) -> Result<(u32, &'a Shard), NotWithdrawn> {
     let is_digest = asked.len() >= FEWEST_DIGITS && asked.bytes().all(|byte| byte.is_ascii_hexdigit());
     let all = || (0u32..).zip(tree.shards());
     let named: Vec<_> = all().filter(|(_, shard)| shard.name == asked).collect();

@@ -152,14 +152,17 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         "daemon::api",
         &[
             &["types"],
-            &["counters", "refused"],
-            &["answers", "shared"],
+            &["counters"],
+            &["answers"],
+            &["explain"],
+            &["refused"],
+            &["shared"],
             &["stream", "upkeep"],
             &["routes"],
             &["server"],
         ],
     ),
-    ("daemon::api::types", &[&["upkeep"]]),
+    ("daemon::api::types", &[&["explain", "upkeep"]]),
     (
         "daemon::ctl",
         &[
@@ -171,6 +174,9 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["commands"],
         ],
     ),
-    ("daemon::ctl::draw", &[&["units", "table"], &["events", "lists", "plan", "status", "tree", "upkeep"]]),
+    (
+        "daemon::ctl::draw",
+        &[&["units", "table"], &["events", "explain", "lists", "plan", "status", "tree", "upkeep"]],
+    ),
     ("daemon::ctl::demo", &[&["era", "recount", "measure"], &["progress", "report"]]),
 ];

@@ -300,7 +300,7 @@ fn checkpoints(tree: &Tree, path: Path) -> Vec<CheckpointLine> {
         .collect()
 }
 
-fn version(
+pub(super) fn version(
     tree: &Tree,
     paradigm: Paradigm,
     increment: &Increment,
@@ -406,10 +406,16 @@ pub(crate) fn jobs(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) -> Vec
         .collect()
 }
 
+/// Whether the run's tokenizer was trained on a shard among others.
+pub(super) fn trained_tokenizer(tree: &Tree, order: u32, shard: &Shard) -> bool {
+    let run = tree.run();
+    let is_among = run.tokenizer.is_some() && run.tokenizer_shards.is_some_and(|shards| order < shards);
+    is_among && !Format::of(&shard.name).is_ok_and(Format::is_tokens)
+}
+
 /// A shard that is withdrawn just now.
 pub(crate) fn withdrawn(tree: &Tree, withdrawal: &Withdrawal) -> WithdrawAnswer {
     let Withdrawal { order, shard, step, seen_by, rewind } = withdrawal;
-    let run = tree.run();
     let is_public = |version: &Version| tree.releases().keys().any(|(_, public)| public == version);
     WithdrawAnswer {
         order: *order,
@@ -417,9 +423,7 @@ pub(crate) fn withdrawn(tree: &Tree, withdrawal: &Withdrawal) -> WithdrawAnswer 
         digest: shard.digest,
         tokens: shard.tokens.map(|tokens| tokens.stream),
         step: *step,
-        trained_tokenizer: run.tokenizer.is_some()
-            && run.tokenizer_shards.is_some_and(|shards| *order < shards)
-            && !Format::of(&shard.name).is_ok_and(Format::is_tokens),
+        trained_tokenizer: trained_tokenizer(tree, *order, shard),
         seen_by: seen_by.clone(),
         marked: seen_by.iter().copied().filter(is_public).collect(),
         rewind: rewind.as_ref().map(|rewind| RewindAnswer {

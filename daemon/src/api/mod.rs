@@ -5,6 +5,7 @@
 
 pub(crate) mod answers;
 pub mod counters;
+pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod refused;

@@ -5,6 +5,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+use super::explain::NotExplained;
 use super::types::Refusal;
 use crate::alias::NotMoved;
 use crate::ledger::LedgerError;
@@ -59,6 +60,20 @@ impl From<NotWithdrawn> for Refused {
         let (status, code) = match &error {
             NotWithdrawn::Unknown { .. } => (StatusCode::NOT_FOUND, "not-found"),
             _ => (StatusCode::CONFLICT, "not-withdrawn"),
+        };
+        let refused = Self::new(status, code, error.to_string());
+        match error.hint() {
+            Some(hint) => refused.hint(hint),
+            None => refused,
+        }
+    }
+}
+
+impl From<NotExplained> for Refused {
+    fn from(error: NotExplained) -> Self {
+        let (status, code) = match &error {
+            NotExplained::Unknown { .. } => (StatusCode::NOT_FOUND, "not-found"),
+            _ => (StatusCode::CONFLICT, "not-explained"),
         };
         let refused = Self::new(status, code, error.to_string());
         match error.hint() {

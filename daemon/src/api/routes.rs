@@ -14,15 +14,16 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use paradigm::Paradigm;
 use serde::Deserialize;
 
 use super::refused::Refused;
 use super::shared::{Answer, Shared, blocking, body, reading};
 use super::types::{
-    BlockedFiles, CutAnswer, CutAsked, Disk, PauseAnswer, ShardCounts, Status, TreeView, WaitingFile,
-    WithdrawAnswer, WithdrawAsked,
+    BlockedFiles, CutAnswer, CutAsked, Disk, Explained, PauseAnswer, ShardCounts, Status, TreeView,
+    WaitingFile, WithdrawAnswer, WithdrawAsked,
 };
-use super::{Backend, answers, stream, upkeep};
+use super::{Backend, answers, explain, stream, upkeep};
 use crate::ledger::transition::{CutNumber, JobNumber, Transition};
 use crate::ledger::tree::{CutOutcome, Tree};
 use crate::withdrawal;
@@ -57,6 +58,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/v1/gc", post(upkeep::gc))
         .route("/v1/alias", get(upkeep::aliases).post(upkeep::alias))
         .route("/v1/withdraw", post(withdraw))
+        .route("/v1/explain", get(explained))
         .fallback(|request: Request| async move { Refused::no_route(&request) })
         .method_not_allowed_fallback(|request: Request| async move { Refused::no_method(&request) })
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
@@ -265,6 +267,24 @@ async fn cut(State(shared): State<Shared>, bytes: Result<Bytes, BytesRejection>)
     };
     let asked = blocking(&shared.backend, request).await?;
     asked.map(axum::Json).map_err(|reason| Refused::new(StatusCode::CONFLICT, "refused", reason))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExplainAsked {
+    what: String,
+    paradigm: Option<Paradigm>,
+}
+
+async fn explained(
+    State(shared): State<Shared>,
+    asked: Result<Query<ExplainAsked>, QueryRejection>,
+) -> Answer<Explained> {
+    let Query(asked) = asked?;
+    let explained =
+        blocking(&shared.backend, move |backend| explain::explain(backend, &asked.what, asked.paradigm))
+            .await?;
+    Ok(axum::Json(explained?))
 }
 
 async fn pause(State(shared): State<Shared>) -> Answer<PauseAnswer> {

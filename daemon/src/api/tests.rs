@@ -420,6 +420,25 @@ async fn names_are_listed_with_their_history() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_is_explained() {
+    let mut world = World::new(&[PathSwitching]);
+    world.accept("a shard & more.txt", 1 << 30);
+    world.cut(100, "v1");
+    world.make(PathSwitching, 1);
+    let served = Served::new(&world);
+    for (what, kind) in
+        [("v1", "version"), ("a+shard+%26+more.txt", "shard"), ("path-switching.main.g1.s40", "checkpoint")]
+    {
+        let (code, answer) = served.ask("GET", &format!("/v1/explain?what={what}"), "").await;
+        assert_eq!((code, &answer["kind"]), (200, &json!(kind)), "{what}: {answer}");
+    }
+    let (code, refused) = served.ask("GET", "/v1/explain?what=nothing", "").await;
+    assert_eq!((code, &refused["code"]), (404, &json!("not-found")));
+    assert_eq!(served.ask("GET", "/v1/explain?what=v1&paradigm=continual", "").await.0, 409);
+    assert_eq!(served.ask("GET", "/v1/explain", "").await.0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_are_refused_in_json() {
     let world = World::new(&[PathSwitching]);
     let served = Served::new(&world);

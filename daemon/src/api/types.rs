@@ -3,6 +3,7 @@
 //! The daemon writes these types and the command line reads them; scripts read them too, so a field is added, never
 //! renamed. Steps count from 0, moments are milliseconds since the Unix epoch, sizes are bytes.
 
+mod explain;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::ledger::path::{Path, Step, Version};
 use crate::ledger::transition::{CutNumber, Evaluation, JobNumber, Millis, Outcome, ShardTokens};
 use crate::ledger::tree::{CutOutcome, VersionState};
+pub use explain::*;
 pub use upkeep::*;
 
 /// What `GET /v1/status` answers.

@@ -4,13 +4,14 @@ use std::os::unix::process::CommandExt;
 use std::process::Command as Process;
 
 use super::client::Client;
+use super::draw::explain::draw as draw_explained;
 use super::draw::units::count;
 use super::draw::{events, lists, plan, status, tree};
-use super::flags::{Command, ConfigCommand, Cut, Events, Generate, Logs, Place};
+use super::flags::{Command, ConfigCommand, Cut, Events, Explain, Generate, Logs, Place};
 use super::screen::Screen;
 use super::{configuration, init, offline, upkeep};
 use crate::api::types::{
-    CutAnswer, CutAsked, JobDetail, PauseAnswer, Shards, Status, TreeView, VersionDetail,
+    CutAnswer, CutAsked, Explained, JobDetail, PauseAnswer, Shards, Status, TreeView, VersionDetail,
 };
 use crate::config::{Config, FILE, Machine};
 use crate::edge::failure::{Exit, Failure};
@@ -60,6 +61,7 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
             let jobs: Vec<JobDetail> = client()?.get("/v1/jobs")?;
             screen.answer(output, &jobs, |jobs, look| lists::jobs(jobs, look))
         }
+        Command::Explain(asked) => explain(&client()?, &asked, screen),
         Command::Logs(asked) => logs(&client()?, &asked, screen),
         Command::Events(asked) => journal(&client()?, &asked, screen),
         Command::Cut(asked) => cut(&client()?, asked, screen),
@@ -122,6 +124,15 @@ fn made_text(made: &init::Made, look: &Look) -> String {
         made.data.display(),
         made.state.display(),
     )
+}
+
+fn explain(client: &Client, asked: &Explain, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let paradigm = asked.paradigm.map(|paradigm| ("paradigm", paradigm.name()));
+    let query: Vec<(&str, &str)> = std::iter::once(("what", asked.what.as_str())).chain(paradigm).collect();
+    let query = serde_urlencoded::to_string(query)
+        .map_err(|error| Failure::new(format!("`{}` cannot be asked for", asked.what)).because(error))?;
+    let explained: Explained = client.get(&format!("/v1/explain?{query}"))?;
+    screen.answer(asked.output, &explained, draw_explained)
 }
 
 fn logs(client: &Client, asked: &Logs, screen: &mut Screen<'_>) -> Result<(), Failure> {

@@ -56,6 +56,8 @@ pub enum Command {
     Shards(Output),
     /// All jobs and their attempts
     Jobs(Output),
+    /// Why a version, a shard or a checkpoint is as it is
+    Explain(Explain),
     /// What a job's trainer wrote on standard error
     Logs(Logs),
     /// What was journalled
@@ -169,6 +171,19 @@ pub struct Retry {
     #[arg(default_value = "main")]
     pub version: String,
     /// Whose; the run's first paradigm without it
+    #[arg(long)]
+    pub paradigm: Option<Paradigm>,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Why something is as it is.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// A version, by its number or name; a checkpoint, by its name; a shard, by its name or the beginning of its digest
+    pub what: String,
+    /// Whose version; the run's first paradigm without it
     #[arg(long)]
     pub paradigm: Option<Paradigm>,
     /// What to print.

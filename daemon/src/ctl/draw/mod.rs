@@ -3,6 +3,7 @@
 //! A terminal gets colours and lines that fit its width; a pipe gets the same words, whole and without either.
 
 pub mod events;
+pub mod explain;
 pub mod lists;
 pub mod plan;
 pub mod status;

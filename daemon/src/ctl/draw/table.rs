@@ -40,7 +40,8 @@ impl Field {
 }
 
 impl<'a> Table<'a> {
-    /// A table with these headings. Columns whose heading ends in `*` are made narrower where there is no room.
+    /// A table with these headings, or none where all are empty. Columns whose heading ends in `*` are made narrower where
+    /// there is no room.
     pub fn new(look: &'a Look, headings: &[&'a str]) -> Self {
         Self {
             look,
@@ -91,9 +92,11 @@ impl<'a> Table<'a> {
         } else {
             table.force_no_tty();
         }
-        let headings = self.headings.iter().zip(&self.is_number);
-        table
-            .set_header(headings.map(|(text, is_number)| self.heading(text, *is_number)).collect::<Vec<_>>());
+        if self.headings.iter().any(|text| !text.is_empty()) {
+            let headings = self.headings.iter().zip(&self.is_number);
+            let headings = headings.map(|(text, is_number)| self.heading(text, *is_number));
+            table.set_header(headings.collect::<Vec<_>>());
+        }
         table.add_rows(self.rows);
         table.set_content_arrangement(ContentArrangement::Disabled);
         for column in table.column_iter_mut() {

@@ -310,3 +310,51 @@ fn what_would_go_and_what_stays_is_said_with_its_reason() {
     insta::assert_snapshot!(format!("{asked}----\n{went}----\n{}", upkeep::collected(&answer, &PIPE)));
     assert!(asked.lines().all(|line| line.chars().count() <= 80), "{asked}");
 }
+
+fn explained(world: &World, what: &str, paradigm: Option<paradigm::Paradigm>) -> String {
+    let explained = crate::api::explain::explain(&world.backend(), what, paradigm).unwrap();
+    let text = explain::draw(&explained, &TERMINAL);
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    text
+}
+
+#[test]
+fn a_version_a_shard_and_a_checkpoint_are_explained() {
+    let world = rewound();
+    world.commit(Transition::AliasMoved {
+        paradigm: PathSwitching,
+        name: "stable".to_owned(),
+        version: Some(1),
+    });
+    let told: Vec<String> = [
+        ("january", None),
+        ("v2", None),
+        ("2", Some(Continual)),
+        ("march", None),
+        ("speeches.txt", None),
+        ("wrong.txt", None),
+        ("path-switching.main.g1.s400", None),
+        ("path-switching.main.g1.s1900", None),
+    ]
+    .into_iter()
+    .map(|(what, paradigm)| explained(&world, what, paradigm))
+    .collect();
+    insta::assert_snapshot!(told.join("\n"));
+    let refused = |what| {
+        let error = crate::api::explain::explain(&world.backend(), what, None).unwrap_err();
+        format!("{error} [{}]", error.hint().unwrap_or_default())
+    };
+    assert_eq!(
+        refused("januari"),
+        "no version, shard or checkpoint is called `januari` [did you mean `january`?]"
+    );
+    assert_eq!(
+        refused("path-switching.main.g1.s401"),
+        "no version, shard or checkpoint is called `path-switching.main.g1.s401` [did you mean \
+         `path-switching.main.g1.s400`?]"
+    );
+    assert_eq!(
+        refused("v9"),
+        "no version, shard or checkpoint is called `v9` [`lrpathctl versions`, `shards` and `tree` list them]"
+    );
+}
