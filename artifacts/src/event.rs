@@ -5,7 +5,7 @@
 //! nothing in it is ever a guess.
 
 use schemars::{JsonSchema, Schema, schema_for};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Digest;
 
@@ -65,13 +65,13 @@ pub enum Event {
         /// u32, little-endian, nothing between.
         batch: String,
         /// Mean nats a token, before the update; null where a skipped step has none.
-        #[serde(with = "number_or_null")]
+        #[serde(serialize_with = "or_null", deserialize_with = "or_nan")]
         #[schemars(with = "Option<f64>")]
         loss: f64,
         /// The rate of the update.
         learning_rate: f64,
         /// Global gradient norm before clipping; null where a skipped step has none.
-        #[serde(with = "number_or_null")]
+        #[serde(serialize_with = "or_null", deserialize_with = "or_nan")]
         #[schemars(with = "Option<f64>")]
         grad_norm: f64,
         /// Tokens trained so far on this path, this step included.
@@ -133,16 +133,12 @@ pub enum Event {
 }
 
 /// JSON has no word for a number that is none.
-mod number_or_null {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+fn or_null<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    Some(*number).filter(|number| number.is_finite()).serialize(serializer)
+}
 
-    pub fn serialize<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-        Some(*number).filter(|number| number.is_finite()).serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-        Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
-    }
+fn or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 #[cfg(test)]
