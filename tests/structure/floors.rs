@@ -137,7 +137,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ("daemon::alias", &[&["links"]]),
     ("daemon::retention", &[&["judge"], &["things"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"], &["mark"]]),
-    ("daemon::edge", &[&["look"], &["failure"]]),
+    ("daemon::edge", &[&["look"], &["failure"], &["lrpathd"]]),
     ("daemon::service", &[&["error", "neighbours", "settings"]]),
     (
         "daemon::config",
@@ -170,7 +170,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["flags", "client"],
             &["screen", "place", "plan", "offline", "init"],
             &["draw"],
-            &["configuration", "demo", "upkeep"],
+            &["configuration", "demo", "manual", "upkeep"],
             &["commands"],
         ],
     ),

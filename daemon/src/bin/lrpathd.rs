@@ -1,34 +1,14 @@
 //! `lrpathd`: the daemon.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use daemon::edge::failure::{EXIT_CODES, Failure};
+use clap::Parser;
+use daemon::edge::failure::Failure;
 use daemon::edge::look::Look;
+use daemon::edge::lrpathd::{Child, Cli};
 use daemon::{inbox, ledger, service};
 use tracing_subscriber::EnvFilter;
-
-/// Watches a folder for data, trains the main path and its branches, publishes versions.
-#[derive(Parser)]
-#[command(name = "lrpathd", version, after_help = EXIT_CODES)]
-struct Cli {
-    /// The state's folder, made by `lrpathctl init`.
-    #[arg(long, env = "LRPATH_STATE", default_value = "/var/lib/lrpath")]
-    state: PathBuf,
-    #[command(subcommand)]
-    child: Option<Child>,
-}
-
-/// What the daemon starts of itself.
-#[derive(Subcommand)]
-enum Child {
-    #[command(name = service::READ_SHARD, hide = true)]
-    ReadShard,
-    #[command(name = service::PROBE, hide = true)]
-    Probe { view: PathBuf },
-}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

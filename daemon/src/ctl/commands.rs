@@ -9,7 +9,7 @@ use super::draw::units::count;
 use super::draw::{events, lists, plan, status, tree};
 use super::flags::{Command, ConfigCommand, Cut, Events, Explain, Generate, Logs, Place};
 use super::screen::Screen;
-use super::{configuration, init, offline, upkeep};
+use super::{configuration, init, manual, offline, upkeep};
 use crate::api::types::{
     CutAnswer, CutAsked, Explained, JobDetail, PauseAnswer, Shards, Status, TreeView, VersionDetail,
 };
@@ -106,6 +106,8 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
             })
         }
         Command::Generate(asked) => generate(place, &asked),
+        Command::Completions(asked) => screen.text(&manual::completions(asked.shell)),
+        Command::Man(asked) => manual::man(asked.folder.as_deref(), screen),
         Command::Demo(asked) => super::demo::run(&asked, screen),
     }
 }

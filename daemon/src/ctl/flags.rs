@@ -9,7 +9,7 @@ use crate::edge::failure::EXIT_CODES;
 
 /// Watches and steers a state of lrpath: shards in, versions out.
 #[derive(Debug, Parser)]
-#[command(name = "lrpathctl", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(name = "lrpathctl", version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 100)]
 pub struct Cli {
     /// Where the state is.
     #[command(flatten)]
@@ -86,6 +86,10 @@ pub enum Command {
     Rebuild(Output),
     /// Write text with a released version
     Generate(Generate),
+    /// A script that completes commands and flags in a shell
+    Completions(Completions),
+    /// The manual pages
+    Man(Man),
     /// A first look: four eras of real text, four versions, in minutes on a CPU
     Demo(Demo),
 }
@@ -316,6 +320,20 @@ pub struct Generate {
     /// Seed of the draw
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+}
+
+/// A script that completes commands and flags.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// The manual pages.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Where the pages of all commands and of the daemon are written; without it, the first one is printed
+    pub folder: Option<PathBuf>,
 }
 
 /// A first look.

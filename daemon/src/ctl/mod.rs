@@ -11,6 +11,7 @@ pub mod draw;
 pub mod flags;
 pub mod init;
 mod layout;
+mod manual;
 mod offline;
 mod place;
 mod plan;

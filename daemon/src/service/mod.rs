@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use crate::alias::links::Links;
 use crate::api::{self, Backend, Socket};
 use crate::config::{self, Config, Machine, Settings};
+use crate::edge::lrpathd::PROBE;
 use crate::inbox::Inbox;
 use crate::jobs::{self, Jobs, Local};
 use crate::ledger::lock::StateLock;
@@ -31,11 +32,6 @@ use crate::retention::Retention;
 use crate::scheduler::Scheduler;
 pub use error::ServiceError;
 use neighbours::Neighbours;
-
-/// Hidden subcommand of the daemon's own program: the child that reads shards.
-pub const READ_SHARD: &str = "read-shard";
-/// Hidden subcommand of the daemon's own program: the child that tries the view before it is opened.
-pub const PROBE: &str = "probe-tree";
 
 /// Runs the daemon on a state until a signal ends it.
 ///

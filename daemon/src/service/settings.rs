@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::READ_SHARD;
 use crate::config::{Settings, TokenWidth};
+use crate::edge::lrpathd::READ_SHARD;
 use crate::inbox::InboxSettings;
 use crate::inbox::reader::{Limits, Reading};
 use crate::ledger::transition::Fixed;
