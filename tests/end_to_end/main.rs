@@ -1,6 +1,7 @@
 //! From shards to versions, through the real programs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod backups;
 mod counters;
 mod failing_trainers;
 mod guards;

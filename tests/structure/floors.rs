@@ -170,10 +170,11 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["flags", "client"],
             &["screen", "place", "plan", "offline", "init"],
             &["draw"],
-            &["configuration", "demo", "manual", "upkeep"],
+            &["backup", "configuration", "demo", "manual", "upkeep"],
             &["commands"],
         ],
     ),
+    ("daemon::ctl::backup", &[&["contents"], &["copy"], &["restore"]]),
     (
         "daemon::ctl::draw",
         &[&["units", "table"], &["events", "explain", "lists", "plan", "status", "tree", "upkeep"]],

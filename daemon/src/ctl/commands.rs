@@ -5,11 +5,11 @@ use std::process::Command as Process;
 
 use super::client::Client;
 use super::draw::explain::draw as draw_explained;
-use super::draw::units::count;
+use super::draw::units::{bytes, count, counted};
 use super::draw::{events, lists, plan, status, tree};
 use super::flags::{Command, ConfigCommand, Cut, Events, Explain, Generate, Logs, Place};
 use super::screen::Screen;
-use super::{configuration, init, manual, offline, upkeep};
+use super::{backup, configuration, init, manual, offline, upkeep};
 use crate::api::types::{
     CutAnswer, CutAsked, Explained, JobDetail, PauseAnswer, Shards, Status, TreeView, VersionDetail,
 };
@@ -105,11 +105,47 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
                 )
             })
         }
+        Command::Backup(asked) => {
+            let taken = backup::take(&place.state(), &asked.folder)?;
+            screen.answer(asked.output, &taken, draw_taken)
+        }
+        Command::Restore(asked) => {
+            let restored = backup::restore(&asked.folder, &place.state())?;
+            screen.answer(asked.output, &restored, draw_restored)
+        }
         Command::Generate(asked) => generate(place, &asked),
         Command::Completions(asked) => screen.text(&manual::completions(asked.shell)),
         Command::Man(asked) => manual::man(asked.folder.as_deref(), screen),
         Command::Demo(asked) => super::demo::run(&asked, screen),
     }
+}
+
+fn draw_taken(taken: &backup::Taken, _: &Look) -> String {
+    let mut text = format!(
+        "{} is a backup of {} records, {} in {}\n",
+        taken.backup.display(),
+        count(taken.position),
+        bytes(taken.bytes),
+        counted(taken.files, "file", "files")
+    );
+    for outside in &taken.outside {
+        text.push_str(&format!("not in it: {outside}\n"));
+    }
+    text
+}
+
+fn draw_restored(restored: &backup::Restored, _: &Look) -> String {
+    let mut text = format!(
+        "{} is a state now, of {} records and {}\n",
+        restored.state.display(),
+        count(restored.position),
+        bytes(restored.bytes)
+    );
+    for outside in &restored.outside {
+        text.push_str(&format!("not restored, since no backup holds it: {outside}\n"));
+    }
+    text.push_str(&format!("start it with  lrpathd --state {}\n", restored.state.display()));
+    text
 }
 
 fn made_text(made: &init::Made, look: &Look) -> String {

@@ -84,6 +84,10 @@ pub enum Command {
     Check(Check),
     /// Make the version tree's copy in sled anew out of the journal
     Rebuild(Output),
+    /// Copy the state into a new folder, also while the daemon runs
+    Backup(Backup),
+    /// Make a state out of a backup, in a folder that is not there or is empty
+    Restore(Restore),
     /// Write text with a released version
     Generate(Generate),
     /// A script that completes commands and flags in a shell
@@ -291,6 +295,26 @@ pub struct Check {
     /// Only whether every file is there with its size; without it, every byte is read
     #[arg(long)]
     pub quick: bool,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Copy the state into a new folder.
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// The backup's folder, which is not there yet
+    pub folder: PathBuf,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Make a state out of a backup.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The backup's folder; the state's is named with --state
+    pub folder: PathBuf,
     /// What to print.
     #[command(flatten)]
     pub output: Output,

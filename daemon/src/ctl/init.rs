@@ -22,7 +22,7 @@ use crate::ledger::transition::{Fixed, Transition};
 use crate::ledger::{Ledger, SystemClock};
 
 /// Folders of a state beside the watched one and those that appear by themselves.
-const FOLDERS: [&str; 8] =
+pub(super) const FOLDERS: [&str; 8] =
     [JOURNAL, "model", "tokens", "sources", "rejected", "checkpoints", "jobs", "releases"];
 /// Mode of all folders.
 const MODE: u32 = 0o750;
@@ -204,7 +204,7 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 }
 
 /// Makes a folder, with those above it, that nobody but the owner and the group may look into.
-fn make_folder(folder: &Path) -> Result<(), Failure> {
+pub(super) fn make_folder(folder: &Path) -> Result<(), Failure> {
     let cannot = |error: io::Error| {
         Failure::new(format!("cannot make the folder `{}`", folder.display())).because(error)
     };

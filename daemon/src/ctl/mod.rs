@@ -3,6 +3,7 @@
 //! `flags` says what can be asked, `commands` asks it, of the daemon through `client` or of the state itself through
 //! `offline`, `init` and `plan`, and `draw` turns the answer into text. A failure is a sentence with a number.
 
+mod backup;
 mod client;
 mod commands;
 mod configuration;

@@ -16,7 +16,7 @@ use super::layout::{JOURNAL, is_unfinished};
 use crate::config::format_is_known;
 use crate::edge::failure::Failure;
 use crate::ledger::LedgerError;
-use crate::ledger::journal::{JournalError, verify};
+use crate::ledger::journal::{JournalError, Torn, verify};
 use crate::ledger::lock::LockError;
 use crate::ledger::offline::{self, Report, Standing};
 use crate::ledger::path::CheckpointKey;
@@ -77,7 +77,7 @@ pub fn check(state: &Path, quick: bool) -> Result<Findings, Failure> {
 /// # Errors
 /// The journal is damaged, a newer version of the program made it, or `init` never finished it.
 pub(super) fn tree_of_known_format(state: &Path) -> Result<Tree, Failure> {
-    let tree = tree(state)?;
+    let (tree, _) = replay(state)?;
     let Some(fixed) = tree.fixed() else {
         let failure = Failure::new("the journal has no first record: the state was never finished");
         return Err(failure.hint("run `lrpathctl init` again"));
@@ -86,7 +86,11 @@ pub(super) fn tree_of_known_format(state: &Path) -> Result<Tree, Failure> {
     Ok(tree)
 }
 
-fn tree(state: &Path) -> Result<Tree, Failure> {
+/// The tree that a state's journal makes, and what is half-written at the journal's end.
+///
+/// # Errors
+/// The journal is damaged.
+pub(super) fn replay(state: &Path) -> Result<(Tree, Option<Torn>), Failure> {
     let mut tree = Tree::default();
     let visited = verify(&Disk, &state.join(JOURNAL), |records, _| {
         for record in &records {
@@ -94,8 +98,8 @@ fn tree(state: &Path) -> Result<Tree, Failure> {
         }
         Ok::<(), LedgerError>(())
     });
-    visited?;
-    Ok(tree)
+    let (_, _, torn) = visited?;
+    Ok((tree, torn))
 }
 
 impl Findings {
