@@ -162,7 +162,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["server"],
         ],
     ),
-    ("daemon::api::types", &[&["explain", "upkeep"]]),
+    ("daemon::api::types", &[&["asked", "explain", "upkeep"]]),
     (
         "daemon::ctl",
         &[
