@@ -230,8 +230,9 @@ impl Campaign {
             assert!(Instant::now() < deadline, "a killed trainer lives on");
             std::thread::sleep(Duration::from_micros(100));
         }
-        // A daemon that dies alone leaves its trainers at work: their checkpoint or branch is not interrupted.
-        let is_struck = target != Target::Daemon || !moment.is_the_trainers();
+        // A daemon that dies alone leaves its trainers at work: their checkpoint or branch is not interrupted. Nor is that
+        // of a trainer so young that its daemon had not written down yet who it is.
+        let is_struck = !moment.is_the_trainers() || !trainers.is_empty();
         let is_hit = self.watch.was_interrupted(moment, sign) && is_struck;
         *self.kills.entry(target).or_default() += 1;
         if is_hit {

@@ -3,6 +3,7 @@
 
 mod backups;
 mod counters;
+mod damage;
 mod failing_trainers;
 mod guards;
 mod increments;

@@ -169,11 +169,13 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["layout"],
             &["flags", "client"],
             &["screen", "place", "plan", "offline", "init"],
+            &["check"],
             &["draw"],
             &["backup", "configuration", "demo", "manual", "upkeep"],
             &["commands"],
         ],
     ),
+    ("daemon::ctl::check", &[&["arithmetic", "look", "repair"]]),
     ("daemon::ctl::backup", &[&["contents"], &["copy"], &["restore"]]),
     (
         "daemon::ctl::draw",

@@ -219,7 +219,7 @@ fn sync_tree(storage: &dyn Storage, folder: &Path) -> Result<()> {
 }
 
 /// Creates something under the first free temporary name beside a path.
-pub(crate) fn create_temporary<T>(path: &Path, create: impl Fn(&Path) -> Result<T>) -> Result<(PathBuf, T)> {
+pub fn create_temporary<T>(path: &Path, create: impl Fn(&Path) -> Result<T>) -> Result<(PathBuf, T)> {
     let Some(name) = path.file_name() else {
         return Err(Error::at("write", path)(io::Error::new(
             io::ErrorKind::InvalidInput,

@@ -42,21 +42,26 @@ impl Links {
     /// A link cannot be made or removed.
     pub fn point(&self) -> storage::Result<()> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        for Link { folder, name, version } in self.ledger.read(|tree| links(tree, &self.releases)) {
-            let link = fs::read_link(folder.join(&name)).ok();
-            match version.map(|version| format!("v{version}")) {
-                Some(target) if link.as_ref().is_none_or(|link| link.as_os_str() != target.as_str()) => {
-                    release::point(&folder, &name, &target)?;
+        for link in self.ledger.read(|tree| links(tree, &self.releases)) {
+            if link.is_right() {
+                continue;
+            }
+            match link.target() {
+                Some(target) => release::point(&link.folder, &link.name, &target)?,
+                None => {
+                    self.storage.remove_file(&link.folder.join(&link.name))?;
+                    self.storage.sync_folder(&link.folder)?;
                 }
-                None if link.is_some() => {
-                    self.storage.remove_file(&folder.join(&name))?;
-                    self.storage.sync_folder(&folder)?;
-                }
-                _ => {}
             }
         }
         Ok(())
     }
+}
+
+/// The links that do not point to where the tree says.
+pub fn astray(tree: &Tree, releases: &Path) -> Vec<PathBuf> {
+    let astray = links(tree, releases).into_iter().filter(|link| !link.is_right());
+    astray.map(|link| link.folder.join(link.name)).collect()
 }
 
 /// A name beside the versions, and the version that it is to point to, if any.
@@ -64,6 +69,18 @@ struct Link {
     folder: PathBuf,
     name: String,
     version: Option<Version>,
+}
+
+impl Link {
+    fn target(&self) -> Option<String> {
+        self.version.map(|version| format!("v{version}"))
+    }
+
+    fn is_right(&self) -> bool {
+        let found = fs::read_link(self.folder.join(&self.name)).ok();
+        let found = found.map(|link| link.to_string_lossy().into_owned());
+        found == self.target()
+    }
 }
 
 fn links(tree: &Tree, releases: &Path) -> Vec<Link> {

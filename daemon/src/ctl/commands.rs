@@ -3,11 +3,12 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command as Process;
 
+use super::check::{self, Depth};
 use super::client::Client;
 use super::draw::explain::draw as draw_explained;
 use super::draw::units::{bytes, count, counted};
 use super::draw::{events, lists, plan, status, tree};
-use super::flags::{Command, ConfigCommand, Cut, Events, Explain, Generate, Logs, Place};
+use super::flags::{Check, Command, ConfigCommand, Cut, Events, Explain, Generate, Logs, Place};
 use super::screen::Screen;
 use super::{backup, configuration, init, manual, offline, upkeep};
 use crate::api::types::{
@@ -85,16 +86,7 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
         Command::Alias(asked) => upkeep::alias(&client()?, &asked, screen),
         Command::Gc(asked) => upkeep::gc(&client()?, &asked, screen),
         Command::Plan(asked) => screen.answer(asked.output, &super::plan::run(&asked)?, plan::draw),
-        Command::Check(asked) => {
-            let findings = offline::check(&place.state(), asked.quick)?;
-            screen.answer(asked.output, &findings, lists::findings)?;
-            match findings.damage.is_empty() {
-                true => Ok(()),
-                false => Err(Failure::new("the state is damaged").exit(Exit::Damaged).hint(
-                    "the daemon repeats what a damaged checkpoint held; a damaged release must be restored from a copy",
-                )),
-            }
-        }
+        Command::Check(asked) => check(place, &asked, screen),
         Command::Rebuild(output) => {
             let report = offline::rebuild(&place.state())?;
             screen.answer(output, &report, |report, _| {
@@ -117,6 +109,25 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
         Command::Completions(asked) => screen.text(&manual::completions(asked.shell)),
         Command::Man(asked) => manual::man(asked.folder.as_deref(), screen),
         Command::Demo(asked) => super::demo::run(&asked, screen),
+    }
+}
+
+fn check(place: &Place, asked: &Check, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let depth = match (asked.quick, asked.all) {
+        (true, _) => Depth::Structure,
+        (false, false) => Depth::Digests,
+        (false, true) => Depth::Everything,
+    };
+    let findings = match asked.repair {
+        true => check::repair(&place.state(), depth)?,
+        false => check::check(&place.state(), depth)?,
+    };
+    screen.answer(asked.output, &findings, lists::findings)?;
+    match findings.left() {
+        0 => Ok(()),
+        _ => Err(Failure::new("the state is damaged")
+            .exit(Exit::Damaged)
+            .hint("each line of damage says what to do")),
     }
 }
 

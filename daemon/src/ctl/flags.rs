@@ -292,9 +292,15 @@ pub struct Plan {
 /// Verify a state.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// Only whether every file is there with its size; without it, every byte is read
+    /// Only whether every file is there, with its size; without it, every byte is read
     #[arg(long)]
     pub quick: bool,
+    /// Also compute the journal's numbers once more
+    #[arg(long, conflicts_with = "quick")]
+    pub all: bool,
+    /// Mend what can be mended, while no daemon runs
+    #[arg(long)]
+    pub repair: bool,
     /// What to print.
     #[command(flatten)]
     pub output: Output,

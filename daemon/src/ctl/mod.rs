@@ -4,6 +4,7 @@
 //! `offline`, `init` and `plan`, and `draw` turns the answer into text. A failure is a sentence with a number.
 
 mod backup;
+mod check;
 mod client;
 mod commands;
 mod configuration;

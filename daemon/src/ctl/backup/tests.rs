@@ -6,9 +6,9 @@ use artifacts::manifest::Manifest;
 use artifacts::{checkpoint, checkpoint::State as TrainingState};
 
 use super::*;
+use crate::ctl::check::{Depth, check};
 use crate::ctl::flags::Init;
 use crate::ctl::init;
-use crate::ctl::offline;
 use crate::ledger::path::{CheckpointKey, Path as TreePath, Trajectory};
 use crate::ledger::transition::Transition;
 use crate::ledger::{Ledger, SystemClock};
@@ -90,8 +90,8 @@ fn what_is_restored_is_the_state_and_sound() {
     fs::create_dir_all(&restored).unwrap();
     let told = restore(&made.backup(), &restored).unwrap();
     assert_eq!((told.position, told.bytes), (taken.position, taken.bytes));
-    let findings = offline::check(&restored, false).unwrap();
-    assert_eq!((findings.damage.clone(), findings.checkpoints), (Vec::<String>::new(), 1));
+    let findings = check(&restored, Depth::Everything).unwrap();
+    assert_eq!((findings.damage.len(), findings.checkpoints), (0, 1));
     assert!(restored.join("data").is_dir() && restored.join("jobs").is_dir());
     for (name, facts) in &Backup::read(&made.backup()).unwrap().files {
         assert_eq!(Digest::of_file(&restored.join(name)).unwrap(), facts.blake3, "{name}");

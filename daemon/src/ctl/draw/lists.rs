@@ -4,7 +4,7 @@ use super::table::{Field, Table};
 use super::units::{bytes, count, counted, duration, moment};
 use super::{Look, Paint, paint_of, saw_withdrawn, title};
 use crate::api::types::{AttemptDetail, JobDetail, Shards, VersionDetail};
-use crate::ctl::offline::Findings;
+use crate::ctl::check::Findings;
 use crate::ledger::transition::Outcome;
 
 /// All versions, by paradigm, with their perplexity on the held-out blocks of each increment.
@@ -181,17 +181,29 @@ pub fn findings(findings: &Findings, look: &Look) -> String {
     for sentence in &findings.mended {
         text.push_str(&format!("{} {sentence}\n", look.paint(Paint::Calm, "note:")));
     }
-    for sentence in &findings.damage {
-        text.push_str(&format!("{} {sentence}\n", look.paint(Paint::Bad, "damage:")));
+    for damage in &findings.damage {
+        let (word, paint) = match damage.repaired {
+            Some(_) => ("repaired:", Paint::Good),
+            None => ("damage:", Paint::Bad),
+        };
+        text.push_str(&format!("{} {}: {}\n", look.paint(paint, word), damage.file, damage.what));
+        text.push_str(&format!("  {}\n", damage.repaired.as_ref().unwrap_or(&damage.hint)));
     }
     let looked = format!(
-        "{} and {} were looked at",
+        "{}, {} and {} were looked at",
         counted(findings.checkpoints, "checkpoint", "checkpoints"),
+        counted(findings.shards, "shard", "shards"),
         counted(findings.releases, "release", "releases")
     );
-    let verdict = match findings.damage.len() as u64 {
-        0 => look.paint(Paint::Good, "nothing is damaged"),
-        number => look.paint(Paint::Bad, &format!("{} damaged", counted(number, "thing is", "things are"))),
+    let repaired = (findings.damage.len() - findings.left()) as u64;
+    let verdict = match (findings.left() as u64, repaired) {
+        (0, 0) => look.paint(Paint::Good, "nothing is damaged"),
+        (0, number) => {
+            look.paint(Paint::Good, &format!("{} repaired", counted(number, "thing is", "things are")))
+        }
+        (number, _) => {
+            look.paint(Paint::Bad, &format!("{} damaged", counted(number, "thing is", "things are")))
+        }
     };
     text.push_str(&format!("{looked}: {verdict}\n"));
     text

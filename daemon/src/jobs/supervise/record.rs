@@ -3,6 +3,8 @@
 //! An attempt may be read more than once, by daemons after each other, and be ended by one of several that saw its end.
 //! So each commit leaves out what the journal has already.
 
+use artifacts::Digest;
+
 use super::super::adopt::Verdict;
 use super::super::follow::{Finding, Follower};
 use super::super::guard;
@@ -11,7 +13,7 @@ use super::{JobsError, Supervisor};
 use crate::checkpoints::set_aside;
 use crate::ledger::path::{CheckpointKey, Step};
 use crate::ledger::transition::{JobStart, Outcome, Transition};
-use crate::ledger::tree::Tree;
+use crate::ledger::tree::{Checkpoint, Tree};
 
 impl Supervisor {
     /// Commits what an attempt reported, except what is in the journal already. A checkpoint is looked at first.
@@ -37,10 +39,7 @@ impl Supervisor {
     fn transition(&self, start: &JobStart, finding: &Finding) -> Result<Option<Transition>, String> {
         match *finding {
             Finding::Checkpoint { key, digest, bytes } => {
-                let known = self
-                    .ledger
-                    .read(|tree| tree.checkpoint(&key).is_some_and(|known| known.digest == digest));
-                if known {
+                if self.ledger.read(|tree| is_recorded(tree, start, key, digest)) {
                     return Ok(None);
                 }
                 match self.checkpoints().look_at(key, digest) {
@@ -141,6 +140,14 @@ impl Supervisor {
         tracing::info!(job = start.job, attempt = start.attempt, path = %start.path, reached, ?outcome, "a job has ended");
         Ok(())
     }
+}
+
+/// Whether the journal has a checkpoint of an attempt: also one that was deleted or set aside since.
+fn is_recorded(tree: &Tree, start: &JobStart, key: CheckpointKey, digest: Digest) -> bool {
+    let is_of_attempt =
+        |known: &Checkpoint| tree.attempt(start.job).is_some_and(|attempt| attempt.started_at <= known.at);
+    let known = tree.checkpoints().get(&key).filter(|known| known.digest == digest);
+    known.is_some_and(|known| known.is_usable() || is_of_attempt(known))
 }
 
 fn message_of(outcome: &Outcome) -> String {

@@ -205,3 +205,26 @@ fn at_the_end_of_the_daemon_a_deaf_trainer_is_left_alone() {
     assert_eq!(world.end_of(&start).outcome, Outcome::Finished);
     assert_eq!(world.launches(&start), 1);
 }
+
+/// It was taken for a lie, and the trainer that had told it was ended.
+#[test]
+fn a_checkpoint_that_was_deleted_since_is_no_breach_when_it_is_read_again() {
+    let mut world = World::with_steps(6);
+    let start = world.start_main(0, 4);
+    let key = world.main_key(2);
+    let script = world.script(&start).started().steps(0..2).checkpoint(2);
+    script.run("touch $state/ran; until_there go").steps(2..4).checkpoint(4).finished().write();
+    world.look_until("it is saved", || world.is_saved(key));
+    let delete = Transition::CheckpointDeleted { checkpoint: key, reason: "thinned".to_owned() };
+    world.ledger.commit(delete).unwrap();
+    // Before the folder goes, and after that.
+    world.restart();
+    world.look();
+    assert!(!world.is_saved(key), "what is deleted is not saved again");
+    fs::remove_dir_all(world.state().join("checkpoints").join(key.to_string())).unwrap();
+    world.restart();
+    world.look();
+    fs::write(world.state().join("go"), "").unwrap();
+    assert_eq!(world.end_of(&start).outcome, Outcome::Finished);
+    assert!(!world.is_saved(key) && world.is_saved(world.main_key(4)));
+}
