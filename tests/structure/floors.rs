@@ -127,7 +127,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "daemon::jobs",
         &[
-            &["executor", "process", "data", "adopt", "guard"],
+            &["executor", "process", "data", "adopt", "guard", "warnings"],
             &["log", "local", "follow", "prepare"],
             &["outcome"],
             &["supervise"],

@@ -93,6 +93,7 @@ pub(crate) fn running(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>, now
             loss: live.and_then(|live| live.loss),
             learning_rate: live.and_then(|live| live.learning_rate),
             tokens_per_second: live.and_then(|live| live.tokens_per_second),
+            warning: live.and_then(|live| live.warning.clone()),
         }
     };
     tree.running().map(job).collect()

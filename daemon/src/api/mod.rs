@@ -52,6 +52,8 @@ pub struct Progress {
     pub first_event_at: Option<Millis>,
     /// When its last event was said.
     pub last_event_at: Option<Millis>,
+    /// What is told of it and is no failure.
+    pub warning: Option<String>,
 }
 
 /// What the inbox and the jobs know beside the journal. All of it may block for some milliseconds.

@@ -144,6 +144,9 @@ pub struct RunningJob {
     pub learning_rate: Option<f64>,
     /// Tokens a second in the last step.
     pub tokens_per_second: Option<f64>,
+    /// What is told of it and is no failure: a spike, a loss that stands still.
+    #[serde(default)]
+    pub warning: Option<String>,
 }
 
 /// How many files.

@@ -13,6 +13,7 @@ use artifacts::Digest;
 use artifacts::event::{self, Event, LONGEST_LINE, Line};
 
 use super::executor::EVENTS;
+use super::warnings::Watch;
 use crate::ledger::path::{CheckpointKey, Step};
 use crate::ledger::transition::{Evaluation, JobNumber, JobStart, Millis};
 
@@ -48,6 +49,8 @@ pub struct Progress {
     pub first_event_at: Option<Millis>,
     /// When its last event was said, by its own clock.
     pub last_event_at: Option<Millis>,
+    /// What is told of it and is no failure.
+    pub warning: Option<String>,
 }
 
 /// What an attempt reports and the journal is to know.
@@ -106,6 +109,7 @@ pub struct Follower {
     last_word: Option<LastWord>,
     breach: Option<String>,
     progress: Progress,
+    watch: Watch,
 }
 
 impl Follower {
@@ -121,6 +125,7 @@ impl Follower {
             tokens_per_second: None,
             first_event_at: None,
             last_event_at: None,
+            warning: None,
         };
         Self {
             start,
@@ -135,6 +140,7 @@ impl Follower {
             last_word: None,
             breach: None,
             progress,
+            watch: Watch::default(),
         }
     }
 
@@ -254,7 +260,7 @@ impl Follower {
 
     fn hear(&mut self, line: Line) -> Result<(), String> {
         // Whatever else it did, the steps that it reports were done.
-        if let Event::Step { step, loss, learning_rate, tokens_per_second, .. } = &line.event
+        if let Event::Step { step, loss, learning_rate, grad_norm, tokens_per_second, .. } = &line.event
             && *step == self.progress.step
             && *step < self.start.to
         {
@@ -263,6 +269,11 @@ impl Follower {
             self.progress.loss = Some(*loss).filter(|loss| loss.is_finite()).or(self.progress.loss);
             self.progress.learning_rate = Some(*learning_rate);
             self.progress.tokens_per_second = Some(*tokens_per_second);
+            if let Some(warning) = self.watch.take(*step, *loss, *grad_norm) {
+                let JobStart { job, path, .. } = &self.start;
+                tracing::warn!(job, %path, warning, "a running job is not as it should be");
+            }
+            self.progress.warning = self.watch.told();
         } else if let Event::Step { step, .. } = &line.event {
             return Err(format!("reports step {step}; {} was expected", self.expected_step()));
         }

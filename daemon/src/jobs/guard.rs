@@ -13,6 +13,10 @@ const MOST_IN_A_ROW: u64 = 3;
 /// Steps of a path that are skipped at most.
 const MOST: usize = 16;
 
+/// Failures without progress after which nothing is repeated for this reason alone: a machine that makes no number of one
+/// step after the other is broken.
+const MOST_REPEATS: u32 = 8;
+
 /// What follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -37,7 +41,7 @@ pub fn judge(tree: &Tree, start: &JobStart, outcome: &Outcome) -> Option<Verdict
         return None;
     }
     if state.not_finite != Some(step) {
-        return Some(Verdict::Repeat);
+        return (state.failures < MOST_REPEATS).then_some(Verdict::Repeat);
     }
     let in_a_row = (1..=MOST_IN_A_ROW)
         .take_while(|back| step.checked_sub(*back).is_some_and(|before| state.skips.contains(&before)));
@@ -93,6 +97,15 @@ mod tests {
         assert_eq!(fail(&mut world, 40), None, "a trainer that does not skip is an ordinary failure");
         let again = world.ledger.read(|tree| Tree::from_nodes(tree.position(), tree.nodes()));
         assert_eq!(again.unwrap().skips(world.main()), [40]);
+    }
+
+    #[test]
+    fn other_steps_each_time_are_not_repeated_without_end() {
+        let mut world = World::new(&[Paradigm::PathSwitching]);
+        for step in 0..u64::from(MOST_REPEATS) {
+            assert_eq!(fail(&mut world, step % 3), Some(Verdict::Repeat), "{step}");
+        }
+        assert_eq!(fail(&mut world, 77), None);
     }
 
     #[test]

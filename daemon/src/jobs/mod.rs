@@ -16,6 +16,7 @@ mod outcome;
 mod prepare;
 mod process;
 mod supervise;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

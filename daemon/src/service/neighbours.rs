@@ -71,5 +71,6 @@ fn told(progress: &jobs::Progress) -> Progress {
         tokens_per_second: progress.tokens_per_second,
         first_event_at: progress.first_event_at,
         last_event_at: progress.last_event_at,
+        warning: progress.warning.clone(),
     }
 }

@@ -119,7 +119,10 @@ fn job(job: &RunningJob, now: Millis, look: &Look) -> String {
             facts.push_str(&fact);
         }
     }
-    format!("{begins} {bar} {facts}")
+    let warning = job.warning.as_ref().map_or_else(String::new, |warning| {
+        format!("\n    {}", look.paint(Paint::Calm, &format!("warning: {warning}")))
+    });
+    format!("{begins} {bar} {facts}{warning}")
 }
 
 fn paradigm_lines(status: &ParadigmStatus, look: &Look) -> Vec<String> {

@@ -112,6 +112,7 @@ fn busy() -> World {
         tokens_per_second: Some(12_345.0),
         first_event_at: Some(now - 1_300_000),
         last_event_at: Some(now),
+        warning: None,
     };
     *world.live.progress.lock().unwrap() = BTreeMap::from([(job, progress)]);
     world
@@ -356,5 +357,22 @@ fn a_version_a_shard_and_a_checkpoint_are_explained() {
     assert_eq!(
         refused("v9"),
         "no version, shard or checkpoint is called `v9` [`lrpathctl versions`, `shards` and `tree` list them]"
+    );
+}
+
+#[test]
+fn a_warning_stands_below_the_job_that_it_is_about() {
+    let mut world = World::new(&[PathSwitching]);
+    let job = world.start(world.main(), None, 1000, None);
+    let warning =
+        Some("the loss stands still at 5.545177, for 200 steps and more: nothing is learned".to_owned());
+    let live = Progress { attempt: 1, step: 300, steps_done: 300, warning, ..Progress::default() };
+    world.live.progress.lock().unwrap().insert(job, live);
+    let text = status::draw(&status_of(&world), &PIPE);
+    let lines: Vec<&str> = text.lines().collect();
+    let place = lines.iter().position(|line| line.contains("job 1 main ahead")).unwrap();
+    assert_eq!(
+        lines[place + 1],
+        "    warning: the loss stands still at 5.545177, for 200 steps and more: nothing is learned"
     );
 }
