@@ -43,6 +43,9 @@ scan_seconds = 1.0
 warmup_steps = 5
 peak = 3e-3
 min = 3e-4
+# What the jobs were given is read once more.
+[retention]
+automatic = false
 "#;
 
 /// Bytes of text of an era.

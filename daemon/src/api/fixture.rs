@@ -123,7 +123,8 @@ impl World {
     /// What keeps the state in order, in a folder.
     pub fn retention(&self, state: PathBuf) -> Retention {
         let rules = Rules { branch_points: 2, alpha: self.alpha };
-        Retention { ledger: self.ledger.clone(), state, storage: Arc::new(Disk), rules }
+        let (ledger, storage) = (self.ledger.clone(), Arc::new(Disk));
+        Retention { ledger, state, storage, rules, turn: Arc::default() }
     }
 
     pub fn accept(&self, name: &str, bytes: u64) {

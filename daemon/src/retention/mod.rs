@@ -8,7 +8,7 @@ pub mod judge;
 pub mod things;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use artifacts::storage::{self, Storage};
@@ -31,6 +31,8 @@ pub struct Retention {
     pub storage: Arc<dyn Storage>,
     /// What is kept.
     pub rules: Rules,
+    /// Held by the one who removes: two at once would take what the other removes for a broken disk.
+    pub turn: Arc<Mutex<()>>,
 }
 
 /// Why nothing could be judged.
@@ -65,6 +67,7 @@ impl Retention {
     /// # Errors
     /// Nothing was judged, and nothing removed.
     pub fn collect(&self, scope: Scope, only_asked: bool) -> Result<Collected, RetentionError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let found = Found::in_state(&*self.storage, &self.state)?;
         let fixed = self.ledger.read(|tree| tree.fixed().cloned()).ok_or(RetentionError::NotMade)?;
         let mut run = RunStream::new(&fixed)?;

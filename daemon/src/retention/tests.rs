@@ -338,6 +338,20 @@ fn a_checkpoint_that_a_running_job_has_written_again_is_left_to_it() {
     assert!(!state.files().contains(&folder));
 }
 
+#[test]
+fn two_who_collect_at_once_do_not_get_in_each_others_way() {
+    let state = long_run(&[Paradigm::PathSwitching, Paradigm::Continual], 20, 3, 5);
+    let retention = state.retention();
+    std::thread::scope(|scope| {
+        let collect = || retention.clone().collect(Scope::All, false).unwrap();
+        let others: Vec<_> = (0..3).map(|_| scope.spawn(collect)).collect();
+        for other in others {
+            assert_eq!(other.join().unwrap().left, Vec::<String>::new());
+        }
+    });
+    assert!(state.collect(true).things.iter().all(|thing| !thing.goes));
+}
+
 /// The journal says that it is gone before it goes: who dies in between finds it so.
 #[test]
 fn a_deletion_is_journalled_before_a_file_is_touched() {

@@ -143,6 +143,7 @@ impl Daemon {
             state: self.state.clone(),
             storage: Arc::new(Disk),
             rules: settings::retention(&self.settings),
+            turn: Arc::default(),
         };
         let backend = Backend {
             retention: retention.clone(),

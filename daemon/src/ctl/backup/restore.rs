@@ -49,8 +49,6 @@ pub fn restore(folder: &Path, state: &Path) -> Result<Restored, Failure> {
         let _ = storage::remove_tree(&Disk, &temporary);
     }
     made?;
-    let config = Config::load(&state.join(FILE))?;
-    make_folder(&state.join(&config.data.folder))?;
     let bytes = backup.bytes();
     Ok(Restored { state: state.clone(), position: backup.position, bytes, outside: backup.outside })
 }
@@ -77,6 +75,8 @@ fn fill(backup: &Path, said: &Backup, into: &Path) -> Result<(), Failure> {
     for (name, expected) in &said.files {
         copy(backup, into, name, expected)?;
     }
+    let config = Config::load(&into.join(FILE))?;
+    make_folder(&into.join(&config.data.folder))?;
     let tree = tree_of_known_format(into)?;
     match tree.digest() == said.tree {
         true => Ok(()),
