@@ -1,8 +1,8 @@
 //! The stream: which tokens step s is trained on.
 //!
-//! All shards, in the order in which they were accepted, are one append-only row of tokens; it is cut into sequences,
-//! and within a shard the sequences are shuffled. So nothing waits for later data, a place once given never changes, and
-//! every path of a run, main path or branch, sees the same batch at the same step. The order hangs on digests alone, on
+//! All shards, in the order in which they were accepted, are one row of tokens that grows at its end; it is cut into
+//! sequences, and within a shard the sequences are shuffled. So nothing waits for later data, a place once given never
+//! changes while the shards before it stay, and every path of a run, main path or branch, sees the same batch at the same step. The order hangs on digests alone, on
 //! no generator that a library may change.
 //!
 //! A run may hold a hundred thousand shards and a shard a billion tokens: finding a shard is a binary search, and only

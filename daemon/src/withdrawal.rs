@@ -10,7 +10,7 @@ use paradigm::Paradigm;
 
 use crate::config::nearest;
 use crate::ledger::path::{Step, Version};
-use crate::ledger::transition::{Fixed, Increment, Transition};
+use crate::ledger::transition::{Increment, Transition};
 use crate::ledger::tree::{Shard, Tree};
 use crate::run_stream::{self, RunStream};
 
@@ -216,33 +216,12 @@ pub fn judge(tree: &Tree, asked: &str, by_rewind: bool) -> Result<Withdrawal, No
             None => NotWithdrawn::Trained { name, upto, step, rewind },
         });
     }
-    let mut seen_by = seen_before_a_rewind(tree, fixed, order)?;
+    let left_behind: Vec<&Increment> =
+        tree.increments().iter().filter(|increment| !tree.stands(increment.version)).collect();
+    let mut seen_by = run_stream::that_saw(tree, fixed, order, &left_behind)?;
     seen_by.extend(rewind.iter().flat_map(|rewind| &rewind.versions));
     seen_by.sort_unstable();
     Ok(Withdrawal { order, shard: shard.clone(), step, seen_by, rewind })
-}
-
-/// The versions that a rewind has left behind and that saw a shard, in the stream as it was when they were cut.
-fn seen_before_a_rewind(tree: &Tree, fixed: &Fixed, order: u32) -> Result<Vec<Version>, stream::Error> {
-    let mut seen = Vec::new();
-    let has_given = tree.shards().get(order as usize).and_then(|shard| shard.tokens);
-    if has_given.is_none_or(|tokens| tokens.is_empty()) {
-        return Ok(seen);
-    }
-    let left_behind: Vec<&Increment> =
-        tree.increments().iter().filter(|increment| !tree.stands(increment.version)).collect();
-    // The stream of a generation only grows: that of its last version tells all.
-    for of_generation in
-        left_behind.chunk_by(|a, b| tree.generation_of(a.version) == tree.generation_of(b.version))
-    {
-        let [.., last] = of_generation else { continue };
-        if !tree.shards().get(order as usize).is_some_and(|shard| shard.is_part_of(order, last)) {
-            continue;
-        }
-        let step = run_stream::of_version(tree, fixed, last)?.first_step_with(order as usize);
-        seen.extend(of_generation.iter().filter(|one| step < one.end).map(|one| one.version));
-    }
-    Ok(seen)
 }
 
 /// The accepted shard of a name, or of the beginning of a digest.

@@ -218,6 +218,12 @@ fn sync_tree(storage: &dyn Storage, folder: &Path) -> Result<()> {
     storage.sync_folder(folder)
 }
 
+/// Bytes that are free where a folder lies, for those who may not use the last of it; none where the system does not say.
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let system = rustix::fs::statvfs(folder).ok()?;
+    Some(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
 /// Creates something under the first free temporary name beside a path.
 pub fn create_temporary<T>(path: &Path, create: impl Fn(&Path) -> Result<T>) -> Result<(PathBuf, T)> {
     let Some(name) = path.file_name() else {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use artifacts::release;
 use artifacts::storage::{self, Storage};
 
-use super::folder;
+use super::{folder, is_version};
 use crate::ledger::Ledger;
 use crate::ledger::path::Version;
 use crate::ledger::tree::Tree;
@@ -79,7 +79,11 @@ impl Link {
     fn is_right(&self) -> bool {
         let found = fs::read_link(self.folder.join(&self.name)).ok();
         let found = found.map(|link| link.to_string_lossy().into_owned());
-        found == self.target()
+        match self.target() {
+            Some(target) => found == Some(target),
+            // A name that was taken away is free: a link to anything but a version is somebody else's.
+            None => !found.is_some_and(|found| is_version(&found)),
+        }
     }
 }
 

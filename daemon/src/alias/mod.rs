@@ -4,7 +4,7 @@
 
 pub mod links;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use artifacts::release::LATEST;
 use paradigm::Paradigm;
@@ -103,11 +103,17 @@ pub fn judge(
 }
 
 /// The folder that a paradigm's versions and names lie in.
-pub fn folder(tree: &Tree, releases: &Path, paradigm: Paradigm) -> std::path::PathBuf {
+pub fn folder(tree: &Tree, releases: &Path, paradigm: Paradigm) -> PathBuf {
     match tree.paradigms().first() == Some(&paradigm) {
         true => releases.to_owned(),
         false => releases.join(paradigm.to_string()),
     }
+}
+
+/// Whether a folder of a version can be called so.
+fn is_version(name: &str) -> bool {
+    let number = name.strip_prefix('v').filter(|number| !number.is_empty());
+    number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn is_free(name: &str, folder: &Path) -> Result<(), NotMoved> {
@@ -121,7 +127,7 @@ fn is_free(name: &str, folder: &Path) -> Result<(), NotMoved> {
     if name == LATEST {
         return taken("the daemon moves it to the newest version");
     }
-    if name.strip_prefix('v').is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit())) {
+    if is_version(name) {
         return taken("versions are called so");
     }
     if name.parse::<Paradigm>().is_ok() {

@@ -57,6 +57,13 @@ fn a_name_moves_and_its_history_is_kept() {
     assert_eq!(target(&state, "stable").as_deref(), Some("v3"));
     assert_eq!(moved(&world, &state, "stable", None), Ok(true));
     assert_eq!(target(&state, "stable"), None);
+    std::os::unix::fs::symlink("../elsewhere", state.path().join("releases/stable")).unwrap();
+    Links::new(world.ledger.clone(), state.path(), std::sync::Arc::new(Disk)).point().unwrap();
+    assert_eq!(
+        target(&state, "stable").as_deref(),
+        Some("../elsewhere"),
+        "the name is free: this is not ours"
+    );
     assert_eq!(target(&state, "latest").as_deref(), Some("v3"));
     assert_eq!(target(&state, "continual/latest").as_deref(), Some("v1"));
     let moves = world.ledger.read(|tree| tree.aliases()[&(PathSwitching, "stable".to_owned())].clone());

@@ -17,9 +17,9 @@ use super::{Backend, Progress};
 use crate::config::nearest;
 use crate::ledger::path::{CheckpointKey, Path, Step, Version};
 use crate::ledger::transition::{CutReason, Fixed, Increment, JobNumber, Millis};
-use crate::ledger::tree::{Checkpoint, Shard, Tree};
+use crate::ledger::tree::{Checkpoint, Job, Shard, Tree};
 use crate::retention::judge::{self, Verdict};
-use crate::run_stream::{self, RunStream};
+use crate::run_stream::{self, RunStream, Seen};
 use crate::withdrawal;
 
 /// Why nothing is explained.
@@ -150,20 +150,14 @@ fn aliases(tree: &Tree, paradigm: Paradigm, version: Version) -> Vec<String> {
 }
 
 fn seen(tree: &Tree, increment: &Increment) -> Result<Vec<ShardSeen>, NotExplained> {
-    let stream = run_stream::of_version(tree, fixed(tree)?, increment)?;
-    let line = |(order, shard): (u32, &Shard)| {
-        let tokens =
-            shard.tokens.filter(|tokens| !tokens.is_empty() && shard.is_part_of(order, increment))?;
-        let first_step = stream.first_step_with(order as usize);
-        (first_step < increment.end).then(|| ShardSeen {
-            order,
-            name: shard.name.clone(),
-            digest: shard.digest,
-            tokens: tokens.stream,
-            first_step,
-        })
+    let line = |seen: Seen<'_>| ShardSeen {
+        order: seen.order,
+        name: seen.shard.name.clone(),
+        digest: seen.shard.digest,
+        tokens: seen.tokens.stream,
+        first_step: seen.first_step,
     };
-    Ok((0..increment.shards).zip(tree.shards()).filter_map(line).collect())
+    Ok(run_stream::seen(tree, fixed(tree)?, increment)?.into_iter().map(line).collect())
 }
 
 fn begins<'t>(
@@ -212,7 +206,7 @@ fn skipped(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> Vec<Step> 
 }
 
 fn jobs(tree: &Tree, own: Path, version: Version) -> Vec<JobSpent> {
-    let spent = |(number, job): (&JobNumber, &crate::ledger::tree::Job)| {
+    let spent = |(number, job): (&JobNumber, &Job)| {
         let start = &job.attempts.last()?.start;
         let serves =
             start.path == own || start.version == Some(version) && start.path.paradigm == own.paradigm;
@@ -247,12 +241,8 @@ fn cost(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> VersionCost {
 
 fn shard(tree: &Tree, order: u32, shard: &Shard) -> Result<ShardExplained, NotExplained> {
     let fixed = fixed(tree)?;
-    let mut seen_by = Vec::new();
-    for increment in tree.increments() {
-        if seen(tree, increment)?.iter().any(|seen| seen.order == order) {
-            seen_by.push(increment.version);
-        }
-    }
+    let all: Vec<&Increment> = tree.increments().iter().collect();
+    let seen_by = run_stream::that_saw(tree, fixed, order, &all)?;
     let mut run = RunStream::new(fixed)?;
     run.follow(tree)?;
     let gives = shard.gives().is_some_and(|tokens| !tokens.is_empty());

@@ -1,11 +1,15 @@
 //! States for tests, made of the same transitions that a daemon commits.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use artifacts::Digest;
+use artifacts::checkpoint::{self, State};
+use artifacts::job::Precision;
+use artifacts::manifest::Manifest;
 use artifacts::storage::Disk;
 use paradigm::{Paradigm, SegmentKind};
 
@@ -22,6 +26,27 @@ use crate::ledger::tree::Tree;
 use crate::ledger::{Clock, Ledger};
 use crate::retention::Retention;
 use crate::retention::judge::Rules;
+
+/// Writes a sound checkpoint with these files beside its state, and gives the digest of its manifest and its size.
+pub fn write_checkpoint(folder: &FilePath, key: CheckpointKey, files: &[(&str, &[u8])]) -> (Digest, u64) {
+    let folder = folder.join(key.to_string());
+    fs::create_dir(&folder).unwrap();
+    for (name, bytes) in files {
+        fs::write(folder.join(name), bytes).unwrap();
+    }
+    let state = State {
+        format: checkpoint::FORMAT,
+        path: key.path.to_string(),
+        step: key.step,
+        precision: Precision::F32,
+        kernels: "none".to_owned(),
+        micro_batch: 1,
+        skipped: Vec::new(),
+    };
+    fs::write(folder.join(checkpoint::STATE), serde_json::to_vec(&state).unwrap()).unwrap();
+    let manifest = Manifest::of(&folder).unwrap();
+    (manifest.write(&Disk, &folder).unwrap(), manifest.bytes())
+}
 
 /// A clock that goes on by a second whenever it is asked to.
 #[derive(Default)]
@@ -116,7 +141,7 @@ impl World {
             state: PathBuf::from("/nowhere"),
             slots: vec![SlotConfig { name: "cpu".to_owned(), devices: vec!["cpu".to_owned()] }],
             retention: self.retention(PathBuf::from("/nowhere")),
-            links: Links::new(self.ledger.clone(), std::path::Path::new("/nowhere"), Arc::new(Disk)),
+            links: Links::new(self.ledger.clone(), FilePath::new("/nowhere"), Arc::new(Disk)),
         }
     }
 

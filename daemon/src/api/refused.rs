@@ -34,6 +34,11 @@ impl Refused {
         self
     }
 
+    fn hinted(mut self, hint: Option<String>) -> Self {
+        self.refusal.hint = hint;
+        self
+    }
+
     pub(super) fn no_route(request: &Request) -> Self {
         let error = format!("there is nothing at {}", request.uri().path());
         Self::new(StatusCode::NOT_FOUND, "not-found", error)
@@ -61,11 +66,7 @@ impl From<NotWithdrawn> for Refused {
             NotWithdrawn::Unknown { .. } => (StatusCode::NOT_FOUND, "not-found"),
             _ => (StatusCode::CONFLICT, "not-withdrawn"),
         };
-        let refused = Self::new(status, code, error.to_string());
-        match error.hint() {
-            Some(hint) => refused.hint(hint),
-            None => refused,
-        }
+        Self::new(status, code, error.to_string()).hinted(error.hint())
     }
 }
 
@@ -75,11 +76,7 @@ impl From<NotExplained> for Refused {
             NotExplained::Unknown { .. } => (StatusCode::NOT_FOUND, "not-found"),
             _ => (StatusCode::CONFLICT, "not-explained"),
         };
-        let refused = Self::new(status, code, error.to_string());
-        match error.hint() {
-            Some(hint) => refused.hint(hint),
-            None => refused,
-        }
+        Self::new(status, code, error.to_string()).hinted(error.hint())
     }
 }
 
@@ -89,11 +86,7 @@ impl From<NotMoved> for Refused {
             NotMoved::NotPublic { .. } | NotMoved::Unknown { .. } => (StatusCode::NOT_FOUND, "not-found"),
             NotMoved::Name(_) | NotMoved::Taken(..) => (StatusCode::CONFLICT, "not-moved"),
         };
-        let refused = Self::new(status, code, error.to_string());
-        match error.hint() {
-            Some(hint) => refused.hint(hint),
-            None => refused,
-        }
+        Self::new(status, code, error.to_string()).hinted(error.hint())
     }
 }
 

@@ -6,6 +6,7 @@
 use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
+use artifacts::storage;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
@@ -115,7 +116,7 @@ fn status_of(backend: &Backend) -> Status {
         };
         (status, release_files(tree))
     });
-    status.disk.free = free_bytes(&backend.state);
+    status.disk.free = storage::free_bytes(&backend.state);
     status.disk.releases = releases.iter().map(|file| file_bytes(&backend.state.join(file))).sum();
     status
 }
@@ -134,11 +135,6 @@ fn release_files(tree: &Tree) -> Vec<PathBuf> {
 
 fn file_bytes(path: &FilePath) -> u64 {
     path.symlink_metadata().map_or(0, |metadata| metadata.len())
-}
-
-fn free_bytes(folder: &FilePath) -> Option<u64> {
-    let system = rustix::fs::statvfs(folder).ok()?;
-    Some(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
 async fn tree(State(shared): State<Shared>) -> Answer<TreeView> {

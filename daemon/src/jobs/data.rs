@@ -1,7 +1,7 @@
 //! The run's data as jobs need it: the stream, and the held-out blocks of each increment.
 //!
-//! Both grow with the tree and never change behind what is there, so they are kept between jobs: preparing one looks
-//! only at the shards that are new.
+//! Both grow with the tree, so they are kept between jobs: preparing one looks only at the shards that are new, unless one
+//! was withdrawn.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

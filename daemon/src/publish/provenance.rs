@@ -9,8 +9,8 @@ use paradigm::Paradigm;
 
 use crate::ledger::path::{CheckpointKey, Path, Step};
 use crate::ledger::transition::{Fixed, Increment};
-use crate::ledger::tree::{Shard, Tree};
-use crate::run_stream;
+use crate::ledger::tree::Tree;
+use crate::run_stream::{self, Seen};
 
 /// What is known of a version beside the tree.
 pub struct Known<'a> {
@@ -142,22 +142,15 @@ fn spent(tree: &Tree, paradigm: Paradigm, increment: &Increment, state: &State) 
     StepsSpent { distinct, from_scratch, ratio, skipped: state.skipped.clone() }
 }
 
-/// The shards that gave the version a token: one that had come, and whose tokens all lie behind its last step, did not.
 fn shards(tree: &Tree, fixed: &Fixed, increment: &Increment) -> Result<Vec<ShardSeen>, String> {
-    let stream = run_stream::of_version(tree, fixed, increment).map_err(|error| error.to_string())?;
-    let is_seen = |order: u32, shard: &Shard| {
-        let gives =
-            shard.is_part_of(order, increment) && shard.tokens.is_some_and(|tokens| !tokens.is_empty());
-        gives && stream.first_step_with(order as usize) < increment.end
+    let seen = run_stream::seen(tree, fixed, increment).map_err(|error| error.to_string())?;
+    let line = |seen: Seen<'_>| ShardSeen {
+        digest: seen.shard.digest,
+        name: seen.shard.name.clone(),
+        bytes: seen.shard.file.bytes,
+        tokens: seen.tokens.stream,
     };
-    let seen = (0..).zip(tree.shards()).filter(|(order, shard)| is_seen(*order, shard));
-    let line = |shard: &Shard| ShardSeen {
-        digest: shard.digest,
-        name: shard.name.clone(),
-        bytes: shard.file.bytes,
-        tokens: shard.tokens.map_or(0, |tokens| tokens.stream),
-    };
-    Ok(seen.map(|(_, shard)| line(shard)).collect())
+    Ok(seen.into_iter().map(line).collect())
 }
 
 fn evaluations(tree: &Tree, path: Path, step: Step) -> Vec<Evaluated> {

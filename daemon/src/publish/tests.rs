@@ -5,15 +5,14 @@ use std::fs;
 use std::path::Path;
 
 use artifacts::Digest;
-use artifacts::checkpoint::{self, State};
-use artifacts::job::Precision;
+use artifacts::checkpoint;
 use artifacts::manifest::Manifest;
 use artifacts::storage::{Disk, is_temporary};
 use paradigm::Paradigm::{Continual, PathSwitching};
 
 use super::failing::{Failing, Failure};
 use super::*;
-use crate::api::fixture::World;
+use crate::api::fixture::{self, World};
 use crate::ledger::path::Step;
 use crate::tokenizer::{Corpus, train};
 
@@ -42,24 +41,11 @@ fn ready_state(folder: &Path) -> World {
 }
 
 fn write_checkpoint(state: &Path, key: CheckpointKey) {
-    let folder = state.join("checkpoints").join(key.to_string());
-    fs::create_dir(&folder).unwrap();
     let header = br#"{"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#;
     let mut weights = (header.len() as u64).to_le_bytes().to_vec();
     weights.extend_from_slice(header);
     weights.extend_from_slice(&[7; 16]);
-    fs::write(folder.join(checkpoint::MODEL), weights).unwrap();
-    let state = State {
-        format: checkpoint::FORMAT,
-        path: key.path.to_string(),
-        step: key.step,
-        precision: Precision::F32,
-        kernels: "none".to_owned(),
-        micro_batch: 1,
-        skipped: Vec::new(),
-    };
-    fs::write(folder.join(checkpoint::STATE), serde_json::to_vec(&state).unwrap()).unwrap();
-    Manifest::of(&folder).unwrap().write(&Disk, &folder).unwrap();
+    fixture::write_checkpoint(&state.join("checkpoints"), key, &[(checkpoint::MODEL, &weights)]);
 }
 
 /// A checkpoint of the same shape, one of whose weights is none.

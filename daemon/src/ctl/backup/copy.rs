@@ -83,11 +83,7 @@ impl Copying {
         let there: u64 = self.files.values().map(|facts| facts.size).sum();
         let all: u64 = contents.pieces.iter().map(|piece| piece.bytes(&self.from)).sum();
         let needed = all.saturating_sub(there);
-        let Ok(system) = rustix::fs::statvfs(&self.into) else { return Ok(()) };
-        let free = system.f_bavail.saturating_mul(system.f_frsize);
-        if needed <= free {
-            return Ok(());
-        }
+        let Some(free) = storage::free_bytes(&self.into).filter(|free| needed > *free) else { return Ok(()) };
         let failure =
             Failure::new(format!("the backup takes {}, and {} are free there", bytes(needed), bytes(free)));
         Err(failure.hint("make room, or name a folder on another disk"))

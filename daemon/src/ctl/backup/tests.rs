@@ -1,11 +1,10 @@
 use std::fs;
 use std::sync::Arc;
 
-use artifacts::job::Precision;
-use artifacts::manifest::Manifest;
-use artifacts::{checkpoint, checkpoint::State as TrainingState};
+use artifacts::checkpoint;
 
 use super::*;
+use crate::api::fixture;
 use crate::ctl::check::{Depth, check};
 use crate::ctl::flags::Init;
 use crate::ctl::init;
@@ -53,21 +52,8 @@ impl Made {
     }
 
     fn write_checkpoint(&self, key: CheckpointKey) -> Digest {
-        let folder = self.state().join("checkpoints").join(key.to_string());
-        fs::create_dir(&folder).unwrap();
-        fs::write(folder.join(checkpoint::MODEL), "weights").unwrap();
-        let state = TrainingState {
-            format: checkpoint::FORMAT,
-            path: key.path.to_string(),
-            step: key.step,
-            precision: Precision::F32,
-            kernels: "none".to_owned(),
-            micro_batch: 1,
-            skipped: Vec::new(),
-        };
-        fs::write(folder.join(checkpoint::STATE), serde_json::to_vec(&state).unwrap()).unwrap();
-        Manifest::of(&folder).unwrap().write(&Disk, &folder).unwrap();
-        Manifest::read(&folder).unwrap().1
+        fixture::write_checkpoint(&self.state().join("checkpoints"), key, &[(checkpoint::MODEL, b"weights")])
+            .0
     }
 
     /// Everything beside the state, by name.

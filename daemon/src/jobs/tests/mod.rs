@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use artifacts::Digest;
-use artifacts::checkpoint::{self, State};
+use artifacts::checkpoint;
 use artifacts::event::{Event, Line};
 use artifacts::job::{Optimizer, Precision, Recompute};
 use artifacts::manifest::Manifest;
@@ -27,6 +27,7 @@ use super::local::Local;
 use super::outcome::Retries;
 use super::prepare::Choices;
 use super::supervise::{Settings, Supervisor};
+use crate::api::fixture;
 use crate::ledger::path::{CheckpointKey, Path, Step, Trajectory};
 use crate::ledger::transition::{
     CutReason, FileFacts, Fixed, Increment, IncrementPlan, JobStart, Millis, Outcome, ShardTokens,
@@ -266,22 +267,10 @@ impl World {
 
     /// Writes a sound checkpoint folder, and gives the digest of its manifest.
     pub fn write_checkpoint(&self, below: &str, key: CheckpointKey) -> (Digest, u64) {
-        let folder = self.state().join(below).join(key.to_string());
-        fs::create_dir(&folder).unwrap();
-        let state = State {
-            format: checkpoint::FORMAT,
-            path: key.path.to_string(),
-            step: key.step,
-            precision: Precision::F32,
-            kernels: "none".to_owned(),
-            micro_batch: 1,
-            skipped: Vec::new(),
-        };
-        fs::write(folder.join(checkpoint::MODEL), key.to_string().repeat(100)).unwrap();
-        fs::write(folder.join(checkpoint::OPTIMIZER), b"moments").unwrap();
-        fs::write(folder.join(checkpoint::STATE), serde_json::to_vec(&state).unwrap()).unwrap();
-        let manifest = Manifest::of(&folder).unwrap();
-        (manifest.write(&Disk, &folder).unwrap(), manifest.bytes())
+        let model = key.to_string().repeat(100);
+        let files: [(&str, &[u8]); 2] =
+            [(checkpoint::MODEL, model.as_bytes()), (checkpoint::OPTIMIZER, b"moments")];
+        fixture::write_checkpoint(&self.state().join(below), key, &files)
     }
 
     /// A checkpoint that is there and known.
