@@ -172,6 +172,10 @@ pub struct Checkpoints {
     pub folder: PathBuf,
     /// A checkpoint is saved at every multiple of this step count inside the job; at its end always.
     pub every: Option<u64>,
+    /// Seconds that a checkpoint and an event wait, without a word, for a disk that is full or cannot be written, before
+    /// the attempt fails; 0 if not given.
+    #[serde(default)]
+    pub wait: u32,
 }
 
 /// What is evaluated, and when; at the end of the job always, if there is anything.

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
-use crate::storage::{self, Kind, Output, Storage, Written};
+use crate::storage::{self, Hindrance, Kind, Output, Storage, Written};
 use crate::versioned;
 
 /// The format of `manifest.json` that this program writes and reads.
@@ -113,6 +113,16 @@ impl Damage {
     /// error): such a folder is never to be removed.
     pub fn is_unknown(&self) -> bool {
         matches!(self, Self::Unreadable { .. } | Self::Manifest(versioned::Error::Unreadable { .. }))
+    }
+
+    /// Whether it could not be looked at because the machine has run out of something.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::Unreadable { cause, .. } | Self::Manifest(versioned::Error::Unreadable { cause, .. }) => {
+                Hindrance::of(cause).is_some_and(Hindrance::is_shortage)
+            }
+            _ => false,
+        }
     }
 }
 

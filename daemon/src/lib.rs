@@ -13,6 +13,7 @@ pub mod edge;
 pub mod inbox;
 pub mod jobs;
 pub mod ledger;
+pub mod outlook;
 pub mod publish;
 pub mod retention;
 pub mod run_stream;

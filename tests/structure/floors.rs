@@ -38,7 +38,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["tokens", "release"],
         ],
     ),
-    ("artifacts::storage", &[&["disk", "output"], &["crash"]]),
+    ("artifacts::storage", &[&["disk", "hindrance", "output"], &["crash"]]),
     ("artifacts::storage::crash", &[&["tree"], &["images"]]),
     ("artifacts::shard", &[&["archive", "refusal"], &["lines", "text", "token_file"], &["jsonl"]]),
     ("artifacts::tokens", &[&["cutting", "reader"], &["writer"]]),
@@ -46,7 +46,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "trainer",
         &[
-            &["kernels", "events"],
+            &["kernels", "events", "patience"],
             &["model", "data"],
             &["optimizer", "guard"],
             &["state"],
@@ -85,7 +85,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["ledger"],
             &["config", "tokenizer"],
-            &["alias", "checkpoints", "run_stream"],
+            &["alias", "checkpoints", "outlook", "run_stream"],
             &["withdrawal", "inbox", "scheduler", "jobs", "publish", "retention"],
             &["api"],
             &["edge"],
@@ -99,7 +99,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["path", "lock", "nesting"],
             &["transition"],
-            &["node"],
+            &["node", "hindrances"],
             &["tree"],
             &["journal"],
             &["view"],

@@ -18,6 +18,7 @@ pub mod logits;
 pub mod machine;
 pub mod memory;
 pub mod optimizer;
+pub mod patience;
 pub mod start;
 pub mod state;
 pub mod step;

@@ -21,6 +21,7 @@ use trainer::generate::{Sampling, Writer};
 use trainer::kernels::cpu::isa::Isa;
 use trainer::kernels::{Cpu, Reference};
 use trainer::model::{Config, Weights};
+use trainer::patience::PatientStream;
 use trainer::step::Arithmetic;
 use trainer::task::{self, Task};
 use trainer::training::{self, Attempt, End, Requests};
@@ -261,13 +262,14 @@ fn train(path: &Path) -> Result<End, Failure> {
     }
     // SAFETY: this is the main thread, and none was started yet.
     unsafe { machine::start_threads(machine::threads(task.job.threads)) }?;
+    let patience = task.patience(&requests.stop);
     Attempt {
         task: &task,
         arithmetic: Arithmetic::default(),
         storage: Arc::new(Disk),
         available: memory::available(),
         requests,
-        events: &mut events(io::stdout().lock()),
+        events: &mut events(PatientStream::new(io::stdout().lock(), patience)),
     }
     .run()
 }

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 
 use artifacts::checkpoint::{self, MODEL, OPTIMIZER, STATE, State};
 use artifacts::manifest::{self, Damage, Manifest};
-use artifacts::storage::{self, Output, Storage};
+use artifacts::storage::{self, Hindrance, Output, Storage};
 use artifacts::{Digest, versioned};
 use candle_core::{Device, Tensor};
 use safetensors::Dtype;
@@ -22,11 +22,15 @@ use safetensors::tensor::View;
 use crate::kernels::{Moments, slices};
 use crate::model::{Config, Weights, WeightsError, read_tensors};
 use crate::optimizer::Optimizer;
+use crate::patience::Patience;
 
 /// Prefix of a first moment's name.
 const EXP_AVG: &str = "exp_avg.";
 /// Prefix of a second moment's name.
 const EXP_AVG_SQ: &str = "exp_avg_sq.";
+
+/// Bytes that are left to others beside a checkpoint: events, logs, a journal.
+const SPARE: u64 = 1 << 20;
 
 /// Why a checkpoint cannot be saved or loaded.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +71,16 @@ pub enum StateError {
     /// The thread that writes cannot be started, or has panicked.
     #[error("the thread that writes checkpoints cannot work: {0}")]
     Thread(String),
+}
+
+impl StateError {
+    /// What keeps it from being written, where that passes when the machine is mended.
+    fn hindrance(&self) -> Option<Hindrance> {
+        match self {
+            Self::Storage(error) => error.hindrance(),
+            _ => None,
+        }
+    }
 }
 
 impl From<candle_core::Error> for StateError {
@@ -142,9 +156,14 @@ impl Snapshot {
         Ok(Self { model, optimizer: moments, state })
     }
 
+    /// Bytes of its tensors: all but a few of the checkpoint's.
+    fn bytes(&self) -> u64 {
+        self.model.iter().chain(&self.optimizer).map(|(_, tensor)| tensor.bytes.len() as u64).sum()
+    }
+
     /// Writes the checkpoint into `folder`, under its name. Where a sound one has that name already it is kept: the
     /// same steps give the same bytes.
-    pub fn write(self, storage: &dyn Storage, folder: &Path) -> Result<Saved, StateError> {
+    pub fn write(&self, storage: &dyn Storage, folder: &Path) -> Result<Saved, StateError> {
         let step = self.state.step;
         let name = checkpoint::name(&self.state.path, step);
         let published = folder.join(&name);
@@ -169,7 +188,7 @@ impl Snapshot {
         written
     }
 
-    fn write_files(self, storage: &dyn Storage, folder: &Path) -> Result<(Digest, Manifest), StateError> {
+    fn write_files(&self, storage: &dyn Storage, folder: &Path) -> Result<(Digest, Manifest), StateError> {
         let mut manifest = Manifest::new();
         let mut file = |name: &str, bytes: &[u8]| -> Result<(), StateError> {
             let mut output = Output::create(storage, &folder.join(name))?;
@@ -255,22 +274,28 @@ pub fn step_of(folder: &Path) -> Result<Option<u64>, StateError> {
 pub struct Saver {
     storage: Arc<dyn Storage>,
     folder: PathBuf,
+    patience: Patience,
     writing: Option<JoinHandle<Result<Saved, StateError>>>,
 }
 
 impl Saver {
-    /// A saver of checkpoints into `folder`.
-    pub fn new(storage: Arc<dyn Storage>, folder: PathBuf) -> Self {
-        Self { storage, folder, writing: None }
+    /// A saver of checkpoints into `folder`, with patience for a disk without room.
+    pub fn new(storage: Arc<dyn Storage>, folder: PathBuf, patience: Patience) -> Self {
+        Self { storage, folder, patience, writing: None }
     }
 
     /// Starts to write a snapshot. The one before it must have been finished.
     pub fn submit(&mut self, snapshot: Snapshot) -> Result<(), StateError> {
         assert!(self.writing.is_none(), "one snapshot is written at a time");
-        let (storage, folder) = (self.storage.clone(), self.folder.clone());
+        let (storage, folder, patience) = (self.storage.clone(), self.folder.clone(), self.patience.clone());
+        let write = move || {
+            // Asked for before it is written: half of a checkpoint takes the room that others have.
+            storage::room_for(&folder, snapshot.bytes().saturating_add(SPARE))?;
+            snapshot.write(storage.as_ref(), &folder)
+        };
         let thread = std::thread::Builder::new()
             .name("checkpoint".to_owned())
-            .spawn(move || snapshot.write(storage.as_ref(), &folder));
+            .spawn(move || patience.insist(write, StateError::hindrance));
         self.writing = Some(thread.map_err(|error: io::Error| StateError::Thread(error.to_string()))?);
         Ok(())
     }

@@ -2,12 +2,16 @@
 
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use artifacts::job::{self, Job, MOST_THREADS, Start};
 use artifacts::versioned;
 
 use crate::failure::{Failure, Kind};
 use crate::model::Config;
+use crate::patience::Patience;
 
 /// The file in a job's folder that its trainer locks.
 pub const LOCK: &str = "lock";
@@ -41,6 +45,11 @@ impl Task {
         check(&job)
             .map_err(|reason| Failure::new(Kind::Config, format!("`{}`: {reason}", path.display())))?;
         Ok(Self { job, path: path.to_owned(), folder })
+    }
+
+    /// How long a disk is waited for, or until `stop` is set.
+    pub fn patience(&self, stop: &Arc<AtomicBool>) -> Patience {
+        Patience::new(Duration::from_secs(self.job.checkpoints.wait.into()), stop.clone())
     }
 
     /// Where a path of the job leads.

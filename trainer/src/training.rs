@@ -86,7 +86,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         let Beginning { weights, optimizer, skipped, kernels } = Beginning::of(self.task, &config)?;
         let step = self.arithmetic.step(job, &config, &weights)?;
         warn_of_other_kernels(kernels.as_deref(), &step.name());
-        let saver = Saver::new(self.storage.clone(), checkpoints);
+        let saver = Saver::new(self.storage.clone(), checkpoints, self.task.patience(&self.requests.stop));
         let first = self.task.first_step();
         let ahead = data.ahead(first, job.to)?;
         self.say_started(first, step.name(), weights.parameters())?;

@@ -11,6 +11,7 @@
 #[cfg(any(test, feature = "crash"))]
 pub mod crash;
 mod disk;
+mod hindrance;
 mod output;
 
 use std::ffi::{OsStr, OsString};
@@ -18,6 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use disk::Disk;
+pub use hindrance::{Hindrance, free_bytes, may_write, room_for};
 pub use output::{Output, Written};
 
 /// How temporary names start.
@@ -45,9 +47,14 @@ impl Error {
         move |cause| Self { doing, path, cause }
     }
 
+    /// What keeps it from being done, where that passes when the machine is mended.
+    pub fn hindrance(&self) -> Option<Hindrance> {
+        Hindrance::of(&self.cause)
+    }
+
     /// Whether there is no room: the disk or the quota is full.
     pub fn is_full(&self) -> bool {
-        matches!(self.cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        self.hindrance() == Some(Hindrance::Full)
     }
 
     /// Whether the path is not there.
@@ -216,12 +223,6 @@ fn sync_tree(storage: &dyn Storage, folder: &Path) -> Result<()> {
         }
     }
     storage.sync_folder(folder)
-}
-
-/// Bytes that are free where a folder lies, for those who may not use the last of it; none where the system does not say.
-pub fn free_bytes(folder: &Path) -> Option<u64> {
-    let system = rustix::fs::statvfs(folder).ok()?;
-    Some(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
 /// Creates something under the first free temporary name beside a path.

@@ -145,6 +145,9 @@ pub(crate) fn refused_markers(tree: &Tree, markers: &BTreeSet<CutNumber>) -> Vec
     tree.cuts().iter().filter_map(refused).collect()
 }
 
+/// What the daemon does while nothing can be written; why stands beside it.
+pub(crate) const WAITS: &str = "waits until it can write again";
+
 /// What the daemon does now, and when it will probably be done with that.
 pub(crate) fn doing(
     tree: &Tree,

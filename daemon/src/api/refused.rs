@@ -92,12 +92,17 @@ impl From<NotMoved> for Refused {
 
 impl From<LedgerError> for Refused {
     fn from(error: LedgerError) -> Self {
+        let hindrance = error.hindrance();
+        let word = hindrance.map(|hindrance| hindrance.to_string());
         let (status, code) = match &error {
             LedgerError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-            error if error.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "disk-full"),
-            _ => (StatusCode::INTERNAL_SERVER_ERROR, "ledger"),
+            _ => match &word {
+                Some(word) => (StatusCode::INSUFFICIENT_STORAGE, word.as_str()),
+                None => (StatusCode::INTERNAL_SERVER_ERROR, "ledger"),
+            },
         };
-        Self::new(status, code, "the journal did not take it").because(error.to_string())
+        let hint = hindrance.map(|hindrance| format!("{}, and try again", hindrance.remedy()));
+        Self::new(status, code, "the journal did not take it").because(error.to_string()).hinted(hint)
     }
 }
 

@@ -89,9 +89,13 @@ fn status_of(backend: &Backend) -> Status {
         BlockedFiles { count: blocked.len() as u64, first: blocked.into_iter().take(MOST_BLOCKED).collect() };
     let markers = backend.live.markers();
     let now = backend.clock.now();
+    let hindrances = backend.ledger.hindrances();
     let (mut status, releases) = backend.at_one_moment(|tree, progress| {
         let jobs = answers::running(tree, progress, now);
-        let (doing, until) = answers::doing(tree, &jobs, waiting, now);
+        let (doing, until) = match jobs.is_empty() && hindrances.holds_jobs() {
+            true => (answers::WAITS.to_owned(), None),
+            false => answers::doing(tree, &jobs, waiting, now),
+        };
         let status = Status {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             state: backend.state.display().to_string(),
@@ -100,6 +104,7 @@ fn status_of(backend: &Backend) -> Status {
             doing,
             until,
             paused: tree.run().paused,
+            hindrances: hindrances.all(),
             paradigms: answers::paradigms(tree, progress),
             jobs,
             shards: ShardCounts {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use artifacts::storage;
+use artifacts::storage::{self, Hindrance};
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use super::look::Look;
@@ -204,6 +204,7 @@ pub fn what_to_do(error: &storage::Error) -> &'static str {
         _ if error.is_full() => "make room on that disk and try again: nothing that was acknowledged is lost",
         io::ErrorKind::PermissionDenied => "run it as the user who owns the folder, or let this user in",
         io::ErrorKind::ReadOnlyFilesystem => "mount that disk so that it can be written, and try again",
+        _ if error.hindrance() == Some(Hindrance::Files) => Hindrance::Files.remedy(),
         io::ErrorKind::NotFound => "put it where it is looked for, or name another one",
         _ => "the system's log says more about that disk; mend it and try again",
     }

@@ -15,6 +15,7 @@ use artifacts::storage::{self, Disk, Kind, Storage};
 
 use super::{is_shortage, scan};
 use crate::ledger::transition::FileFacts;
+use crate::outlook::SPARE;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 20;
@@ -113,6 +114,8 @@ pub fn keep(sources: &Path, name: &str, path: &Path, digest: Digest) -> Result<(
         Err(error) if !error.is_missing() => return Err(trouble(error)),
         _ => {}
     }
+    let bytes = path.metadata().map_or(0, |metadata| metadata.len());
+    storage::room_for(sources, bytes.saturating_add(SPARE)).map_err(trouble)?;
     let copied = copy(path, &temporary, digest).and_then(|()| {
         Disk.rename(&temporary, &kept).and_then(|()| Disk.sync_folder(sources)).map_err(trouble)
     });

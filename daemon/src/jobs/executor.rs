@@ -8,6 +8,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use artifacts::storage::Hindrance;
+
 use crate::ledger::transition::JobNumber;
 
 /// What the trainer is told, in the attempt's folder.
@@ -89,6 +91,19 @@ pub enum StartError {
         /// What the system said.
         cause: io::Error,
     },
+}
+
+impl StartError {
+    /// Whether the machine has run out of something: room, memory, processes, files that may be open.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::Taken { .. } => false,
+            // What the system says when it has no process left.
+            Self::Command { cause, .. } if cause.kind() == io::ErrorKind::WouldBlock => true,
+            Self::Command { cause, .. } => Hindrance::of(cause).is_some_and(Hindrance::is_shortage),
+            Self::File { cause, .. } => Hindrance::of(cause).is_some(),
+        }
+    }
 }
 
 /// Runs attempts.

@@ -36,6 +36,7 @@ pub use outcome::Retries;
 pub use prepare::Choices;
 pub use supervise::{JobsError, Settings};
 
+use crate::ledger::hindrances::Waits;
 use crate::ledger::transition::{JobNumber, Millis};
 use crate::ledger::tree::Tree;
 use crate::ledger::{Clock, Ledger};
@@ -46,8 +47,8 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Longest time that the end of the daemon waits for trainers, whatever they are given.
 const LONGEST_STOP: Duration = Duration::from_secs(24 * 60 * 60);
-/// Wait after the disk was full.
-const FULL: Duration = Duration::from_secs(1);
+/// Wait after the machine would not.
+const HINDERED: Duration = Duration::from_secs(1);
 
 impl Settings {
     /// The settings that a configuration stands for. `weights` is the folder that the run starts from, if it does.
@@ -156,31 +157,36 @@ impl Jobs {
     }
 }
 
-/// Does some work, and once more when the disk was full.
+/// Does some work, and once more when the machine would not.
 async fn patient<T: Send + 'static>(
     supervisor: &Arc<Supervisor>,
     work: fn(&Supervisor) -> Result<T, JobsError>,
 ) -> Result<T, JobsError> {
+    let mut is_hindered = false;
     loop {
+        let hindrances = supervisor.hindrances();
         let supervisor = supervisor.clone();
         match tokio::task::spawn_blocking(move || work(&supervisor)).await {
-            Ok(Err(error)) if error.is_full() => {
-                tracing::error!(%error, "jobs wait for room on the disk");
-                tokio::time::sleep(FULL).await;
+            Ok(Err(error)) if error.hindrance().is_some() => {
+                hindrances.waits(Waits::Jobs, error);
+                is_hindered = true;
+                tokio::time::sleep(HINDERED).await;
             }
-            Ok(done) => return done,
+            Ok(done) => {
+                if done.is_ok() && is_hindered {
+                    hindrances.goes_on(Waits::Jobs);
+                }
+                return done;
+            }
             Err(error) => return Err(JobsError::Task(error.to_string())),
         }
     }
 }
 
-/// A launch that found the disk full is made again by the next look.
+/// The end of a launch that could not be journalled is made again by the next look.
 fn settled(launched: Result<Result<(), JobsError>, JoinError>) -> Result<(), JobsError> {
     match launched {
-        Ok(Err(error)) if error.is_full() => {
-            tracing::error!(%error, "a job waits for room on the disk");
-            Ok(())
-        }
+        Ok(Err(error)) if error.hindrance().is_some() => Ok(()),
         Ok(settled) => settled,
         Err(error) => Err(JobsError::Task(error.to_string())),
     }

@@ -14,6 +14,11 @@ const TERM: (i32, i32) = (15, 143);
 /// Longest message in the journal, in bytes.
 const LONGEST_MESSAGE: usize = 8 << 10;
 
+/// The trainer's words for a file that it could not write.
+const WRITING: [&str; 3] = ["no-space", "cannot-create", "io"];
+/// Shortest wait after the machine would not: none of it counts, so that there is no longer one.
+const BETWEEN_TRIES: Millis = 10_000;
+
 /// The trainer's word for a loss or a gradient that is not finite.
 const NOT_FINITE: &str = "not-finite";
 /// The word for a trainer that broke the contract.
@@ -53,6 +58,8 @@ pub struct Ended<'a> {
     pub is_killed: bool,
     /// A checkpoint at its last step is there.
     pub is_saved: bool,
+    /// Something in the state cannot be written.
+    pub is_held: bool,
     /// The last lines of its log.
     pub log: &'a str,
     /// Silence that ends a trainer.
@@ -72,12 +79,18 @@ pub fn outcome(ended: &Ended<'_>) -> Outcome {
         return failed(CONTRACT, &format!("the trainer broke its contract and was ended: {breach}"));
     }
     match ended.follower.last_word() {
+        Some(LastWord::Failed { kind, message, .. }) if ended.is_held && WRITING.contains(&kind.as_str()) => {
+            Outcome::Hindered { message: message.clone() }
+        }
         Some(LastWord::Failed { kind, message, step }) => {
             // Only of the step that comes next can it be said that it cannot be made.
             let step = step.filter(|step| kind == NOT_FINITE && *step == ended.follower.progress().step);
             Outcome::Failed { failure: kind.clone(), message: message.clone(), step }
         }
         Some(LastWord::Finished) if ended.is_saved => Outcome::Finished,
+        Some(LastWord::Finished) if ended.is_held => {
+            Outcome::Hindered { message: "the last checkpoint cannot be looked at".to_owned() }
+        }
         Some(LastWord::Finished) => {
             let to = ended.follower.start().to;
             failed(
@@ -99,7 +112,9 @@ pub fn outcome(ended: &Ended<'_>) -> Outcome {
                 Some(_) => "the trainer ended without a last word",
                 None => "the trainer was gone, without a last word, when it was looked for",
             };
-            Outcome::Crashed { message: with_circumstances(what, ended) }
+            let message = with_circumstances(what, ended);
+            // Its last word may be what it could not write.
+            if ended.is_held { Outcome::Hindered { message } } else { Outcome::Crashed { message } }
         }
     }
 }
@@ -166,6 +181,7 @@ impl Retries {
             Outcome::Finished => Next::At(None),
             Outcome::Stopped if is_asked => Next::At(None),
             Outcome::Stopped => Next::At(Some(now.saturating_add(self.backoff))),
+            Outcome::Hindered { .. } => Next::At(Some(now.saturating_add(self.backoff.max(BETWEEN_TRIES)))),
             Outcome::Failed { .. } | Outcome::Crashed { .. }
                 if failures.saturating_add(1) >= self.attempts =>
             {

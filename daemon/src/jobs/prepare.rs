@@ -26,6 +26,10 @@ use crate::tokenizer::{Tokenizer, TokenizerError};
 /// Sequences whose order is looked up at once.
 const CHUNK: u64 = 1 << 22;
 
+/// Seconds that a trainer waits for room before it gives its slot back: what it has in memory since its last checkpoint
+/// is worth that.
+const WAIT: u32 = 3_600;
+
 /// Why an attempt could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
@@ -215,6 +219,7 @@ impl Preparation<'_> {
             checkpoints: Checkpoints {
                 folder: self.state.join("checkpoints"),
                 every: choices.checkpoints_every.filter(|every| *every > 0),
+                wait: WAIT,
             },
             evaluation: Evaluation {
                 every: choices.evaluate_every.filter(|every| *every > 0),

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use super::hindrances::{Hindrances, Waits};
 use super::journal::Point;
 use super::node::Change;
 use super::tree::Tree;
@@ -50,11 +51,12 @@ impl Follower {
         view: Option<View>,
         now: Point,
         retry: Duration,
+        hindrances: Hindrances,
     ) -> Self {
         let queue = Queue { point: now, changes: Changes::new(), follows: view.is_some(), closing: false };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), woken: Condvar::new(), tree });
         let (end, ended) = channel();
-        let worker = Worker { shared: shared.clone(), path, retry, view, is_silent: false };
+        let worker = Worker { shared: shared.clone(), path, retry, view, hindrances, is_failing: false };
         let started = std::thread::Builder::new().name("view".to_owned()).spawn(move || {
             worker.run();
             drop(end);
@@ -124,8 +126,9 @@ struct Worker {
     path: PathBuf,
     retry: Duration,
     view: Option<View>,
-    /// The failure was logged, and nothing was well since.
-    is_silent: bool,
+    hindrances: Hindrances,
+    /// Nothing was well since a failure.
+    is_failing: bool,
 }
 
 impl Worker {
@@ -178,7 +181,7 @@ impl Worker {
     fn build(&mut self) -> bool {
         let (point, tree) = {
             let mut queue = self.shared.lock();
-            if queue.closing && self.is_silent {
+            if queue.closing && self.is_failing {
                 return true;
             }
             queue.changes = Changes::new();
@@ -188,7 +191,8 @@ impl Worker {
         match View::build(&self.path, point, &tree) {
             Ok(view) => {
                 tracing::info!(position = point.position, "the version tree's copy in sled is built");
-                self.is_silent = false;
+                self.is_failing = false;
+                self.hindrances.goes_on(Waits::View);
                 self.view = Some(view);
                 false
             }
@@ -199,16 +203,14 @@ impl Worker {
         }
     }
 
-    /// Goes on without a view, and says so once.
+    /// Goes on without a view, and says so.
     fn fail(&mut self, error: &ViewError) {
         let mut queue = self.shared.lock();
         queue.follows = false;
         queue.changes = Changes::new();
         drop(queue);
-        if !self.is_silent {
-            tracing::warn!(%error, "the ledger goes on without the version tree's copy in sled, and builds it again");
-        }
-        self.is_silent = true;
+        self.hindrances.waits(Waits::View, error);
+        self.is_failing = true;
         if matches!(error, ViewError::Damaged(_)) && self.path.exists() {
             match set_aside(&self.path) {
                 Ok(to) => tracing::warn!(to = %to.display(), "the damaged copy is set aside"),

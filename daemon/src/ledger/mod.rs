@@ -9,6 +9,7 @@
 //! at the journal's very end.
 
 mod follower;
+pub mod hindrances;
 pub mod journal;
 pub mod lock;
 mod nesting;
@@ -27,10 +28,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use artifacts::storage::Storage;
+use artifacts::storage::{Hindrance, Storage};
 use tokio::sync::watch;
 
 use follower::Follower;
+use hindrances::{Hindrances, Waits};
 use journal::{Journal, JournalError, Point, SEGMENT_BYTES};
 use nesting::{Inside, Within};
 use node::Change;
@@ -111,16 +113,19 @@ impl LedgerError {
         matches!(self, Self::Replay(_) | Self::Journal(Damaged { .. } | Stranger { .. } | Format { .. }))
     }
 
-    /// Whether there is no room on the disk: the ledger goes on by itself when there is.
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Journal(error) if error.is_full())
+    /// What keeps it from being written, where the ledger goes on by itself when that has passed.
+    pub fn hindrance(&self) -> Option<Hindrance> {
+        match self {
+            Self::Journal(error) => error.hindrance(),
+            _ => None,
+        }
     }
 
     /// Of an error of a commit: whether nothing can be committed any more before the daemon is started again.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Closed | Self::Journal(JournalError::Broken { .. }) => true,
-            Self::Journal(JournalError::Storage(error)) => !error.is_full(),
+            Self::Journal(JournalError::Storage(error)) => error.hindrance().is_none(),
             _ => false,
         }
     }
@@ -168,6 +173,7 @@ pub struct Ledger {
 
 struct Inner {
     clock: Arc<dyn Clock>,
+    hindrances: Hindrances,
     writer: Mutex<Writer>,
     tree: Arc<RwLock<Tree>>,
     recent: Mutex<VecDeque<Record>>,
@@ -216,14 +222,17 @@ impl Ledger {
         };
         let (journal, replayed) = replay(state, storage, options.segment_bytes, loaded)?;
         let tree = Arc::new(RwLock::new(replayed.tree.clone()));
+        let hindrances = Hindrances::new(clock.clone());
         let follower = options.view.then(|| {
             let view = keep(&path, replayed.view, journal.point());
-            Follower::start(path, tree.clone(), view, journal.point(), options.retry)
+            let told = hindrances.clone();
+            Follower::start(path, tree.clone(), view, journal.point(), options.retry, told)
         });
         let position = watch::Sender::new(journal.point().position);
         let writer = Mutex::new(Writer { journal, draft: replayed.tree, is_closed: false });
         let recent = Mutex::new(VecDeque::new());
-        Ok(Self { inner: Arc::new(Inner { clock, writer, tree, recent, follower, position }) })
+        let inner = Inner { clock, hindrances, writer, tree, recent, follower, position };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// A ledger without a disk, for tests.
@@ -284,9 +293,13 @@ impl Ledger {
             Ok(journalled) => journalled,
             Err(error) => {
                 writer.draft = self.read(Tree::clone);
+                if error.hindrance().is_some() {
+                    self.inner.hindrances.waits(Waits::Journal, &error);
+                }
                 return Err(error);
             }
         };
+        self.inner.hindrances.goes_on(Waits::Journal);
         self.inner.take(point, changes, &records);
         Ok((records, answer))
     }
@@ -302,6 +315,22 @@ impl Ledger {
     #[track_caller]
     fn enter(&self, within: Within) -> Inside {
         Inside::enter(Arc::as_ptr(&self.inner).addr(), within)
+    }
+
+    /// What waits because it cannot be written now, here and elsewhere.
+    pub fn hindrances(&self) -> &Hindrances {
+        &self.inner.hindrances
+    }
+
+    /// Tries whether the journal can be written again, where it could not: nobody may have anything to commit just now.
+    pub fn try_again(&self) {
+        if !self.inner.hindrances.has(Waits::Journal) {
+            return;
+        }
+        match self.inner.writer().journal.make_ready() {
+            Ok(()) => self.inner.hindrances.goes_on(Waits::Journal),
+            Err(error) => self.inner.hindrances.waits(Waits::Journal, error),
+        }
     }
 
     /// The tree's position, as it goes on.
@@ -402,6 +431,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,23 @@ impl Clock for Midnight {
     }
 }
 
+/// A clock that is set by hand.
+#[derive(Default)]
+pub struct HandClock(std::sync::atomic::AtomicU64);
+
+impl HandClock {
+    /// It is now so late.
+    pub fn set(&self, now: Millis) {
+        self.0.store(now, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> Millis {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
 /// The transition at a position. All of them, in order, fit the tree, and touch nodes of many kinds.
 pub fn sample(position: u64) -> Transition {
     let digest = |position: u64| Digest::of(&position.to_le_bytes());

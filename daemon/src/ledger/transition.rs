@@ -503,6 +503,11 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<Step>,
     },
+    /// The machine would not let it go on: no room, no right to write. It counts as no failure.
+    Hindered {
+        /// What stood in the way.
+        message: String,
+    },
     /// Its process is gone without a last word.
     Crashed {
         /// What is known: an exit status, a signal, or that it was gone after a restart.

@@ -5,7 +5,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 use artifacts::manifest::Manifest;
 use artifacts::storage;
-use artifacts::{Digest, checkpoint, release};
+use artifacts::{Digest, checkpoint, release, versioned};
 use paradigm::Paradigm;
 use serde_json::{Value, json};
 
@@ -15,6 +15,7 @@ use crate::ledger::Ledger;
 use crate::ledger::path::{CheckpointKey, Path, Step, Version};
 use crate::ledger::transition::{Fixed, Increment};
 use crate::ledger::tree::Tree;
+use crate::outlook::SPARE;
 use crate::tokenizer::Tokenizer;
 
 /// A folder that is published on disk.
@@ -69,15 +70,24 @@ pub fn make(
 
     let source = publishing.state.join("checkpoints").join(checkpoint.to_string());
     let damaged = |reason: String| PublishError::Damaged { checkpoint, reason };
-    let (manifest, _) = Manifest::read(&source).map_err(|damage| damaged(damage.to_string()))?;
-    let state = checkpoint::read_state(&source).map_err(|error| damaged(error.to_string()))?;
+    // Nothing is known of what only could not be looked at: it is not to be set aside for that.
+    let unreadable = |reason: String| PublishError::Unreadable { path: source.clone(), reason };
+    let (manifest, _) = Manifest::read(&source).map_err(|damage| match damage.is_unknown() {
+        true => unreadable(damage.to_string()),
+        false => damaged(damage.to_string()),
+    })?;
+    let state = checkpoint::read_state(&source).map_err(|error| match error {
+        versioned::Error::Unreadable { .. } => unreadable(error.to_string()),
+        _ => damaged(error.to_string()),
+    })?;
+    let promised = manifest.files.get(checkpoint::MODEL);
+    storage::room_for(&releases, promised.map_or(0, |facts| facts.size).saturating_add(SPARE))?;
     // What is damaged is told as that, below.
     let not_finite = release::first_not_finite(&source.join(checkpoint::MODEL));
     let weights =
         release::write_weights(storage, &source.join(checkpoint::MODEL), &temporary, publishing.split_above)?;
     let mut files: BTreeMap<String, Digest> =
         weights.iter().map(|(name, written)| (name.clone(), written.digest)).collect();
-    let promised = manifest.files.get(checkpoint::MODEL).map(|facts| facts.blake3);
     // Of weights that were split no file has the digest of the whole.
     let copied = match files.get(release::WEIGHTS) {
         Some(copied) => *copied,
@@ -85,7 +95,7 @@ pub fn make(
             PublishError::Unreadable { path: source.join(checkpoint::MODEL), reason: error.to_string() }
         })?,
     };
-    if promised != Some(copied) {
+    if promised.map(|facts| facts.blake3) != Some(copied) {
         return Err(damaged(format!("the digest of {} is not the manifest's", checkpoint::MODEL)));
     }
 

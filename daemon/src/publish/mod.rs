@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use artifacts::release;
-use artifacts::storage::{self, Storage};
+use artifacts::storage::{self, Hindrance, Storage};
 use paradigm::Paradigm;
 use tokio::sync::watch;
 
 use crate::alias::links::Links;
+use crate::ledger::hindrances::Waits;
 use crate::ledger::path::{CheckpointKey, Version};
 use crate::ledger::transition::{Release, Transition};
 use crate::ledger::tree::{Tree, VersionState};
@@ -75,6 +76,17 @@ pub enum PublishError {
     Ledger(#[from] LedgerError),
 }
 
+impl PublishError {
+    /// What keeps it from being published, where that passes when the machine is mended.
+    fn hindrance(&self) -> Option<Hindrance> {
+        match self {
+            Self::Storage(error) | Self::Weights(release::Error::Storage(error)) => error.hindrance(),
+            Self::Ledger(error) => error.hindrance(),
+            _ => None,
+        }
+    }
+}
+
 /// Folders and programs that a release is made with.
 #[derive(Clone)]
 pub struct Publishing {
@@ -108,7 +120,11 @@ impl Publisher {
         tokio::task::block_in_place(|| self.sweep());
         while !*shutdown.borrow() {
             position.borrow_and_update();
-            let is_settled = tokio::task::block_in_place(|| self.publish_all())?;
+            let is_settled = match tokio::task::block_in_place(|| self.publish_all()) {
+                // The ledger tells everybody what it waits for.
+                Err(error) if error.hindrance().is_some() => false,
+                published => published?,
+            };
             let pause = if is_settled { LONGEST_PAUSE } else { RETRY_PAUSE };
             tokio::select! {
                 _ = position.changed(), if is_settled => {}
@@ -162,8 +178,13 @@ impl Publisher {
                 self.sweep();
             }
             match published {
-                Ok(()) => {}
+                Ok(()) => self.ledger.hindrances().goes_on(Waits::Releases),
                 Err(PublishError::Ledger(error)) => return Err(error),
+                Err(error) if error.hindrance().is_some() => {
+                    let why = format!("version {version} of {paradigm}: {error}");
+                    self.ledger.hindrances().waits(Waits::Releases, why);
+                    is_settled = false;
+                }
                 Err(PublishError::Damaged { checkpoint, reason }) => {
                     tracing::error!(%checkpoint, reason, "the checkpoint of a version is damaged: it is made again");
                     crate::checkpoints::set_aside(&self.publishing.state, &self.ledger, checkpoint, &reason)?;

@@ -114,6 +114,8 @@ impl Retention {
                 Err(RetentionError::Storage(error)) => {
                     tracing::warn!(%error, "what is not needed cannot be looked for: will retry");
                 }
+                // The ledger tells everybody what it waits for.
+                Err(RetentionError::Ledger(error)) if error.hindrance().is_some() => position.mark_changed(),
                 Err(error) => return Err(error),
             }
             tokio::select! {

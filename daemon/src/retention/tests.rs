@@ -104,6 +104,7 @@ impl State {
             slots: &slots,
             micro_batch: 4,
             stopping: &stopping,
+            holds_jobs: false,
             now: 1,
         };
         self.world.ledger.read(|tree| decide(tree, &situation))

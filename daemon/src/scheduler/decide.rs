@@ -37,6 +37,8 @@ pub struct Situation<'a> {
     pub micro_batch: u32,
     /// Jobs that were asked to stop already.
     pub stopping: &'a BTreeSet<JobNumber>,
+    /// Something keeps jobs from being of use: none is started, and none has to make room.
+    pub holds_jobs: bool,
     /// The time.
     pub now: Millis,
 }
@@ -59,6 +61,9 @@ pub fn decide(tree: &Tree, situation: &Situation<'_>) -> Decisions {
         return round.decisions;
     }
     round.leave_behind();
+    if situation.holds_jobs {
+        return round.decisions;
+    }
     for increment in tree.standing() {
         for paradigm in tree.paradigms() {
             round.version(*paradigm, increment);
@@ -239,8 +244,7 @@ impl<'a> Round<'a> {
             .rev()
             .find(|(_, job)| job.attempts.iter().any(|a| a.start.path == work.path))?;
         let last = job.attempts.last()?;
-        let broke_off =
-            matches!(last.end.as_ref()?.outcome, Outcome::Failed { .. } | Outcome::Crashed { .. });
+        let broke_off = !matches!(last.end.as_ref()?.outcome, Outcome::Finished | Outcome::Stopped);
         let same =
             last.start.to == work.to && last.start.version == work.version && first_step >= last.start.from;
         (broke_off && same).then_some((*number, last.start.attempt + 1, last.start.from))

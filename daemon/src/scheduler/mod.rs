@@ -101,7 +101,11 @@ impl<S: Surroundings> Scheduler<S> {
         let mut position = self.ledger.watch();
         while !*shutdown.borrow() {
             position.borrow_and_update();
-            let wake = tokio::task::block_in_place(|| self.look())?;
+            let wake = match tokio::task::block_in_place(|| self.look()) {
+                // The ledger tells everybody what it waits for.
+                Err(SchedulerError::Ledger(error)) if error.hindrance().is_some() => None,
+                looked => looked?,
+            };
             let pause = wake.map_or(LONGEST_PAUSE, |at| {
                 Duration::from_millis(at.saturating_sub(self.clock.now()))
                     .clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
@@ -144,13 +148,16 @@ impl<S: Surroundings> Scheduler<S> {
             let running: BTreeSet<JobNumber> = tree.running().map(|(job, _)| job).collect();
             self.stopping.retain(|job| running.contains(job));
         });
+        let holds_jobs = self.ledger.hindrances().holds_jobs();
         let Self { ledger, stream, settings, stopping, .. } = self;
         // A shard may have been withdrawn since: no job is started on steps that are no more.
         let (_, decided) = ledger.commit_with(|tree| match stream.follow(tree) {
             Err(error) => (Vec::new(), Err(error)),
             Ok(_) => {
                 let whole_steps = stream.stream().whole_steps();
-                let decisions = decide::decide(tree, &situation(tree, whole_steps, settings, stopping, now));
+                let mut situation = situation(tree, whole_steps, settings, stopping, now);
+                situation.holds_jobs = holds_jobs;
+                let decisions = decide::decide(tree, &situation);
                 let start = |start| Transition::JobStarted(Box::new(start));
                 (decisions.start.into_iter().map(start).collect(), Ok((decisions.stop, decisions.wake)))
             }
@@ -183,6 +190,7 @@ fn situation<'a>(
         slots: &settings.slots,
         micro_batch: settings.micro_batch,
         stopping,
+        holds_jobs: false,
         now,
     }
 }

@@ -127,6 +127,7 @@ impl World {
             slots,
             micro_batch: 1,
             stopping: &self.stopping,
+            holds_jobs: false,
             now: self.now,
         };
         decide(&self.tree, &situation)

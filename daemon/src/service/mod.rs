@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use artifacts::release::SPLIT_ABOVE;
-use artifacts::storage::Disk;
+use artifacts::storage::{Disk, Hindrance};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -27,6 +27,7 @@ use crate::ledger::lock::StateLock;
 use crate::ledger::probe::Probe;
 use crate::ledger::transition::{Fixed, Transition};
 use crate::ledger::{self, Clock, Ledger, LedgerError, Options, SystemClock};
+use crate::outlook::Outlook;
 use crate::publish::{Publisher, Publishing};
 use crate::retention::Retention;
 use crate::scheduler::Scheduler;
@@ -52,6 +53,9 @@ pub fn run(state: &Path) -> Result<(), ServiceError> {
     drop(lock);
     ended
 }
+
+/// Between two tries of a start that the disk has no room for.
+const HINDERED: Duration = Duration::from_secs(1);
 
 struct Daemon {
     state: PathBuf,
@@ -101,7 +105,18 @@ impl Daemon {
         let mut interrupt =
             signal(SignalKind::interrupt()).map_err(system("SIGINT cannot be listened to"))?;
         let version = env!("CARGO_PKG_VERSION");
-        self.ledger.commit(Transition::DaemonStarted { program: format!("lrpathd {version}") })?;
+        let started = Transition::DaemonStarted { program: format!("lrpathd {version}") };
+        while let Err(error) = self.ledger.commit(started.clone()) {
+            if error.hindrance() != Some(Hindrance::Full) {
+                return Err(error.into());
+            }
+            // The ledger has said so. A start that fails would only be tried again by whoever looks after the daemon.
+            tokio::select! {
+                () = tokio::time::sleep(HINDERED) => {}
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+            }
+        }
         let (stop, shutdown) = watch::channel(false);
         let mut actors = self.start(&shutdown)?;
         tracing::info!(state = %self.state.display(), version, "lrpathd is ready");
@@ -117,8 +132,11 @@ impl Daemon {
             let ended = outcome(ended);
             result = result.and(ended);
         }
-        let said = self.ledger.commit(Transition::DaemonStopped).map(drop).map_err(ServiceError::from);
-        result.and(said)
+        match self.ledger.commit(Transition::DaemonStopped) {
+            // It has stopped in order all the same, and the next start finds nothing amiss.
+            Err(error) if error.hindrance().is_some() => result,
+            said => result.and(said.map(drop).map_err(ServiceError::from)),
+        }
     }
 
     fn start(
@@ -157,6 +175,12 @@ impl Daemon {
         let socket = Socket::bind(&self.settings.socket)?;
 
         let mut actors = JoinSet::new();
+        let outlook = Outlook::new(ledger.clone(), &self.state);
+        let down = shutdown.clone();
+        actors.spawn(async move {
+            outlook.run(down).await;
+            Ok(())
+        });
         let down = shutdown.clone();
         actors.spawn(async move { Ok(inbox.run(down).await?) });
         let down = shutdown.clone();

@@ -106,7 +106,7 @@ fn the_left_overs_of_a_deletion_are_replaced() {
 #[test]
 fn a_saver_gives_each_checkpoint_once() {
     let folder = tempfile::tempdir().unwrap();
-    let mut saver = Saver::new(Arc::new(storage::Disk), folder.path().to_owned());
+    let mut saver = Saver::new(Arc::new(storage::Disk), folder.path().to_owned(), Patience::default());
     assert_eq!(saver.finish().unwrap(), None);
     saver.submit(snapshot(1)).unwrap();
     let saved = saver.finish().unwrap().unwrap();
@@ -117,7 +117,7 @@ fn a_saver_gives_each_checkpoint_once() {
 #[test]
 fn a_saver_that_is_dropped_leaves_a_whole_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let mut saver = Saver::new(Arc::new(storage::Disk), folder.path().to_owned());
+    let mut saver = Saver::new(Arc::new(storage::Disk), folder.path().to_owned(), Patience::default());
     saver.submit(snapshot(1)).unwrap();
     drop(saver);
     let names: Vec<_> =

@@ -90,6 +90,7 @@ fn sentence(transition: &Transition) -> (Option<Paint>, String) {
                 Outcome::Failed { failure, message, .. } => {
                     (bad, format!("{at}: failed, {failure}: {message}"))
                 }
+                Outcome::Hindered { message } => (calm, format!("{at}: could not write: {message}")),
                 Outcome::Crashed { message } => (bad, format!("{at}: crashed: {message}")),
             }
         }

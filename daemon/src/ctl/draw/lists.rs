@@ -165,6 +165,9 @@ fn end(attempt: &AttemptDetail) -> (Field, Option<String>) {
         Some(Outcome::Failed { failure, message, .. }) => {
             (Field::text("failed").paint(Paint::Bad), Some(format!("{failure}: {message}")))
         }
+        Some(Outcome::Hindered { message }) => {
+            (Field::text("hindered").paint(Paint::Calm), Some(message.clone()))
+        }
         Some(Outcome::Crashed { message }) => {
             (Field::text("crashed").paint(Paint::Bad), Some(message.clone()))
         }

@@ -3,7 +3,7 @@
 use super::table::{Field, Table};
 use super::units::{bytes, count, counted, duration, percent, rate};
 use super::{Look, Paint, paint_of};
-use crate::api::types::{ParadigmStatus, RefusedMarker, RunningJob, Status, Steps, VersionLine};
+use crate::api::types::{Hindrance, ParadigmStatus, RefusedMarker, RunningJob, Status, Steps, VersionLine};
 use crate::ledger::transition::Millis;
 
 /// Cells of a progress bar.
@@ -21,6 +21,7 @@ pub fn draw(status: &Status, look: &Look) -> String {
         ),
         look.fit(&format!("{}{}", status.doing, left(status.until, status.at)), 0),
     ];
+    lines.extend(status.hindrances.iter().map(|waiting| hindered(waiting, status.at, look)));
     lines.extend(status.jobs.iter().map(|job| self::job(job, status.at, look)));
     if let Some(cut) = &status.waiting_cut
         && cut.waits_for.len() > 1
@@ -86,6 +87,12 @@ fn blocked(status: &Status, look: &Look) -> Vec<String> {
 
 fn left(until: Option<Millis>, now: Millis) -> String {
     until.map_or_else(String::new, |until| format!(", {} left", duration(until.saturating_sub(now))))
+}
+
+/// Nothing is shortened here: somebody must mend it.
+fn hindered(waiting: &Hindrance, now: Millis, look: &Look) -> String {
+    let since = duration(now.saturating_sub(waiting.since));
+    look.paint(Paint::Bad, &format!("{} waits for {since} now: {}", waiting.what, waiting.why))
 }
 
 /// Nothing is shortened here: a marker has no other place to say what is wrong with it.

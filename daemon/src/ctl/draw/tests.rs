@@ -57,6 +57,7 @@ fn status_of(world: &World) -> Status {
             doing,
             until,
             paused: tree.run().paused,
+            hindrances: world.ledger.hindrances().all(),
             paradigms: answers::paradigms(tree, &progress),
             jobs,
             shards: ShardCounts { waiting: 1, accepted: 12, rejected: 2, withdrawn: 0 },

@@ -18,12 +18,15 @@ use rustix::process::{Resource, Rlimit, Signal, getppid, set_parent_process_deat
 use super::super::is_shortage;
 use super::{Answer, Reading, Request, Session, ShardFile};
 use crate::ledger::transition::{EndOfText, ShardTokens};
+use crate::outlook::SPARE;
 use crate::tokenizer::{Corpus, PIECE, Tokenizer, TokenizerError, TrainError, train};
 
 /// Longest line of a session, in bytes: a list of all shards is the longest.
 const LONGEST_LINE: u64 = 1 << 30;
 /// Text that is tokenised at once, in bytes, where documents are small.
 const BATCH: usize = 4 << 20;
+/// Bytes of a token in a token file.
+const TOKEN: u64 = 4;
 /// Clock ticks of a second in `/proc/self/stat`.
 const TICKS: u64 = 100;
 
@@ -203,8 +206,11 @@ impl Reader {
         manifest::delete(&Disk, &self.reading.tokens.join(file.digest.to_string()))?;
         let mut writer = Writer::create(&Disk, &self.reading.tokens, file.digest, &file.name, self.cutting)?;
         let mut batch = Batch::default();
+        let mut room = Room::new(&self.reading.tokens, opened.size);
         for document in &mut opened.documents {
-            match document? {
+            let document = document?;
+            room.ask(&document)?;
+            match document {
                 Document::Text(text) => {
                     let tokenizer = self.tokenizer.as_ref().ok_or(Fault::NoTokenizer)?;
                     batch.take(text, tokenizer, &mut writer)?;
@@ -264,6 +270,40 @@ fn end_of_text_to_be(token: &EndOfText) -> u32 {
     match token {
         EndOfText::Text(_) => 0,
         EndOfText::Number(number) => *number,
+    }
+}
+
+/// Asks for room before tokens are written, again and again: nobody knows how much comes out of an archive, and the last
+/// of the disk belongs to the journal.
+struct Room<'a> {
+    tokens: &'a Path,
+    /// Bytes that are asked for at once.
+    portion: u64,
+    /// Bytes that may be written before it is asked again.
+    granted: u64,
+}
+
+impl<'a> Room<'a> {
+    /// Tokens of a file of so many bytes will be written into a folder.
+    fn new(tokens: &'a Path, size: u64) -> Self {
+        let portion = size.clamp(1, BATCH as u64).saturating_mul(TOKEN);
+        Self { tokens, portion, granted: 0 }
+    }
+
+    fn ask(&mut self, document: &Document) -> storage::Result<()> {
+        // A token of text stands for a byte at least.
+        let most = TOKEN
+            * match document {
+                Document::Text(text) => text.len() as u64,
+                Document::Tokens(tokens) => tokens.len() as u64,
+            };
+        if most > self.granted {
+            let asked = self.portion.max(most);
+            storage::room_for(self.tokens, asked.saturating_add(SPARE))?;
+            self.granted = asked;
+        }
+        self.granted -= most;
+        Ok(())
     }
 }
 

@@ -130,7 +130,7 @@ impl Work<'_> {
                 cuts.into_iter().map(|(name, cut)| Transition::CutFileGone { cut, name: name.to_owned() });
             (gone.collect(), ())
         });
-        unless_full(gone.map(drop))
+        unless_hindered(gone.map(drop))
     }
 
     /// Journals markers that were not counted yet, with the files that lie there now.
@@ -141,7 +141,7 @@ impl Work<'_> {
         });
         for marker in new {
             let files = self.waits_for();
-            unless_full(cuts::marker(self.ledger(), &marker, files))?;
+            unless_hindered(cuts::marker(self.ledger(), &marker, files))?;
         }
         Ok(())
     }
@@ -224,13 +224,10 @@ fn undecided(tree: &Tree) -> impl Iterator<Item = CutNumber> {
     waiting.map(|(cut, _)| *cut)
 }
 
-/// What cannot be journalled because the disk is full is found again at the next scan.
-fn unless_full(result: Result<(), LedgerError>) -> Result<(), LedgerError> {
+/// What cannot be journalled now is found again at the next scan.
+fn unless_hindered(result: Result<(), LedgerError>) -> Result<(), LedgerError> {
     match result {
-        Err(error) if error.is_full() => {
-            tracing::error!(%error, "the journal takes nothing while the disk is full");
-            Ok(())
-        }
+        Err(error) if error.hindrance().is_some() => Ok(()),
         other => other,
     }
 }

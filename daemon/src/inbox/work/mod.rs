@@ -31,8 +31,8 @@ use crate::ledger::{Ledger, LedgerError};
 const MOST_WORKERS: usize = 4;
 /// Messages that are heard in one turn at most.
 const MOST_MESSAGES: usize = 10_000;
-/// Wait until the journal is tried again when the disk is full.
-const FULL: Duration = Duration::from_secs(2);
+/// Wait until the journal is tried again when it could not be written.
+const HINDERED: Duration = Duration::from_secs(2);
 /// Between scans of a folder that cannot be read.
 const NO_FOLDER: Duration = Duration::from_secs(1);
 /// Between scans where the kernel gives no hints.
@@ -134,7 +134,11 @@ impl<'i> Work<'i> {
             tokenizer_not_before: Duration::ZERO,
         };
         work.sweep();
-        work.find_rejected()?;
+        match work.find_rejected() {
+            // What was moved is found again at the next start.
+            Err(error) if error.hindrance().is_some() => {}
+            found => found?,
+        }
         work.workers.give(Job::Warm, &work.session);
         Ok(work)
     }
@@ -245,7 +249,7 @@ impl<'i> Work<'i> {
         self.window.abandon();
         let step = self.ledger().read(|tree| self.window.step(tree, 0));
         match self.ledger().commit_all(step.transitions) {
-            Err(error) if !error.is_full() => Err(error),
+            Err(error) if error.hindrance().is_none() => Err(error),
             _ => Ok(()),
         }
     }

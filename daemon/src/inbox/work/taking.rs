@@ -5,7 +5,7 @@ use std::path::Path;
 
 use artifacts::Digest;
 
-use super::{FULL, RETRY, Work};
+use super::{HINDERED, RETRY, Work};
 use crate::inbox::accept::Left;
 use crate::inbox::reader::Failure;
 use crate::inbox::rejected::{self, Stays};
@@ -15,6 +15,7 @@ use crate::inbox::sources::Obstacle;
 use crate::inbox::tokenising::is_tokens;
 use crate::inbox::workers::{Done, Job, Outcome};
 use crate::ledger::LedgerError;
+use crate::ledger::hindrances::Waits;
 
 impl Work<'_> {
     /// Does what can be done without waiting.
@@ -23,9 +24,8 @@ impl Work<'_> {
             return Ok(());
         }
         match self.try_pump() {
-            Err(error) if error.is_full() => {
-                tracing::error!(%error, "the journal takes nothing while the disk is full; it is tried again");
-                self.not_before = self.now() + FULL;
+            Err(error) if error.hindrance().is_some() => {
+                self.not_before = self.now() + HINDERED;
                 Ok(())
             }
             other => other,
@@ -160,15 +160,24 @@ impl Work<'_> {
         Ok(())
     }
 
+    fn name_of(&self, digest: Digest) -> String {
+        let name = self.ledger().read(|tree| tree.shard(&digest).map(|(_, shard)| shard.name.clone()));
+        name.unwrap_or_else(|| digest.to_string())
+    }
+
     pub(super) fn done(&mut self, done: Done) {
         match done {
             Done::Warmed(Ok(())) | Done::Warmed(Err(Failure::Stopped)) => {}
             Done::Warmed(Err(error)) => tracing::error!(%error, "no shard can be read; it is tried again"),
             Done::Hashed(subject, digest) => self.window.hashed(&subject, digest),
             Done::Read(subject, outcome) => self.window.read(&subject, outcome),
-            Done::Tokenised(digest, Ok(tokens)) => _ = self.copies.insert(digest, Some(tokens)),
+            Done::Tokenised(digest, Ok(tokens)) => {
+                self.ledger().hindrances().goes_on(Waits::Shards);
+                self.copies.insert(digest, Some(tokens));
+            }
             Done::Tokenised(digest, Err(error)) => {
-                tracing::error!(%digest, %error, "an accepted shard cannot be tokenised; it is tried again");
+                let why = format!("{} cannot be tokenised: {error}", self.name_of(digest));
+                self.ledger().hindrances().waits(Waits::Shards, why);
                 self.copies.remove(&digest);
                 self.tokenizer_not_before = self.now() + RETRY;
             }

@@ -4,12 +4,13 @@ use std::fs;
 
 use artifacts::Digest;
 
-use super::{FULL, RETRY, Work, session};
+use super::{HINDERED, RETRY, Work, session};
 use crate::inbox::reader::{Failure, ShardFile};
 use crate::inbox::sources;
 use crate::inbox::tokenising::{self, Circumstances, Next};
 use crate::inbox::workers::Job;
 use crate::ledger::LedgerError;
+use crate::ledger::hindrances::Waits;
 use crate::ledger::transition::{Millis, ShardTokens, Transition};
 use crate::ledger::tree::Shard;
 
@@ -26,6 +27,7 @@ impl Work<'_> {
         match committed {
             Ok(Ok((digest, true))) => {
                 tracing::info!(%digest, "the tokenizer is trained");
+                self.ledger().hindrances().goes_on(Waits::Shards);
                 self.session = session(self.inbox);
             }
             Ok(Ok((_, false))) => {
@@ -34,11 +36,12 @@ impl Work<'_> {
             // Trained again, it will be the same.
             Ok(Err(error)) => {
                 tracing::error!(%error, "the trained tokenizer cannot be journalled; it is tried again");
-                self.tokenizer_not_before = self.now() + FULL;
+                self.tokenizer_not_before = self.now() + HINDERED;
             }
             Err(Failure::Stopped) => {}
             Err(error) => {
-                tracing::error!(%error, "the tokenizer cannot be trained; it is tried again");
+                let why = format!("the tokenizer cannot be trained: {error}");
+                self.ledger().hindrances().waits(Waits::Shards, why);
                 self.tokenizer_not_before = self.now() + RETRY;
             }
         }

@@ -17,6 +17,8 @@ pub(super) enum Refusal {
     Damaged { key: CheckpointKey, reason: String },
     /// Nobody wants it any more.
     LeftBehind,
+    /// The machine would not, and will when it is mended.
+    Hindered { message: String },
     /// Something else, with a word for it.
     Failed { failure: &'static str, message: String },
 }
@@ -25,6 +27,9 @@ impl From<PrepareError> for Refusal {
     fn from(error: PrepareError) -> Self {
         match error {
             PrepareError::LeftBehind => Self::LeftBehind,
+            PrepareError::Storage(error) if error.hindrance().is_some() => {
+                Self::Hindered { message: format!("it cannot be prepared: {error}") }
+            }
             error => Self::Failed {
                 failure: outcome::PREPARE,
                 message: format!("the job cannot be prepared: {error}"),
@@ -53,6 +58,7 @@ impl Supervisor {
         match self.executor.start(&launch) {
             // It was started before after all: it is followed like any other.
             Ok(()) | Err(StartError::Taken { .. }) => Ok(()),
+            Err(error) if error.is_shortage() => Err(Refusal::Hindered { message: error.to_string() }),
             Err(error) => Err(Refusal::Failed { failure: outcome::START, message: error.to_string() }),
         }
     }
@@ -67,6 +73,9 @@ impl Supervisor {
         match self.checkpoints().verify(key, expected) {
             Verdict::Sound => Ok(()),
             Verdict::Damaged(reason) => Err(Refusal::Damaged { key, reason }),
+            Verdict::Unknown(damage) if damage.is_shortage() => {
+                Err(Refusal::Hindered { message: format!("checkpoint {key} cannot be looked at: {damage}") })
+            }
             Verdict::Unknown(damage) => Err(Refusal::Failed {
                 failure: outcome::PREPARE,
                 message: format!("checkpoint {key} cannot be looked at: {damage}"),

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use artifacts::storage::{self, Storage};
+use artifacts::storage::{self, Hindrance, Storage};
 
 use super::adopt::{Checkpoints, CheckpointsError, Scope};
 use super::data::Data;
@@ -29,6 +29,7 @@ use super::follow::{Follower, Progress};
 use super::log;
 use super::outcome::{self, Ended, Reason, Retries};
 use super::prepare::Choices;
+use crate::ledger::hindrances::{Hindrances, Waits};
 use crate::ledger::path::CheckpointKey;
 use crate::ledger::transition::{JobNumber, JobStart, Millis, Outcome};
 use crate::ledger::tree::Tree;
@@ -78,12 +79,12 @@ pub enum JobsError {
 }
 
 impl JobsError {
-    /// Whether there is no room on the disk: it goes on by itself when there is.
-    pub fn is_full(&self) -> bool {
+    /// What stands in the way, where it goes on by itself when that has passed.
+    pub fn hindrance(&self) -> Option<Hindrance> {
         match self {
-            Self::Ledger(error) | Self::Checkpoints(CheckpointsError::Ledger(error)) => error.is_full(),
-            Self::Storage(error) | Self::Checkpoints(CheckpointsError::Storage(error)) => error.is_full(),
-            Self::Task(_) => false,
+            Self::Ledger(error) | Self::Checkpoints(CheckpointsError::Ledger(error)) => error.hindrance(),
+            Self::Storage(error) | Self::Checkpoints(CheckpointsError::Storage(error)) => error.hindrance(),
+            Self::Task(_) => None,
         }
     }
 }
@@ -120,6 +121,11 @@ impl Supervisor {
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What waits, and what for.
+    pub fn hindrances(&self) -> &Hindrances {
+        self.ledger.hindrances()
     }
 
     fn checkpoints(&self) -> Checkpoints<'_> {
@@ -183,6 +189,7 @@ impl Supervisor {
             Ok(Found::NotStarted) if is_paused || desk.asked.contains(&start.job) => {
                 return self.end(start, Outcome::Stopped, start.first_step(), true);
             }
+            Ok(Found::NotStarted) if self.hindrances().holds_jobs() => return Ok(()),
             Ok(Found::NotStarted) => Phase::Due(start.clone()),
             Ok(Found::Running | Found::Gone { .. }) => self.follow(start, desk.passed),
             Err(error) => {
@@ -206,6 +213,7 @@ impl Supervisor {
 
     /// Reads what is new, tells the trainer what it is to be told, and ends the attempt if it is gone.
     fn attend(&self, desk: &mut Desk, job: JobNumber, is_paused: bool) -> Result<(), JobsError> {
+        let is_held = self.hindrances().holds_jobs();
         let pressure = Pressure {
             is_wanted: is_paused || desk.is_closing || desk.asked.contains(&job),
             is_closing: desk.is_closing,
@@ -229,6 +237,10 @@ impl Supervisor {
         let at_most = if found == Found::Running { READ_AT_ONCE } else { u64::MAX };
         if !following.read(passed, |follower| follower.read(at_most)) {
             return Ok(());
+        }
+        if is_held {
+            // Its silence is no fault of its own: it may be waiting too.
+            following.heard = passed;
         }
         self.commit_findings(&mut following.follower)?;
         if let Found::Gone { exit } = found {
@@ -271,6 +283,7 @@ impl Supervisor {
             reason,
             is_killed: following.is_killed(),
             is_saved: self.ledger.read(|tree| tree.checkpoint(&last).is_some()),
+            is_held: self.hindrances().holds_jobs(),
             log: &log::tail(&following.folder),
             silent: self.settings.silent,
             stop: self.settings.stop,
@@ -289,12 +302,17 @@ impl Supervisor {
         let mut desk = self.desk();
         let ended = match launched {
             Ok(()) => {
+                self.hindrances().goes_on(Waits::Jobs);
                 let phase = self.follow(start, desk.passed);
                 desk.attempts.insert(start.job, Attended { attempt: start.attempt, phase });
                 return Ok(());
             }
             Err(Refusal::Damaged { key, reason }) => self.end_damaged(start, key, &reason),
             Err(Refusal::LeftBehind) => self.end(start, Outcome::Stopped, start.first_step(), true),
+            Err(Refusal::Hindered { message }) => {
+                self.hindrances().waits(Waits::Jobs, &message);
+                self.end(start, Outcome::Hindered { message }, start.first_step(), false)
+            }
             Err(Refusal::Failed { failure, message }) => {
                 let outcome = Outcome::Failed { failure: failure.to_owned(), message, step: None };
                 self.end(start, outcome, start.first_step(), false)

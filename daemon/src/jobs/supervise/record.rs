@@ -116,7 +116,7 @@ impl Supervisor {
                 (Next::GiveUp, Outcome::Failed { message, .. } | Outcome::Crashed { message }) => {
                     (None, Some(Transition::PathFailed { path, reason: message.clone() }))
                 }
-                (Next::GiveUp, Outcome::Finished | Outcome::Stopped) => (None, None),
+                (Next::GiveUp, Outcome::Finished | Outcome::Stopped | Outcome::Hindered { .. }) => (None, None),
             };
             let (retry_at, further) = match guard::judge(tree, start, &outcome) {
                 None => usual(),
@@ -152,7 +152,9 @@ fn is_recorded(tree: &Tree, start: &JobStart, key: CheckpointKey, digest: Digest
 
 fn message_of(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Failed { message, .. } | Outcome::Crashed { message } => message.clone(),
+        Outcome::Failed { message, .. } | Outcome::Crashed { message } | Outcome::Hindered { message } => {
+            message.clone()
+        }
         Outcome::Finished | Outcome::Stopped => String::new(),
     }
 }

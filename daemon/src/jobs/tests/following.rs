@@ -229,6 +229,7 @@ fn an_end_is_judged_by_the_last_word_first_and_then_by_the_status() {
             reason: *reason,
             is_killed: *is_killed,
             is_saved: *is_saved,
+            is_held: false,
             log: "the log",
             silent: 1_500,
             stop: 60_000,
@@ -242,9 +243,48 @@ fn an_end_is_judged_by_the_last_word_first_and_then_by_the_status() {
                 "crashed"
             }
             Outcome::Failed { failure, .. } => failure,
+            Outcome::Hindered { .. } => "hindered",
         };
         assert_eq!(found, *expected, "case {index}: {outcome:?}");
     }
+}
+
+#[test]
+fn what_could_not_be_written_is_no_failure_while_the_state_cannot_be_written() {
+    let failed = |kind: &str| {
+        let event = Event::Failed { kind: kind.into(), message: "no space left".into(), step: None };
+        of_events(4, [step(0), event])
+    };
+    let silent = of_events(4, [step(0)]);
+    let unsaved = of_events(1, [step(0), Event::Finished { step: 1 }]);
+    let judge = |follower: &Follower, is_held| {
+        let exit = Some(Exit::Code(74));
+        let ended = Ended {
+            follower,
+            exit,
+            reason: None,
+            is_killed: false,
+            is_saved: false,
+            is_held,
+            log: "",
+            silent: 1_500,
+            stop: 60_000,
+        };
+        outcome(&ended)
+    };
+    for word in ["no-space", "io", "cannot-create"] {
+        let failed = failed(word);
+        assert_eq!(judge(&failed, true), Outcome::Hindered { message: "no space left".to_owned() });
+        assert!(matches!(judge(&failed, false), Outcome::Failed { failure, .. } if failure == word));
+    }
+    assert!(matches!(judge(&failed("data"), true), Outcome::Failed { .. }), "no room mends that");
+    for follower in [silent, unsaved] {
+        assert!(matches!(judge(&follower, true), Outcome::Hindered { .. }));
+        assert!(!matches!(judge(&follower, false), Outcome::Hindered { .. }));
+    }
+    let retries = Retries { attempts: 2, backoff: 1_000, longest: 7_000 };
+    let hindered = Outcome::Hindered { message: String::new() };
+    assert_eq!(retries.next(&hindered, 99, false, 100), Next::At(Some(10_100)), "it is never given up");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use artifacts::Digest;
 use artifacts::digest::Hasher;
-use artifacts::storage::{self, File, Storage};
+use artifacts::storage::{self, File, Hindrance, Storage};
 
 pub use line::{FORMAT, LONGEST_LINE};
 use line::{Header, commit_line, header_line};
@@ -107,9 +107,12 @@ pub enum JournalError {
 }
 
 impl JournalError {
-    /// Whether there is no room on the disk.
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Storage(error) if error.is_full())
+    /// What keeps it from being written, where that passes when the machine is mended.
+    pub fn hindrance(&self) -> Option<Hindrance> {
+        match self {
+            Self::Storage(error) => error.hindrance(),
+            _ => None,
+        }
     }
 }
 
@@ -134,8 +137,8 @@ enum State {
     Sound,
     /// The next file must be begun before anything is written: its beginning was tried and may be half there.
     Sealing,
-    /// The disk was full. Everything acknowledged was synced before, so the rest can be cut off when there is room.
-    Full {
+    /// The machine would not write. Everything acknowledged was synced before, so the rest can be cut off when it would.
+    Hindered {
         sealing: bool,
     },
     /// Nothing.
@@ -184,8 +187,8 @@ impl Journal {
 
     /// Writes one commit and syncs it: afterwards it survives a power cut, whole. Says where the journal ends then.
     ///
-    /// After a failed write or sync nothing more is taken until the journal is opened again, but for a full disk: then
-    /// each call tries to cut off what was half-written, and goes on when there is room.
+    /// After a failed write or sync nothing more is taken until the journal is opened again, but for a [`Hindrance`]:
+    /// then each call tries to cut off what was half-written, and goes on when that has passed.
     ///
     /// # Errors
     /// None of the records was taken; after a failed sync they may still stand there when the journal is opened again.
@@ -202,9 +205,9 @@ impl Journal {
         if let Err(error) = &written {
             let sealing = matches!(self.state, State::Sealing);
             self.file = None;
-            self.state = match error.is_full() {
-                true => State::Full { sealing },
-                false => State::Broken(error.to_string()),
+            self.state = match error.hindrance() {
+                Some(_) => State::Hindered { sealing },
+                None => State::Broken(error.to_string()),
             };
         }
         written?;
@@ -224,17 +227,18 @@ impl Journal {
         }
     }
 
-    fn make_ready(&mut self) -> Result<(), JournalError> {
+    /// Cuts off what was half-written, if anything was. An error if nothing can be written still.
+    pub fn make_ready(&mut self) -> Result<(), JournalError> {
         match &self.state {
             State::Sound | State::Sealing => Ok(()),
             State::Broken(why) => Err(JournalError::Broken { why: why.clone() }),
-            State::Full { sealing } => {
+            State::Hindered { sealing } => {
                 let sealing = *sealing;
                 let reopened = self.reopen();
                 self.state = match &reopened {
                     Ok(()) if sealing => State::Sealing,
                     Ok(()) => State::Sound,
-                    Err(error) if error.is_full() => State::Full { sealing },
+                    Err(error) if error.hindrance().is_some() => State::Hindered { sealing },
                     Err(error) => State::Broken(error.to_string()),
                 };
                 reopened

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use artifacts::storage::crash::CrashDisk;
-use artifacts::storage::{Entry, Kind};
+use artifacts::storage::{Entry, Hindrance, Kind};
 use proptest::prelude::*;
 
 use super::*;
@@ -375,7 +375,7 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
         while refused < 3 {
             let next = journal.point().position + 1;
             if let Err(error) = journal.append(&records(next..=next)) {
-                assert!(error.is_full(), "{error}");
+                assert_eq!(error.hindrance(), Some(Hindrance::Full), "{error}");
                 refused += 1;
             }
         }

@@ -346,7 +346,7 @@ impl Tree {
                     path.failures = 0;
                     path.finished = start.to;
                 }
-                Outcome::Stopped => {}
+                Outcome::Stopped | Outcome::Hindered { .. } => {}
                 Outcome::Failed { step, .. } => {
                     path.failures += 1;
                     path.not_finite = step.or(path.not_finite);
