@@ -58,7 +58,7 @@ impl Outlook {
         self.settle(Waits::Checkpoints, |margin| self.room("checkpoints", margin(checkpoints)));
         self.settle(Waits::State, |margin| {
             self.writable()?;
-            ["", "journal", "jobs"].iter().try_for_each(|folder| self.room(folder, margin(SPARE)))
+            ["", "journal", "jobs"].iter().try_for_each(|name| self.room(name, margin(SPARE)))
         });
         if self.room("journal", SPARE).is_ok() {
             self.ledger.try_again();
@@ -77,12 +77,17 @@ impl Outlook {
     }
 
     /// Each folder may be a disk of its own.
-    fn room(&self, folder: &str, bytes: u64) -> storage::Result<()> {
-        storage::room_for(&self.state.join(folder), bytes)
+    fn room(&self, name: &str, bytes: u64) -> storage::Result<()> {
+        storage::room_for(&self.folder(name), bytes)
+    }
+
+    /// A folder of the state; without a name it is the state itself.
+    fn folder(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.state.clone() } else { self.state.join(name) }
     }
 
     fn writable(&self) -> storage::Result<()> {
-        let folders = WRITTEN.iter().map(|name| self.state.join(name)).filter(|folder| folder.exists());
+        let folders = WRITTEN.iter().map(|name| self.folder(name)).filter(|folder| folder.exists());
         folders.filter_map(|folder| storage::may_write(&folder).err()).try_for_each(|error| {
             match error.hindrance() {
                 Some(_) => Err(error),

@@ -17,12 +17,28 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `lrpathd` and waits until it answers.
     pub fn start(state: &State) -> Self {
+        let mut daemon = Self::launch(state, &[]);
+        daemon.wait(state);
+        daemon
+    }
+
+    /// Starts `lrpathd` by another program, if one is given with its arguments, and waits for nothing.
+    pub fn launch(state: &State, by: &[&str]) -> Self {
+        let program = program("lrpathd");
+        let mut command = match by {
+            [] => Command::new(program),
+            [by, arguments @ ..] => {
+                let mut command = Command::new(by);
+                command.args(arguments).arg(program);
+                command
+            }
+        };
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(state.path().join("../daemon.log"))
             .unwrap();
-        let child = Command::new(program("lrpathd"))
+        let child = command
             .arg("--state")
             .arg(state.path())
             .env("RUST_LOG", "info")
@@ -31,14 +47,22 @@ impl Daemon {
             .stderr(log)
             .spawn()
             .expect("lrpathd starts");
-        let mut daemon = Self { child };
+        Self { child }
+    }
+
+    /// Waits until it answers.
+    pub fn wait(&mut self, state: &State) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !state.ctl(&["status", "--json"]).status.success() {
-            assert!(daemon.child.try_wait().unwrap().is_none(), "the daemon ended: {}", log_of(state));
+            assert!(self.lives(), "the daemon ended: {}", log_of(state));
             assert!(Instant::now() < deadline, "the daemon does not answer: {}", log_of(state));
             std::thread::sleep(Duration::from_millis(20));
         }
-        daemon
+    }
+
+    /// Whether it has not ended.
+    pub fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Its process.

@@ -15,6 +15,7 @@ pub mod processes;
 pub mod python;
 pub mod recount;
 pub mod sizes;
+pub mod small_disk;
 pub mod state;
 pub mod text;
 
