@@ -170,12 +170,20 @@ pub struct Optimizer {
 pub struct Checkpoints {
     /// Folder that holds the checkpoints' folders.
     pub folder: PathBuf,
-    /// A checkpoint is saved at every multiple of this step count inside the job; at its end always.
+    /// A checkpoint is saved at every multiple of this step count inside the job.
     pub every: Option<u64>,
+    /// Whether one is saved at the job's end too; yes if not given. A job that trains no step, and saves nothing, measures
+    /// the weights that it starts from.
+    #[serde(default = "yes")]
+    pub at_end: bool,
     /// Seconds that a checkpoint and an event wait, without a word, for a disk that is full or cannot be written, before
     /// the attempt fails; 0 if not given.
     #[serde(default)]
     pub wait: u32,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What is evaluated, and when; at the end of the job always, if there is anything.

@@ -4,6 +4,7 @@
 mod backups;
 mod counters;
 mod damage;
+mod evaluations;
 mod failing_trainers;
 mod guards;
 mod increments;

@@ -158,6 +158,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["refused"],
             &["shared"],
             &["stream", "upkeep"],
+            &["evaluations"],
             &["routes"],
             &["server"],
         ],
@@ -179,7 +180,11 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ("daemon::ctl::backup", &[&["contents"], &["copy"], &["restore"]]),
     (
         "daemon::ctl::draw",
-        &[&["units", "table"], &["events", "explain", "lists", "plan", "status", "tree", "upkeep"]],
+        &[
+            &["units", "table"],
+            &["losses"],
+            &["events", "explain", "lists", "plan", "status", "tree", "upkeep"],
+        ],
     ),
     ("daemon::ctl::demo", &[&["era", "recount", "measure"], &["progress", "report"]]),
 ];

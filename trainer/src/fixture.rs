@@ -61,7 +61,12 @@ impl Fixture {
             token_files: vec![PathBuf::from("stream.u32"), PathBuf::from("held_out.u32")],
             skip: Vec::new(),
             optimizer: Optimizer { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 },
-            checkpoints: Checkpoints { folder: PathBuf::from("checkpoints"), every: Some(8), wait: 0 },
+            checkpoints: Checkpoints {
+                folder: PathBuf::from("checkpoints"),
+                every: Some(8),
+                at_end: true,
+                wait: 0,
+            },
             evaluation: Evaluation {
                 every: None,
                 at_end: true,

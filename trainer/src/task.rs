@@ -166,6 +166,8 @@ fn check_steps(job: &Job) -> Result<(), String> {
                 job.from, job.to
             ));
         }
+        // What trains nothing needs no moments.
+        Start::New { .. } | Start::Folder { .. } if job.from == job.to && !job.checkpoints.at_end => {}
         Start::New { .. } | Start::Folder { .. } if job.from != 0 => {
             return Err(format!(
                 "it starts with new moments at step {}; only a checkpoint leads to a later step than 0",

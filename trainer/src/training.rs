@@ -129,7 +129,8 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
 
             let stop = self.requests.stopping();
             let asked = self.requests.save.swap(false, Ordering::Relaxed);
-            if stop || asked || done == job.to || is_due(job.checkpoints.every, done) {
+            let ends = done == job.to && job.checkpoints.at_end;
+            if stop || asked || ends || is_due(job.checkpoints.every, done) {
                 // One copy at a time: the last one is on disk before the next is taken.
                 self.say_saved(saver.finish()?)?;
                 saver.submit(Snapshot::take(weights, optimizer, self.state(done, &**step, skipped))?)?;
@@ -141,7 +142,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
                 self.evaluate(tokens, weights, &mut **step, done)?;
             }
         }
-        if first == job.to {
+        if first == job.to && job.checkpoints.at_end {
             saver.submit(Snapshot::take(weights, optimizer, self.state(done, &**step, skipped))?)?;
         }
         self.say_saved(saver.finish()?)?;

@@ -185,6 +185,9 @@ pub(crate) fn doing(
 }
 
 fn training(job: &RunningJob) -> String {
+    if let Trajectory::Evaluation(version) = job.path.trajectory {
+        return format!("evaluates version {version} of {}", job.path.paradigm);
+    }
     let what = match (job.segment, job.version) {
         (SegmentKind::Main, None) => "trains the main path ahead".to_owned(),
         (SegmentKind::Main, Some(version)) => format!("trains the main path for version {version}"),
@@ -212,6 +215,7 @@ fn next_retry(tree: &Tree, now: Millis) -> Option<(Path, Millis)> {
     let is_wanted = |path: &Path| match path.trajectory {
         Trajectory::Main => *path == tree.main_path(),
         Trajectory::Version(version) => tree.version_state(path.paradigm, version).is_to_be_made(),
+        Trajectory::Evaluation(version) => tree.asked().contains_key(&(path.paradigm, version)),
     };
     let waits = tree.paths().iter().filter(|(_, state)| state.failed.is_none() && state.running.is_none());
     waits

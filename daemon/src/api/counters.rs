@@ -22,7 +22,7 @@ pub fn steps(tree: &Tree, paradigm: Paradigm, progress: &BTreeMap<JobNumber, Pro
         let done = Done::on(state, progress);
         ran += done.ran;
         match (path.trajectory, paradigm) {
-            (Trajectory::Main, _) => {}
+            (Trajectory::Main | Trajectory::Evaluation(_), _) => {}
             (Trajectory::Version(_), Paradigm::PathSwitching) => steps.branch += done.distinct(),
             (Trajectory::Version(_), Paradigm::Continual) if done.from > 0 => {
                 steps.continual += done.distinct()

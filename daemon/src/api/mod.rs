@@ -5,6 +5,7 @@
 
 pub(crate) mod answers;
 pub mod counters;
+mod evaluations;
 pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -19,12 +19,12 @@ use paradigm::Paradigm;
 use serde::Deserialize;
 
 use super::refused::Refused;
-use super::shared::{Answer, Shared, blocking, body, reading};
+use super::shared::{Answer, Shared, WaitAsked, blocking, body, reading, waiting};
 use super::types::{
     BlockedFiles, CutAnswer, CutAsked, Disk, Explained, PauseAnswer, ShardCounts, Status, TreeView,
     WaitingFile, WithdrawAnswer, WithdrawAsked,
 };
-use super::{Backend, answers, explain, stream, upkeep};
+use super::{Backend, answers, evaluations, explain, stream, upkeep};
 use crate::ledger::transition::{CutNumber, JobNumber, Transition};
 use crate::ledger::tree::{CutOutcome, Tree};
 use crate::withdrawal;
@@ -33,8 +33,6 @@ use crate::withdrawal;
 const LONGEST_BODY: usize = 64 << 10;
 /// A request is answered within this time, or refused; what streams only has to begin.
 const LONGEST_ANSWER: Duration = Duration::from_secs(60);
-/// Longest wait that a request may ask for.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Records that one answer holds at most.
 const MOST_RECORDS: usize = 1000;
 /// Blocked files of which a status tells at most; it counts all.
@@ -56,6 +54,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/v1/resume", post(resume))
         .route("/v1/retry", post(upkeep::retry))
         .route("/v1/cancel", post(upkeep::cancel))
+        .route("/v1/evaluations", post(evaluations::ask))
+        .route("/v1/evaluations/{paradigm}/{version}", get(evaluations::known))
         .route("/v1/gc", post(upkeep::gc))
         .route("/v1/alias", get(upkeep::aliases).post(upkeep::alias))
         .route("/v1/withdraw", post(withdraw))
@@ -224,37 +224,15 @@ async fn events(
     Ok((lines, Body::from(stream::lines(&records))).into_response())
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WaitAsked {
-    /// Seconds to wait for a decision.
-    #[serde(default)]
-    wait: u64,
-}
-
 async fn cut_outcome(
-    State(mut shared): State<Shared>,
+    State(shared): State<Shared>,
     cut: Result<Path<CutNumber>, PathRejection>,
     asked: Result<Query<WaitAsked>, QueryRejection>,
 ) -> Answer<CutAnswer> {
     let (Path(cut), Query(asked)) = (cut?, asked?);
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(asked.wait).min(LONGEST_WAIT);
-    let mut position = shared.backend.ledger.watch();
-    loop {
-        position.borrow_and_update();
-        let answer = shared.backend.ledger.read(|tree| answers::cut(tree, cut));
-        let Some(answer) = answer else {
-            return Err(Refused::new(StatusCode::NOT_FOUND, "not-found", format!("there is no cut {cut}")));
-        };
-        if answer.outcome != CutOutcome::Waiting || *shared.shutdown.borrow() {
-            return Ok(axum::Json(answer));
-        }
-        tokio::select! {
-            changed = position.changed() => if changed.is_err() { return Ok(axum::Json(answer)) },
-            _ = shared.shutdown.changed() => {}
-            () = tokio::time::sleep_until(deadline) => return Ok(axum::Json(answer)),
-        }
-    }
+    let none = || Refused::new(StatusCode::NOT_FOUND, "not-found", format!("there is no cut {cut}"));
+    let look = |tree: &Tree| answers::cut(tree, cut).ok_or_else(none);
+    waiting(shared, asked, look, |answer| answer.outcome == CutOutcome::Waiting).await
 }
 
 async fn cut(State(shared): State<Shared>, bytes: Result<Bytes, BytesRejection>) -> Answer<CutAnswer> {

@@ -1,16 +1,21 @@
 //! What every route has, and how it does what may block.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::Backend;
 use super::refused::Refused;
+use crate::ledger::tree::Tree;
+
+/// Longest wait that a request may ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What every route has.
 #[derive(Clone)]
@@ -41,6 +46,38 @@ pub(super) async fn reading<T: Serialize + Send + 'static>(
     work: impl FnOnce(&Backend) -> T + Send + 'static,
 ) -> Answer<T> {
     blocking(&shared.backend, work).await.map(axum::Json)
+}
+
+/// A question that may wait for its answer.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WaitAsked {
+    /// Seconds to wait for what is still undecided.
+    #[serde(default)]
+    wait: u64,
+}
+
+/// Answers out of the tree as soon as that is decided, or when it was waited long enough.
+pub(super) async fn waiting<T: Serialize>(
+    mut shared: Shared,
+    asked: WaitAsked,
+    look: impl Fn(&Tree) -> Result<T, Refused>,
+    is_undecided: impl Fn(&T) -> bool,
+) -> Answer<T> {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(asked.wait).min(LONGEST_WAIT);
+    let mut position = shared.backend.ledger.watch();
+    loop {
+        position.borrow_and_update();
+        let answer = shared.backend.ledger.read(&look)?;
+        if !is_undecided(&answer) || *shared.shutdown.borrow() {
+            return Ok(axum::Json(answer));
+        }
+        tokio::select! {
+            changed = position.changed() => if changed.is_err() { return Ok(axum::Json(answer)) },
+            _ = shared.shutdown.changed() => {}
+            () = tokio::time::sleep_until(deadline) => return Ok(axum::Json(answer)),
+        }
+    }
 }
 
 /// A body of JSON; none at all means the default.

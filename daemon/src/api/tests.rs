@@ -12,7 +12,7 @@ use super::fixture::World;
 use super::types::Steps;
 use super::*;
 use crate::ledger::path::CheckpointKey;
-use crate::ledger::transition::{CutReason, CutSource, Outcome, Transition};
+use crate::ledger::transition::{CutReason, CutSource, Evaluation, Outcome, Transition};
 
 fn steps(world: &World, paradigm: paradigm::Paradigm) -> Steps {
     world.backend().at_one_moment(|tree, progress| counters::steps(tree, paradigm, progress))
@@ -324,6 +324,51 @@ async fn what_is_asked_for_is_journalled_once() {
         world.commit(Transition::CutRefused { cut: number, reason: "there is nothing".into() });
     });
     assert_eq!(decided.1["outcome"], json!({"kind": "refused", "reason": "there is nothing", "open": 1}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_of_a_version_is_not_measured_again() {
+    let mut world = World::new(&[PathSwitching]);
+    world.accept("all.txt", 150_000_000);
+    for (name, version) in [("january", 1), ("february", 2), ("march", 3)] {
+        world.cut(1000, name);
+        if version < 3 {
+            world.make(PathSwitching, version);
+        }
+    }
+    let served = Served::new(&world);
+    let (code, own) = served.ask("POST", "/v1/evaluations", r#"{"version": 2, "on": [1, 2]}"#).await;
+    assert_eq!((code, &own["pending"]), (200, &json!([])));
+    assert_eq!(own["evaluations"].as_array().unwrap().len(), 2);
+
+    let (code, refused) = served.ask("POST", "/v1/evaluations", r#"{"version": 3}"#).await;
+    assert_eq!(code, 409);
+    assert_eq!(refused["error"], "version 3 of path-switching is cut: only what is public is evaluated");
+    assert_eq!(served.ask("POST", "/v1/evaluations", r#"{"version": 9}"#).await.0, 404);
+    assert_eq!(served.ask("POST", "/v1/evaluations", r#"{"version": 1, "on": [4]}"#).await.0, 404);
+
+    let (_, asked) = served.ask("POST", "/v1/evaluations", r#"{"version": 1}"#).await;
+    assert_eq!(asked["pending"], json!([2, 3]));
+    let position = world.ledger.read(|tree| tree.position());
+    assert_eq!(served.ask("POST", "/v1/evaluations", r#"{"version": 1, "on": [3]}"#).await.1, asked);
+    assert_eq!(world.ledger.read(|tree| tree.position()), position, "it is asked for once");
+
+    let path = world.path(PathSwitching, 1);
+    let (answer, ()) =
+        tokio::join!(served.ask("GET", "/v1/evaluations/path-switching/1?wait=30", ""), async {
+            for increment in [2, 3] {
+                let evaluation = Evaluation {
+                    increment,
+                    loss: 4.0,
+                    perplexity: 4.0_f64.exp(),
+                    bits_per_byte: None,
+                    tokens: 9,
+                };
+                world.commit(Transition::Evaluated { path, step: 1000, evaluation });
+            }
+        });
+    assert_eq!(answer.1["pending"], json!([]));
+    assert_eq!(answer.1["evaluations"][2]["loss"], 4.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

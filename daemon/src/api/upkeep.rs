@@ -18,7 +18,7 @@ use super::types::{
 };
 use crate::alias;
 use crate::ledger::path::{Path, Version};
-use crate::ledger::transition::Transition;
+use crate::ledger::transition::{Increment, Transition};
 use crate::ledger::tree::{Tree, VersionState};
 use crate::retention::things::{Scope, Thing};
 
@@ -121,7 +121,7 @@ fn retried(tree: &Tree, asked: &RetryAsked) -> Result<(Vec<Transition>, Path), R
     }
 }
 
-fn paradigm_of(tree: &Tree, asked: Option<Paradigm>) -> Result<Paradigm, Refused> {
+pub(super) fn paradigm_of(tree: &Tree, asked: Option<Paradigm>) -> Result<Paradigm, Refused> {
     let paradigm = asked.or(tree.paradigms().first().copied()).unwrap_or_default();
     match tree.paradigms().contains(&paradigm) {
         true => Ok(paradigm),
@@ -132,9 +132,9 @@ fn paradigm_of(tree: &Tree, asked: Option<Paradigm>) -> Result<Paradigm, Refused
     }
 }
 
-fn increment(tree: &Tree, version: Version) -> Result<(), Refused> {
-    if tree.increment(version).is_some() {
-        return Ok(());
+pub(super) fn increment(tree: &Tree, version: Version) -> Result<&Increment, Refused> {
+    if let Some(increment) = tree.increment(version) {
+        return Ok(increment);
     }
     let refused = Refused::new(StatusCode::NOT_FOUND, "not-found", format!("there is no version {version}"));
     Err(match tree.increments().last() {

@@ -83,6 +83,7 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
         Command::Retry(asked) => upkeep::retry(&client()?, &asked, screen),
         Command::Cancel(asked) => upkeep::cancel(&client()?, &asked, screen),
         Command::Withdraw(asked) => upkeep::withdraw(&client()?, asked, screen),
+        Command::Evaluate(asked) => upkeep::evaluate(&client()?, &asked, screen),
         Command::Alias(asked) => upkeep::alias(&client()?, &asked, screen),
         Command::Gc(asked) => upkeep::gc(&client()?, &asked, screen),
         Command::Plan(asked) => screen.answer(asked.output, &super::plan::run(&asked)?, plan::draw),

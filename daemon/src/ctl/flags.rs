@@ -74,6 +74,8 @@ pub enum Command {
     Cancel(Cancel),
     /// Take a shard back out of the stream, with --rewind also one that something was trained on
     Withdraw(Withdraw),
+    /// Measure a public version on increments' held-out blocks, also newer ones
+    Evaluate(Evaluate),
     /// Names for public versions: list them, or let one point to a version
     Alias(Alias),
     /// Remove what nothing needs any more, or say what that is, and why the rest stays
@@ -204,6 +206,25 @@ pub struct Explain {
 pub struct Cancel {
     /// A version, by its number or name; `cut` for the cut that waits for files
     pub what: String,
+    /// Whose; the run's first paradigm without it
+    #[arg(long)]
+    pub paradigm: Option<Paradigm>,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Measure a public version on increments' held-out blocks.
+#[derive(Debug, Args)]
+pub struct Evaluate {
+    /// A version, by its number or name
+    pub version: String,
+    /// Versions whose increments it is measured on; all without it
+    #[arg(long, value_name = "VERSION", value_delimiter = ',')]
+    pub on: Vec<String>,
+    /// Do not wait until it is measured
+    #[arg(long)]
+    pub no_wait: bool,
     /// Whose; the run's first paradigm without it
     #[arg(long)]
     pub paradigm: Option<Paradigm>,

@@ -1,12 +1,12 @@
-//! The commands that keep a state in order: `retry`, `cancel`, `withdraw`, `gc`, `alias`.
+//! The commands that keep a state in order: `retry`, `cancel`, `withdraw`, `evaluate`, `gc`, `alias`.
 
 use super::client::Client;
 use super::draw::upkeep as draw;
-use super::flags::{Alias, Cancel, Gc, Retry, Withdraw};
+use super::flags::{Alias, Cancel, Evaluate, Gc, Retry, Withdraw};
 use super::screen::Screen;
 use crate::api::types::{
-    AliasAnswer, AliasAsked, AliasLine, CancelAnswer, CancelAsked, GcAnswer, GcAsked, RetryAnswer,
-    RetryAsked, VersionDetail, WithdrawAnswer, WithdrawAsked,
+    AliasAnswer, AliasAsked, AliasLine, CancelAnswer, CancelAsked, EvaluationAnswer, EvaluationAsked,
+    GcAnswer, GcAsked, RetryAnswer, RetryAsked, VersionDetail, WithdrawAnswer, WithdrawAsked,
 };
 use crate::config::nearest;
 use crate::edge::failure::{Exit, Failure};
@@ -55,6 +55,33 @@ pub fn withdraw(client: &Client, asked: Withdraw, screen: &mut Screen<'_>) -> Re
     let question = WithdrawAsked { shard: asked.shard, rewind: asked.rewind };
     let answer: WithdrawAnswer = client.post("/v1/withdraw", &question)?;
     screen.answer(asked.output, &answer, |answer, _| draw::withdrawn(answer))
+}
+
+/// Seconds that one question about an evaluation waits.
+const WAIT: u64 = 20;
+
+pub fn evaluate(client: &Client, asked: &Evaluate, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let version = self::version(client, &asked.version)?;
+    let on = asked.on.iter().map(|name| self::version(client, name)).collect::<Result<Vec<_>, _>>()?;
+    let question = EvaluationAsked { paradigm: asked.paradigm, version, on: on.clone() };
+    let mut answer: EvaluationAnswer = client.post("/v1/evaluations", &question)?;
+    let is_waited_for = |answer: &EvaluationAnswer| {
+        answer.pending.iter().any(|increment| on.is_empty() || on.contains(increment))
+    };
+    if is_waited_for(&answer) && !asked.no_wait && !asked.output.json {
+        screen.text(&draw::evaluation_waits(&answer))?;
+    }
+    while is_waited_for(&answer) && !asked.no_wait {
+        answer = client.get(&format!("/v1/evaluations/{}/{version}?wait={WAIT}", answer.paradigm))?;
+    }
+    answer.evaluations.retain(|evaluation| on.is_empty() || on.contains(&evaluation.increment));
+    screen.answer(asked.output, &answer, draw::evaluated)?;
+    match &answer.failed {
+        None => Ok(()),
+        Some(why) => Err(Failure::new(format!("version {version} could not be evaluated"))
+            .because(why)
+            .hint("mend that, and ask again")),
+    }
 }
 
 pub fn gc(client: &Client, asked: &Gc, screen: &mut Screen<'_>) -> Result<(), Failure> {

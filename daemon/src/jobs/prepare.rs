@@ -5,7 +5,7 @@
 //! an attempt's name is always whole. Files are written as they are computed: a job of a million sequences takes no
 //! more memory than a small one takes for its largest shard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use artifacts::Digest;
@@ -115,6 +115,10 @@ pub struct Known {
     end_of_text: Option<u32>,
     start_digest: Option<Digest>,
     skips: Vec<Step>,
+    /// What was asked for, of an evaluation.
+    asked: BTreeSet<Version>,
+    /// The folder of the version, where it is public.
+    release: Option<String>,
 }
 
 impl Known {
@@ -129,6 +133,7 @@ impl Known {
         if !tree.is_wanted(start) {
             return Err(PrepareError::LeftBehind);
         }
+        let public = start.version.map(|version| (start.path.paradigm, version));
         Ok(Self {
             fixed: tree.fixed().ok_or(DataError::NotMade)?.clone(),
             increments: tree.standing().cloned().collect(),
@@ -140,6 +145,8 @@ impl Known {
                 .into_iter()
                 .filter(|step| (start.from..start.to).contains(step))
                 .collect(),
+            asked: public.and_then(|public| tree.asked().get(&public)).cloned().unwrap_or_default(),
+            release: public.and_then(|public| Some(tree.releases().get(&public)?.release.folder.clone())),
         })
     }
 
@@ -219,6 +226,7 @@ impl Preparation<'_> {
             checkpoints: Checkpoints {
                 folder: self.state.join("checkpoints"),
                 every: choices.checkpoints_every.filter(|every| *every > 0),
+                at_end: !start.is_evaluation(),
                 wait: WAIT,
             },
             evaluation: Evaluation {
@@ -237,6 +245,14 @@ impl Preparation<'_> {
                 digest,
                 step: key.step,
             }),
+            _ if self.start.is_evaluation() => {
+                let folder = self
+                    .known
+                    .release
+                    .as_ref()
+                    .ok_or_else(|| PrepareError::Unknown("folder of the version".to_owned()))?;
+                Ok(Start::Folder { path: self.state.join(folder) })
+            }
             _ if self.known.fixed.weights.is_some() => {
                 let path = self.choices.weights.clone().ok_or(PrepareError::NoWeights)?;
                 Ok(Start::Folder { path })
@@ -293,10 +309,11 @@ impl Preparation<'_> {
     }
 
     fn write_rates(&self) -> Result<(), PrepareError> {
-        let rates = self.schedule()?.rates(self.start.from..self.start.to)?;
         let mut output = Output::create(self.storage, &self.folder.join(LEARNING_RATES))?;
-        for rate in rates {
-            output.write(&rate.to_le_bytes())?;
+        if !self.start.is_evaluation() {
+            for rate in self.schedule()?.rates(self.start.from..self.start.to)? {
+                output.write(&rate.to_le_bytes())?;
+            }
         }
         output.finish()?;
         Ok(())
@@ -322,19 +339,19 @@ impl Preparation<'_> {
         Ok(())
     }
 
-    /// The blocks to evaluate: those of a version's own and earlier increments, on the main path of all that are cut.
+    /// The blocks to evaluate: those of a version's own and earlier increments, on the main path of all that are cut, and
+    /// on request those that were asked for.
     fn held_out(&self, data: &mut Data, files: &mut TokenFiles) -> Result<Vec<HeldOut>, PrepareError> {
         if !self.is_evaluated_at_end() && self.choices.evaluate_every.is_none() {
             return Ok(Vec::new());
         }
-        let last = match self.start.segment {
-            SegmentKind::Main => Version::MAX,
-            SegmentKind::Branch | SegmentKind::Scratch | SegmentKind::Continual => {
-                self.known.increment(self.start.version)?.version
-            }
+        let is_wanted: &dyn Fn(Version) -> bool = match (self.start.segment, self.start.version) {
+            _ if self.start.is_evaluation() => &|increment| self.known.asked.contains(&increment),
+            (SegmentKind::Main, _) => &|_| true,
+            (_, version) => &move |increment| version.is_some_and(|version| increment <= version),
         };
         let mut held_out = Vec::new();
-        for increment in self.known.increments.iter().take_while(|increment| increment.version <= last) {
+        for increment in self.known.increments.iter().filter(|increment| is_wanted(increment.version)) {
             let found = data.held_out(increment, self.choices.evaluate_tokens)?.to_vec();
             let mut blocks = Vec::with_capacity(found.len());
             for held in found {

@@ -3,6 +3,8 @@
 //! The tree is a set of nodes. A transition touches a few of them, so that the copy in sled follows in one small
 //! transaction, and a digest over all nodes says whether two trees are the same.
 
+use std::collections::BTreeSet;
+
 use artifacts::Digest;
 use paradigm::Paradigm;
 use serde::{Deserialize, Serialize};
@@ -104,6 +106,15 @@ pub enum Node {
         /// Since when.
         at: Millis,
     },
+    /// Increments that a public version is still to be measured on, since somebody asked for it.
+    Asked {
+        /// Whose.
+        paradigm: Paradigm,
+        /// Its number.
+        version: Version,
+        /// The increments.
+        increments: BTreeSet<Version>,
+    },
     /// A published version.
     Release(Published),
     /// A name of a public version.
@@ -139,6 +150,7 @@ impl Node {
             Self::Release(published) => {
                 format!("release/{}/{:010}", published.release.paradigm, published.release.version)
             }
+            Self::Asked { paradigm, version, .. } => format!("asked/{paradigm}/{version:010}"),
             Self::Cancelled { paradigm, version, .. } => format!("cancelled/{paradigm}/{version:010}"),
             Self::Alias { paradigm, name, .. } => format!("alias/{paradigm}/{name}"),
         }

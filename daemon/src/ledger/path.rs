@@ -21,6 +21,8 @@ pub enum Trajectory {
     Main,
     /// The run that makes this version.
     Version(Version),
+    /// What this version is measured on when somebody asks for it: no step is trained there.
+    Evaluation(Version),
 }
 
 /// One path: a sequence of steps, each of which has one set of bits.
@@ -46,7 +48,7 @@ pub struct CheckpointKey {
 /// Text that names no path or checkpoint.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "`{0}` names no path: `<paradigm>.main.g<generation>` or `<paradigm>.v<version>.g<generation>` was expected"
+    "`{0}` names no path: `<paradigm>.main.g<generation>`, or `v<version>` or `e<version>` in the middle, was expected"
 )]
 pub struct NoSuchName(pub String);
 
@@ -55,6 +57,7 @@ impl fmt::Display for Path {
         match self.trajectory {
             Trajectory::Main => write!(f, "{}.main.g{}", self.paradigm, self.generation),
             Trajectory::Version(version) => write!(f, "{}.v{version}.g{}", self.paradigm, self.generation),
+            Trajectory::Evaluation(version) => write!(f, "{}.e{version}.g{}", self.paradigm, self.generation),
         }
     }
 }
@@ -68,7 +71,11 @@ impl FromStr for Path {
             let paradigm = parts.next()?.parse().ok()?;
             let trajectory = match parts.next()? {
                 "main" => Trajectory::Main,
-                version => Trajectory::Version(version.strip_prefix('v')?.parse().ok()?),
+                name => match name.split_at_checked(1)? {
+                    ("v", version) => Trajectory::Version(version.parse().ok()?),
+                    ("e", version) => Trajectory::Evaluation(version.parse().ok()?),
+                    _ => return None,
+                },
             };
             let generation = parts.next()?.strip_prefix('g')?.parse().ok()?;
             parts.next().is_none().then_some(Path { paradigm, generation, trajectory })
@@ -117,7 +124,7 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for text in ["path-switching.main.g1", "from-scratch.v12.g3", "continual.v1.g1"] {
+        for text in ["path-switching.main.g1", "from-scratch.v12.g3", "continual.v1.g1", "continual.e7.g2"] {
             assert_eq!(text.parse::<Path>().unwrap().to_string(), text);
         }
         let key: CheckpointKey = "path-switching.v3.g1.s300".parse().unwrap();

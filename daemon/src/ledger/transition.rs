@@ -11,7 +11,7 @@ use artifacts::job::{Optimizer, Precision};
 use paradigm::{Decay, Paradigm, SegmentKind};
 use serde::{Deserialize, Serialize};
 
-use super::path::{CheckpointKey, Path, Step, Version};
+use super::path::{CheckpointKey, Path, Step, Trajectory, Version};
 
 /// Milliseconds since the Unix epoch.
 pub type Millis = u64;
@@ -261,6 +261,15 @@ pub enum Transition {
         files: BTreeMap<String, Digest>,
     },
 
+    /// Somebody wants to know the held-out loss of a public version on these increments too.
+    EvaluationAsked {
+        /// Whose.
+        paradigm: Paradigm,
+        /// Its number.
+        version: Version,
+        /// The increments, in rising order.
+        increments: Vec<Version>,
+    },
     /// A name points to a public version from now on, or to none.
     AliasMoved {
         /// Whose versions.
@@ -481,7 +490,13 @@ pub struct JobStart {
 impl JobStart {
     /// The first step that this attempt trains.
     pub fn first_step(&self) -> Step {
-        self.start.map_or(0, |checkpoint| checkpoint.step)
+        let begins = if self.is_evaluation() { self.to } else { 0 };
+        self.start.map_or(begins, |checkpoint| checkpoint.step)
+    }
+
+    /// Whether it trains nothing, and measures a version on what was asked for.
+    pub fn is_evaluation(&self) -> bool {
+        matches!(self.path.trajectory, Trajectory::Evaluation(_))
     }
 }
 

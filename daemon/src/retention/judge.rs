@@ -135,7 +135,7 @@ fn next_branch_point(tree: &Tree, rules: &Rules, whole_steps: Step) -> Step {
 
 fn reason(tree: &Tree, key: CheckpointKey, open: Option<Step>) -> Reason {
     match key.path.trajectory {
-        Trajectory::Version(version) => {
+        Trajectory::Version(version) | Trajectory::Evaluation(version) => {
             let is_public = tree.releases().contains_key(&(key.path.paradigm, version));
             match tree.stands(version) {
                 _ if is_public => Reason::Released(version),

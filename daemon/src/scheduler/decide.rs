@@ -1,7 +1,8 @@
 //! What to start and what to stop: a pure function of the tree, the free slots and the clock.
 //!
 //! Due work comes first, by version, then by place in the list of paradigms: the main path up to the branch point,
-//! then the branch or run. Last comes the main path ahead, which gives way to everything. A branch starts at exactly
+//! then the branch or run. Then come evaluations that somebody asked for, and last the main path ahead, which gives way
+//! to everything. A branch starts at exactly
 //! its branch point: where no checkpoint lies there, a main-path job goes there from the last sound one before it. So
 //! no version depends on eager or lazy, on the grid, on the number of slots, on stops or on damage.
 
@@ -9,7 +10,7 @@ use std::collections::BTreeSet;
 
 use paradigm::{Paradigm, SegmentKind};
 
-use crate::ledger::path::{CheckpointKey, Path, Step, Version};
+use crate::ledger::path::{CheckpointKey, Path, Step, Trajectory, Version};
 use crate::ledger::transition::{Increment, JobNumber, JobStart, Millis, Outcome};
 use crate::ledger::tree::Tree;
 
@@ -68,6 +69,9 @@ pub fn decide(tree: &Tree, situation: &Situation<'_>) -> Decisions {
         for paradigm in tree.paradigms() {
             round.version(*paradigm, increment);
         }
+    }
+    for (paradigm, version) in tree.asked().keys() {
+        round.evaluation(*paradigm, *version);
     }
     round.ahead();
     round.decisions
@@ -180,6 +184,20 @@ impl<'a> Round<'a> {
         self.start(Work { path, segment, version: Some(increment.version), to: increment.end, start });
     }
 
+    /// A public version is measured once more: from its last checkpoint, or from its release where that is gone.
+    fn evaluation(&mut self, paradigm: Paradigm, version: Version) {
+        let Some(increment) = self.tree.increment(version) else { return };
+        let last = CheckpointKey { path: self.tree.version_path(paradigm, version), step: increment.end };
+        let segment = match paradigm {
+            Paradigm::PathSwitching => SegmentKind::Branch,
+            Paradigm::FromScratch => SegmentKind::Scratch,
+            Paradigm::Continual => SegmentKind::Continual,
+        };
+        let path = self.tree.evaluation_path(paradigm, version);
+        let start = self.tree.checkpoint(&last).map(|_| last);
+        self.start(Work { path, segment, version: Some(version), to: increment.end, start });
+    }
+
     fn ahead(&mut self) {
         let Some(wanted) = self.situation.ahead_steps else { return };
         let main = self.tree.main_path();
@@ -213,7 +231,8 @@ impl<'a> Round<'a> {
             self.make_room();
             return;
         };
-        let first_step = work.start.map_or(0, |key| key.step);
+        let begins = if matches!(work.path.trajectory, Trajectory::Evaluation(_)) { work.to } else { 0 };
+        let first_step = work.start.map_or(begins, |key| key.step);
         let (job, attempt, from) = self.retried(&work, first_step).unwrap_or_else(|| {
             let job = self.next_job;
             self.next_job += 1;

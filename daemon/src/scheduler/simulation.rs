@@ -35,6 +35,8 @@ struct Plan {
     /// Versions, the last ones, whose branch points are kept; without it, no checkpoint is ever deleted.
     retention: Option<u32>,
     cancels: bool,
+    /// Somebody asks for evaluations.
+    asks: bool,
     seed: u64,
 }
 
@@ -155,6 +157,12 @@ impl World {
         let Decisions { start, stop, wake: _ } = self.decisions(next_branch_point, &self.slots);
         for start in start {
             self.assert_sound(&start);
+            if start.is_evaluation() {
+                let running = Running { step: start.to, history: Vec::new(), batches: Vec::new() };
+                self.running.insert(start.job, running);
+                self.commit(Transition::JobStarted(Box::new(start)));
+                continue;
+            }
             let history = start.start.map_or_else(Vec::new, |key| self.histories[&key].clone());
             assert_eq!(history.len() as Step, start.first_step());
             let batches = self.batches(start.to);
@@ -168,6 +176,10 @@ impl World {
     fn assert_sound(&self, start: &JobStart) {
         let slots: BTreeSet<&str> = self.tree.running().map(|(_, a)| a.start.slot.as_str()).collect();
         assert!(!slots.contains(start.slot.as_str()), "slot {} is taken twice", start.slot);
+        if start.is_evaluation() {
+            assert_eq!((start.from, start.first_step()), (start.to, start.to), "nothing is trained");
+            return;
+        }
         assert!(start.to <= self.whole_steps(), "job {} has no data at its end", start.job);
         assert!(start.from <= start.first_step() && start.first_step() <= start.to);
         if let (SegmentKind::Branch, Some(version)) = (start.segment, start.version) {
@@ -190,6 +202,9 @@ impl World {
         if self.random.u8(..100) < self.plan.trouble {
             return self.end(job, Outcome::Crashed { message: "the world is bad".to_owned() });
         }
+        if start.is_evaluation() {
+            return self.evaluate(job, &start);
+        }
         let until = (step + self.random.u64(1..=5)).min(start.to);
         while step < until {
             self.distinct.entry(start.path).or_default().insert(step);
@@ -209,6 +224,35 @@ impl World {
         } else if step == start.to && self.random.bool() {
             self.save(job, start.path);
             self.end(job, Outcome::Finished);
+        }
+    }
+
+    /// An evaluation says a loss, or that it has said all: of some increments there is none.
+    fn evaluate(&mut self, job: JobNumber, start: &JobStart) {
+        let (paradigm, version) = (start.path.paradigm, start.version.unwrap());
+        let asked = self.tree.asked().get(&(paradigm, version)).cloned().unwrap_or_default();
+        let path = self.tree.version_path(paradigm, version);
+        match asked.first().filter(|increment| *increment % 3 != 0) {
+            Some(increment) => {
+                let evaluation = Evaluation {
+                    increment: *increment,
+                    loss: 1.0,
+                    perplexity: 1.0_f64.exp(),
+                    bits_per_byte: None,
+                    tokens: 1,
+                };
+                self.commit(Transition::Evaluated { path, step: start.to, evaluation });
+            }
+            None => self.end(job, Outcome::Finished),
+        }
+    }
+
+    /// Somebody wants to know how a public version does on all that stands.
+    fn ask(&mut self) {
+        let public: Vec<_> = self.tree.releases().keys().copied().collect();
+        let increments: Vec<Version> = self.tree.standing().map(|increment| increment.version).collect();
+        if let Some((paradigm, version)) = self.random.choice(public).filter(|_| !increments.is_empty()) {
+            self.commit(Transition::EvaluationAsked { paradigm, version, increments });
         }
     }
 
@@ -271,14 +315,23 @@ impl World {
         let judged = judge::checkpoints(&self.tree, &rules, self.whole_steps());
         let plenty: Vec<Slot> =
             (0..100).map(|i| Slot { name: format!("more{i}"), devices: vec!["cpu".to_owned()] }).collect();
-        let before = self.decisions(None, &plenty);
+        // What is measured without its checkpoint is measured from its release.
+        let needed = |mut decisions: Decisions| {
+            decisions
+                .start
+                .iter_mut()
+                .filter(|start| start.is_evaluation())
+                .for_each(|start| start.start = None);
+            decisions
+        };
+        let before = needed(self.decisions(None, &plenty));
         for (checkpoint, verdict) in judged {
             if let Verdict::Goes(reason) = verdict {
                 let reason = reason.to_string();
                 self.commit(Transition::CheckpointDeleted { checkpoint, reason });
             }
         }
-        assert_eq!(self.decisions(None, &plenty), before, "a checkpoint was needed");
+        assert_eq!(needed(self.decisions(None, &plenty)), before, "a checkpoint was needed");
     }
 
     /// Somebody does not want a version, or does after all.
@@ -344,7 +397,9 @@ impl World {
             let of = |paradigm: &Paradigm| (*paradigm, increment.version);
             self.plan.paradigms.iter().all(|paradigm| self.tree.releases().contains_key(&of(paradigm)))
         };
-        self.tree.increments().len() == self.plan.increments.len() && self.tree.standing().all(is_public)
+        let is_made =
+            self.tree.increments().len() == self.plan.increments.len() && self.tree.standing().all(is_public);
+        is_made && self.tree.asked().is_empty()
     }
 
     fn live(mut self) -> Self {
@@ -364,6 +419,9 @@ impl World {
             self.publish();
             if self.plan.cancels && self.random.u8(..50) == 0 {
                 self.change_mind();
+            }
+            if self.plan.asks && self.random.u8(..30) == 0 {
+                self.ask();
             }
             // Not by the world's own dice: with and without, the same happens.
             if self.now.is_multiple_of(3) {
@@ -424,6 +482,7 @@ fn plans() -> impl Strategy<Value = Plan> {
             rewinds: 0,
             retention: None,
             cancels: false,
+            asks: false,
             seed,
         })
 }
@@ -492,6 +551,23 @@ proptest! {
             let end = world.tree.increment(*version).unwrap().end;
             let checkpoint = CheckpointKey { path: world.tree.version_path(*paradigm, *version), step: end };
             prop_assert_eq!(&world.histories[&checkpoint], &world.expected[version], "version {}", version);
+        }
+        let again = Tree::from_nodes(world.tree.position(), world.tree.nodes());
+        prop_assert_eq!(again.as_ref(), Ok(&world.tree));
+    }
+
+    #[test]
+    fn what_is_asked_of_public_versions_is_answered_and_no_step_hangs_on_it(plan in plans(), rewinds in 0usize..3) {
+        let retention = (plan.seed % 4).checked_sub(1).map(|kept| kept as u32);
+        let world = World::new(Plan { asks: true, rewinds, retention, ..plan }).live();
+        for (paradigm, version) in world.tree.releases().keys() {
+            let end = world.tree.increment(*version).unwrap().end;
+            let checkpoint = CheckpointKey { path: world.tree.version_path(*paradigm, *version), step: end };
+            prop_assert_eq!(&world.histories[&checkpoint], &world.expected[version], "version {}", version);
+        }
+        let measuring = world.tree.paths().iter().filter(|(path, _)| matches!(path.trajectory, Trajectory::Evaluation(_)));
+        for (path, state) in measuring {
+            prop_assert_eq!(state.ran, 0, "{}", path);
         }
         let again = Tree::from_nodes(world.tree.position(), world.tree.nodes());
         prop_assert_eq!(again.as_ref(), Ok(&world.tree));

@@ -5,7 +5,7 @@ use paradigm::Paradigm;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::path::{Path, Step, Version};
-use crate::ledger::transition::CutNumber;
+use crate::ledger::transition::{CutNumber, Evaluation};
 use crate::ledger::tree::CutOutcome;
 
 /// What `POST /v1/cut` takes.
@@ -56,6 +56,37 @@ pub struct RetryAsked {
 pub struct RetryAnswer {
     /// The path that is tried again.
     pub path: Path,
+}
+
+/// What `POST /v1/evaluations` takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationAsked {
+    /// Whose version; the run's first paradigm if not given.
+    #[serde(default)]
+    pub paradigm: Option<Paradigm>,
+    /// The version.
+    pub version: Version,
+    /// Increments on whose held-out blocks it is measured; all that stand if none is given.
+    #[serde(default)]
+    pub on: Vec<Version>,
+}
+
+/// What `POST /v1/evaluations` and `GET /v1/evaluations/{paradigm}/{version}` answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationAnswer {
+    /// Whose version.
+    pub paradigm: Paradigm,
+    /// The version.
+    pub version: Version,
+    /// Updates done.
+    pub step: Step,
+    /// What is known, by increment.
+    pub evaluations: Vec<Evaluation>,
+    /// Increments that it is still to be measured on.
+    pub pending: Vec<Version>,
+    /// Why the last attempts to measure it came to nothing.
+    pub failed: Option<String>,
 }
 
 /// What `POST /v1/withdraw` takes.

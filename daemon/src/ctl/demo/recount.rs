@@ -40,6 +40,7 @@ pub fn recount(jobs: &FilePath) -> Steps {
     }
     for (path, distinct) in done {
         match path.trajectory {
+            Trajectory::Evaluation(_) => {}
             Trajectory::Main => steps.main += distinct.len() as u64,
             Trajectory::Version(version) => _ = steps.branches.insert(version, distinct.len() as u64),
         }

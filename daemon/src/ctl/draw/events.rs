@@ -2,6 +2,7 @@
 
 use super::units::{bytes, count, counted, moment};
 use super::{Look, Paint};
+use crate::ledger::path::Version;
 use crate::ledger::transition::{CutReason, CutSource, Increment, JobStart, Outcome, Record, Transition};
 
 /// One record, one line.
@@ -105,6 +106,13 @@ fn sentence(transition: &Transition) -> (Option<Paint>, String) {
         Transition::VersionRetried { paradigm, version } => {
             (None, format!("version {version} of {paradigm} is to be made after all"))
         }
+        Transition::EvaluationAsked { paradigm, version, increments } => {
+            let on: Vec<String> = increments.iter().map(Version::to_string).collect();
+            (
+                None,
+                format!("version {version} of {paradigm} is to be evaluated on increment {}", on.join(", ")),
+            )
+        }
         Transition::AliasMoved { paradigm, name, version } => match version {
             Some(version) => (good, format!("{name} of {paradigm} points to version {version}")),
             None => (calm, format!("{name} of {paradigm} points nowhere any more")),
@@ -152,6 +160,13 @@ fn cut_made(increment: &Increment) -> String {
 
 fn job_started(start: &JobStart) -> String {
     let attempt = if start.attempt > 1 { format!(", attempt {}", start.attempt) } else { String::new() };
+    if let (Some(version), true) = (start.version, start.is_evaluation()) {
+        let paradigm = start.path.paradigm;
+        return format!(
+            "job {}{attempt} starts in slot {}: evaluates version {version} of {paradigm}",
+            start.job, start.slot
+        );
+    }
     format!(
         "job {}{attempt} starts in slot {}: {}, steps {} to {}",
         start.job,

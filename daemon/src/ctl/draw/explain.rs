@@ -1,5 +1,6 @@
 //! Why something is as it is, told from the top: what it is, what it is made of, what it cost.
 
+use super::losses;
 use super::table::{Field, Table};
 use super::units::{bytes, count, counted, duration, moment};
 use super::{Look, Paint, paint_of, saw_withdrawn, title};
@@ -141,16 +142,7 @@ fn losses(explained: &VersionExplained, look: &Look) -> String {
     if explained.version.evaluations.is_empty() {
         return String::new();
     }
-    let mut table = Table::new(look, &["held-out increment", "loss", "perplexity", "tokens"]);
-    for evaluation in &explained.version.evaluations {
-        table.row([
-            Field::number(format!("v{}", evaluation.increment)),
-            Field::number(format!("{:.4}", evaluation.loss)),
-            Field::number(format!("{:.2}", evaluation.perplexity)),
-            Field::number(count(evaluation.tokens)),
-        ]);
-    }
-    format!("\n{}", table.draw())
+    format!("\n{}", losses::draw(&explained.version.evaluations, look))
 }
 
 fn jobs(explained: &VersionExplained, look: &Look) -> String {

@@ -5,6 +5,7 @@
 pub mod events;
 pub mod explain;
 pub mod lists;
+mod losses;
 pub mod plan;
 pub mod status;
 pub mod table;

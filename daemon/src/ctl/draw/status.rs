@@ -4,6 +4,7 @@ use super::table::{Field, Table};
 use super::units::{bytes, count, counted, duration, percent, rate};
 use super::{Look, Paint, paint_of};
 use crate::api::types::{Hindrance, ParadigmStatus, RefusedMarker, RunningJob, Status, Steps, VersionLine};
+use crate::ledger::path::Trajectory;
 use crate::ledger::transition::Millis;
 
 /// Cells of a progress bar.
@@ -92,7 +93,7 @@ fn left(until: Option<Millis>, now: Millis) -> String {
 /// Nothing is shortened here: somebody must mend it.
 fn hindered(waiting: &Hindrance, now: Millis, look: &Look) -> String {
     let since = duration(now.saturating_sub(waiting.since));
-    look.paint(Paint::Bad, &format!("{} waits for {since} now: {}", waiting.what, waiting.why))
+    look.paint(Paint::Bad, &format!("{} waits for {since} now:\n  {}", waiting.what, waiting.why))
 }
 
 /// Nothing is shortened here: a marker has no other place to say what is wrong with it.
@@ -102,6 +103,9 @@ fn refused(marker: &RefusedMarker, look: &Look) -> String {
 
 /// `job 7 branch v3 ███░░░ 43 %  2,600 of 6,000  29 min left`, and more where there is room.
 fn job(job: &RunningJob, now: Millis, look: &Look) -> String {
+    if let Trajectory::Evaluation(version) = job.path.trajectory {
+        return format!("  job {} evaluates v{version}", job.job);
+    }
     let (done, all) = (job.step.saturating_sub(job.from), job.to.saturating_sub(job.from));
     let filled = done.saturating_mul(BAR).checked_div(all).unwrap_or(BAR).min(BAR);
     let bar = format!(

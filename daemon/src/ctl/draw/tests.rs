@@ -7,6 +7,7 @@ use crate::api::fixture::World;
 use crate::api::types::{BlockedFiles, Disk, ShardCounts, Status, TreeView, WaitingFile};
 use crate::api::{Progress, answers};
 use crate::edge::failure::{Exit, Failure};
+use crate::ledger::hindrances::Waits;
 use crate::ledger::path::CheckpointKey;
 use crate::ledger::transition::{Outcome, Transition};
 use crate::ledger::{Clock, tree::Tree};
@@ -173,6 +174,22 @@ fn a_status_tells_what_a_cut_waits_for() {
     let waits_for = (0..9).map(|number| format!("part-{number}.jsonl")).collect();
     let source = crate::ledger::transition::CutSource::Command;
     world.commit(Transition::CutRequested { name: Some("june".into()), source, waits_for });
+    insta::assert_snapshot!(super::status::draw(&status_of(&world), &TERMINAL));
+}
+
+#[test]
+fn a_status_says_what_waits_for_a_disk_and_which_version_is_evaluated() {
+    let mut world = World::new(&[PathSwitching]);
+    world.accept("all.txt", 150_000_000);
+    for (version, name) in [(1, "january"), (2, "february")] {
+        world.cut(1000, name);
+        world.make(PathSwitching, version);
+    }
+    world.commit(Transition::EvaluationAsked { paradigm: PathSwitching, version: 1, increments: vec![2] });
+    let path = world.ledger.read(|tree| tree.evaluation_path(PathSwitching, 1));
+    world.start(path, Some(1), 1000, Some(CheckpointKey { path: world.path(PathSwitching, 1), step: 1000 }));
+    let why = "cannot find room in `/var/lib/lrpath/checkpoints`: 40.2 MB are needed, and 12.9 MB are free";
+    world.ledger.hindrances().waits(Waits::Checkpoints, why);
     insta::assert_snapshot!(super::status::draw(&status_of(&world), &TERMINAL));
 }
 

@@ -1,9 +1,12 @@
 //! What was withdrawn, cancelled, removed and renamed.
 
+use super::losses;
 use super::table::{Field, Table};
 use super::units::{bytes, count, moment};
 use super::{Look, Paint};
-use crate::api::types::{AliasAnswer, AliasLine, CancelAnswer, GcAnswer, ThingLine, WithdrawAnswer};
+use crate::api::types::{
+    AliasAnswer, AliasLine, CancelAnswer, EvaluationAnswer, GcAnswer, ThingLine, WithdrawAnswer,
+};
 use crate::ledger::path::Version;
 use crate::withdrawal::list;
 
@@ -23,6 +26,21 @@ pub fn cancelled(answer: &CancelAnswer) -> String {
             )
         }
     }
+}
+
+/// What is waited for.
+pub fn evaluation_waits(answer: &EvaluationAnswer) -> String {
+    let EvaluationAnswer { version, paradigm, pending, .. } = answer;
+    format!("version {version} of {paradigm} is evaluated on {} as soon as a slot is free\n", list(pending))
+}
+
+/// What a version was measured on.
+pub fn evaluated(answer: &EvaluationAnswer, look: &Look) -> String {
+    let mut text = losses::draw(&answer.evaluations, look);
+    if !answer.pending.is_empty() {
+        text.push_str(&evaluation_waits(answer));
+    }
+    text
 }
 
 /// What a withdrawal did.

@@ -282,7 +282,7 @@ impl Supervisor {
             exit,
             reason,
             is_killed: following.is_killed(),
-            is_saved: self.ledger.read(|tree| tree.checkpoint(&last).is_some()),
+            is_saved: start.is_evaluation() || self.ledger.read(|tree| tree.checkpoint(&last).is_some()),
             is_held: self.hindrances().holds_jobs(),
             log: &log::tail(&following.folder),
             silent: self.settings.silent,

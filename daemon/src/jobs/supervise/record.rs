@@ -59,8 +59,14 @@ impl Supervisor {
                 }
             }
             Finding::Evaluation { step, evaluation } => {
-                let (path, increment) = (start.path, evaluation.increment);
+                let increment = evaluation.increment;
                 self.ledger.read(|tree| {
+                    let path = match start.version {
+                        Some(version) if start.is_evaluation() => {
+                            tree.version_path(start.path.paradigm, version)
+                        }
+                        _ => start.path,
+                    };
                     if tree.increment(increment).is_none() {
                         return Err(format!("it evaluates increment {increment}, which there is not"));
                     }

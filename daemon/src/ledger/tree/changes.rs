@@ -4,10 +4,11 @@
 //! but changes, stays equal to the tree.
 
 use artifacts::Digest;
+use paradigm::Paradigm;
 
 use super::{Contradiction, Tree};
 use crate::ledger::node::*;
-use crate::ledger::path::{CheckpointKey, Path, Step};
+use crate::ledger::path::{CheckpointKey, Path, Step, Trajectory, Version};
 use crate::ledger::transition::{
     CutNumber, CutReason, JobNumber, JobStart, Millis, Outcome, Record, Transition,
 };
@@ -169,6 +170,11 @@ impl Tree {
             Transition::Evaluated { path, step, evaluation } => {
                 changes.put(Node::Evaluation { path: *path, step: *step, evaluation: *evaluation });
                 self.evaluations.insert((*path, *step, evaluation.increment), *evaluation);
+                if let Trajectory::Version(version) = path.trajectory {
+                    self.answer(changes, path.paradigm, version, |increment| {
+                        increment == evaluation.increment
+                    });
+                }
             }
             Transition::JobEnded { job, outcome, reached, retry_at, .. } => {
                 self.end_attempt(
@@ -187,6 +193,9 @@ impl Tree {
             }),
             Transition::PathFailed { path, reason } => {
                 self.set_path(changes, *path, |path| path.failed = Some(reason.clone()));
+                if let Trajectory::Evaluation(version) = path.trajectory {
+                    self.answer(changes, path.paradigm, version, |_| true);
+                }
             }
             Transition::PathRetried { path } => self.set_path(changes, *path, |path| {
                 path.failed = None;
@@ -200,6 +209,20 @@ impl Tree {
             Transition::VersionRetried { paradigm, version } => {
                 if let Some(at) = self.cancelled.remove(&(*paradigm, *version)) {
                     changes.remove(&Node::Cancelled { paradigm: *paradigm, version: *version, at });
+                }
+            }
+            Transition::EvaluationAsked { paradigm, version, increments } => {
+                let asked = self.asked.entry((*paradigm, *version)).or_default();
+                asked.extend(increments);
+                let increments = asked.clone();
+                changes.put(Node::Asked { paradigm: *paradigm, version: *version, increments });
+                let path = self.evaluation_path(*paradigm, *version);
+                if self.paths.contains_key(&path) {
+                    self.set_path(changes, path, |path| {
+                        path.failed = None;
+                        path.failures = 0;
+                        path.retry_at = None;
+                    });
                 }
             }
             Transition::AliasMoved { paradigm, name, version } => {
@@ -221,6 +244,25 @@ impl Tree {
             }
             Transition::Paused => self.set_run(changes, |run| run.paused = true),
             Transition::Resumed => self.set_run(changes, |run| run.paused = false),
+        }
+    }
+
+    /// What was asked of a version on some increments is answered, or will not be.
+    fn answer(
+        &mut self,
+        changes: &mut Changes,
+        paradigm: Paradigm,
+        version: Version,
+        is_answered: impl Fn(Version) -> bool,
+    ) {
+        let Some(mut increments) = self.asked.remove(&(paradigm, version)) else { return };
+        increments.retain(|increment| !is_answered(*increment));
+        let node = Node::Asked { paradigm, version, increments: increments.clone() };
+        if increments.is_empty() {
+            changes.remove(&node);
+        } else {
+            self.asked.insert((paradigm, version), increments);
+            changes.put(node);
         }
     }
 
@@ -336,6 +378,10 @@ impl Tree {
     ) {
         self.running.remove(&number);
         let Some(start) = self.attempt(number).map(|attempt| attempt.start.clone()) else { return };
+        if let (Trajectory::Evaluation(version), Outcome::Finished) = (start.path.trajectory, &end.outcome) {
+            // An increment without held-out blocks has no loss.
+            self.answer(changes, start.path.paradigm, version, |_| true);
+        }
         self.set_path(changes, start.path, |path| {
             path.running = None;
             path.reached = path.reached.max(end.reached);

@@ -120,6 +120,9 @@ impl Tree {
     /// Whether what an attempt trains is still part of the tree's growth: no rewind has changed its data or taken out the
     /// version that needs it, and nobody has cancelled that.
     pub fn is_wanted(&self, start: &JobStart) -> bool {
+        if let Trajectory::Evaluation(version) = start.path.trajectory {
+            return self.asked.contains_key(&(start.path.paradigm, version));
+        }
         let is_made = |version| self.stands(version) && !self.is_cancelled(start.path.paradigm, version);
         let serves = start.version.is_none_or(is_made);
         let on_line = || self.main_line().any(|(path, limit)| path == start.path && start.to <= limit);

@@ -60,4 +60,6 @@ pub struct Tree {
     releases: BTreeMap<(Paradigm, Version), Published>,
     cancelled: BTreeMap<(Paradigm, Version), Millis>,
     aliases: BTreeMap<(Paradigm, String), Vec<AliasMove>>,
+    /// What public versions are still to be measured on.
+    asked: BTreeMap<(Paradigm, Version), BTreeSet<Version>>,
 }

@@ -52,6 +52,11 @@ impl Tree {
             name: name.clone(),
             moves: moves.clone(),
         });
+        let asked = self.asked.iter().map(|((paradigm, version), increments)| Node::Asked {
+            paradigm: *paradigm,
+            version: *version,
+            increments: increments.clone(),
+        });
         std::iter::once(Node::Run(self.run.clone()))
             .chain(shards)
             .chain(readings)
@@ -68,6 +73,7 @@ impl Tree {
             .chain(releases)
             .chain(cancelled)
             .chain(aliases)
+            .chain(asked)
     }
 
     /// The tree that some nodes make.
@@ -112,6 +118,9 @@ impl Tree {
                 }
                 Node::Cancelled { paradigm, version, at } => {
                     tree.cancelled.insert((paradigm, version), at);
+                }
+                Node::Asked { paradigm, version, increments } => {
+                    tree.asked.insert((paradigm, version), increments);
                 }
                 Node::Alias { paradigm, name, moves } => {
                     tree.aliases.insert((paradigm, name), moves);

@@ -1,7 +1,7 @@
 //! Questions about what lies in the tree. None computes anything that a transition did not say, and each is a look-up or
 //! a walk over few nodes: the next commit waits until an answer is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use artifacts::Digest;
 use paradigm::Paradigm;
@@ -195,6 +195,11 @@ impl Tree {
     /// Whether somebody does not want a version to be made.
     pub fn is_cancelled(&self, paradigm: Paradigm, version: Version) -> bool {
         self.cancelled.contains_key(&(paradigm, version))
+    }
+
+    /// Increments that public versions are still to be measured on, since somebody asked for it.
+    pub fn asked(&self) -> &BTreeMap<(Paradigm, Version), BTreeSet<Version>> {
+        &self.asked
     }
 
     /// The names that versions were given, and where they pointed when; the last place is the present one.

@@ -121,6 +121,14 @@ impl Tree {
                     format!("version {version} of {paradigm} was not cancelled")
                 })
             }
+            Transition::EvaluationAsked { paradigm, version, increments } => {
+                let are_there = increments.is_sorted_by(|a, b| a < b)
+                    && increments.iter().all(|increment| self.stands(*increment))
+                    && !increments.is_empty();
+                rule(self.releases.contains_key(&(*paradigm, *version)) && are_there, &|| {
+                    format!("version {version} of {paradigm} is not public, or {increments:?} do not stand")
+                })
+            }
             Transition::AliasMoved { paradigm, name, version } => {
                 let is_there = |version: &Version| self.releases.contains_key(&(*paradigm, *version));
                 let is_new = self.alias(*paradigm, name) != *version;

@@ -15,6 +15,11 @@ impl Tree {
         Path { paradigm, generation: self.generation_of(version), trajectory: Trajectory::Version(version) }
     }
 
+    /// The path of what a version is measured on because somebody asked for it.
+    pub fn evaluation_path(&self, paradigm: Paradigm, version: Version) -> Path {
+        Path { trajectory: Trajectory::Evaluation(version), ..self.version_path(paradigm, version) }
+    }
+
     /// How far a version is.
     pub fn version_state(&self, paradigm: Paradigm, version: Version) -> VersionState {
         let Some(increment) = self.increment(version) else { return VersionState::Open };
