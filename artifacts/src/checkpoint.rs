@@ -47,6 +47,9 @@ pub struct State {
     pub micro_batch: u32,
     /// Steps that made no update.
     pub skipped: Vec<u64>,
+    /// Gradient norms of the last steps that were made, where spikes are judged by them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub norms: Vec<f64>,
 }
 
 /// Reads `state.json` of a checkpoint's folder. Whether the folder is sound is for
@@ -71,6 +74,7 @@ mod tests {
             kernels: "reference".into(),
             micro_batch: 4,
             skipped: vec![7],
+            norms: vec![0.1, 1.0 / 3.0],
         };
         let write = |state: &State| {
             std::fs::write(folder.path().join(STATE), serde_json::to_vec(state).unwrap()).unwrap();

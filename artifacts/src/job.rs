@@ -76,6 +76,9 @@ pub struct Job {
     pub token_files: Vec<PathBuf>,
     /// Steps, in rising order, that make no update but keep their number, data and rate.
     pub skip: Vec<u64>,
+    /// Which further steps make no update because their gradient is out of all proportion; none if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spikes: Option<Spikes>,
     /// The optimizer.
     pub optimizer: Optimizer,
     /// Where and when checkpoints are saved.
@@ -162,6 +165,22 @@ pub struct Optimizer {
     pub weight_decay: f64,
     /// Global gradient norm above which gradients are scaled by `clip / (norm + 1e-6)`.
     pub clip: f64,
+}
+
+/// What a spike is: a step whose gradient norm, before clipping, exceeds a number of times the median of the norms of the
+/// last steps that were made. The norms are part of a checkpoint's state, so that every pass judges alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spikes {
+    /// Steps that were made and are held against; with fewer, no step is a spike.
+    pub window: u32,
+    /// How many times their upper median is too much.
+    pub times: f64,
+    /// Most steps in a row that are skipped, for whatever reason, before the next high one is made all the same; then the
+    /// norms before it are forgotten.
+    pub in_a_row: u32,
+    /// Ranges of steps, `[from, to)`, in which nothing is a spike: warm-up, and where new data begins.
+    pub except: Vec<[u64; 2]>,
 }
 
 /// Where and when checkpoints are saved.

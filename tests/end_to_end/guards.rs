@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use harness::daemon::{Daemon, wait_for_releases};
 use harness::state::{State, byte_config, tokens};
@@ -18,6 +19,64 @@ fn run(fault: u64, once: Option<&Path>, more: &str) -> (State, Daemon) {
     let daemon = Daemon::start(&state);
     state.drop_file("a.bin", &tokens(1, 1500));
     (state, daemon)
+}
+
+/// A run of two increments of 260 steps whose trainer finds a gradient out of all proportion in a step.
+fn spiky_run(fault: u64, on_spike: &str) -> (State, Daemon) {
+    let command = format!(
+        "command = [{:?}, \"{fault}\", \"spike\"]\non_spike = {on_spike:?}\n",
+        env!("CARGO_BIN_EXE_faulty-trainer")
+    );
+    let tables = "[schedule]\nwarmup_steps = 2\npeak = 1e-3\nmin = 1e-4\n[checkpoints]\nevery = 50\n[cut]\nevery_tokens = 8320";
+    let config = byte_config("seed = 9", &format!("{command}{tables}"));
+    let state = State::new(&config.replace("[data]\n", "[data]\ntoken_width = \"uint16\"\n"));
+    let daemon = Daemon::start(&state);
+    // Data without a spike of its own.
+    state.drop_file("a.bin", &tokens(2, 18_000));
+    (state, daemon)
+}
+
+#[test]
+fn a_spike_is_skipped_where_that_is_wished_by_every_pass_and_only_told_where_it_is_not() {
+    // The branches leave at 104 and 364: step 230 lies on the first branch, and on the main path.
+    let (fault, paths) = (230, ["path-switching.main.g1", "path-switching.v1.g1"]);
+    let (state, daemon) = spiky_run(fault, "skip");
+    wait_for_releases(&state, "path-switching", 2, 120);
+    let skips = of_kind(&state, "spike-skipped");
+    let mut on: Vec<&str> = skips.iter().map(|skip| skip["path"].as_str().unwrap()).collect();
+    on.sort_unstable();
+    assert_eq!(on, paths);
+    assert!(skips.iter().all(|skip| skip["step"] == fault), "{skips:?}");
+    for version in ["v1", "v2"] {
+        assert_eq!(provenance(&state, version)["steps"]["skipped"], serde_json::json!([fault]), "{version}");
+    }
+    assert!(of_kind(&state, "job-ended").iter().all(|end| end["outcome"]["kind"] != "failed"));
+    let told = state.ctl(&["explain", "v2"]);
+    assert!(String::from_utf8_lossy(&told.stdout).contains("steps without an update: 230"));
+    let digests = state.release_digests();
+
+    // Killed in the middle and with no checkpoint left: judged anew, it is the same step and the same bits.
+    let (again, daemon_again) = spiky_run(fault, "skip");
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(700));
+        harness::processes::trainers(&again.path()).into_iter().for_each(harness::processes::Process::kill);
+    }
+    wait_for_releases(&again, "path-switching", 2, 120);
+    assert_eq!(again.release_digests(), digests);
+
+    let (warned, daemon_warned) = spiky_run(fault, "warn");
+    wait_for_releases(&warned, "path-switching", 2, 120);
+    assert!(of_kind(&warned, "spike-skipped").is_empty());
+    assert!(harness::daemon::log_of(&warned).contains("times its median"));
+    assert_ne!(warned.release_digests(), digests);
+
+    // Step 300 is one of the first hundred of the second increment: new data may do that.
+    let (new, daemon_new) = spiky_run(300, "skip");
+    wait_for_releases(&new, "path-switching", 2, 120);
+    assert_eq!(of_kind(&new, "spike-skipped"), Vec::<Value>::new());
+    for daemon in [daemon, daemon_again, daemon_warned, daemon_new] {
+        daemon.stop();
+    }
 }
 
 fn provenance(state: &State, version: &str) -> Value {

@@ -1,6 +1,8 @@
-//! The trainer with a fault in its kernels: in the step that it is told, the gradient norm is no number.
+//! The trainer with a fault in its kernels: in the step that it is told, the gradient norm is no number, or a thousand
+//! times what it is.
 //!
 //! `faulty-trainer STEP [FILE] --job JOB`: with a file, only as long as that is there; it is removed then.
+//! `faulty-trainer STEP spike --job JOB`: a norm that is too large.
 
 use std::io;
 use std::path::Path;
@@ -22,6 +24,7 @@ use trainer::training::{Attempt, End, Requests};
 /// candle's own operations, but for the norm of one step.
 struct Faulty {
     fault: u64,
+    is_spike: bool,
     once: Option<String>,
     /// The step whose gradient comes next.
     step: AtomicU64,
@@ -64,7 +67,11 @@ impl Kernels for Faulty {
     }
     fn sum_of_squares(&self, parts: &[Tensor]) -> Result<f64> {
         let sum = Reference.sum_of_squares(parts)?;
-        Ok(if self.is_due() { f64::NAN } else { sum })
+        Ok(match (self.is_due(), self.is_spike) {
+            (false, _) => sum,
+            (true, false) => f64::NAN,
+            (true, true) => sum * 1e6,
+        })
     }
     fn accumulate(&self, sum: &Tensor, x: &Tensor) -> Result<()> {
         Reference.accumulate(sum, x)
@@ -73,17 +80,19 @@ impl Kernels for Faulty {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (fault, once, job) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    let (fault, more, job) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [step, "--job", job] => (step.parse(), None, job),
-        [step, once, "--job", job] => (step.parse(), Some(once.to_owned()), job),
+        [step, more, "--job", job] => (step.parse(), Some(more.to_owned()), job),
         _ => return ExitCode::from(64),
     };
     let Ok(fault) = fault else { return ExitCode::from(64) };
+    let is_spike = more.as_deref() == Some("spike");
+    let once = more.filter(|_| !is_spike);
     let mut events = Events::new(io::stdout().lock(), || {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
     });
     let trained = Task::read(Path::new(job)).and_then(|task| {
-        let kernels = Faulty { fault, once, step: AtomicU64::new(task.first_step()) };
+        let kernels = Faulty { fault, is_spike, once, step: AtomicU64::new(task.first_step()) };
         Attempt {
             task: &task,
             arithmetic: Arithmetic::Autograd(&kernels),

@@ -26,6 +26,7 @@ pub fn job(steps: u64, sequence_length: u32, sequences_per_step: u32) -> Job {
         sequences: "sequences".into(),
         token_files: vec!["tokens.u32".into()],
         skip: Vec::new(),
+        spikes: None,
         optimizer: Optimizer { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 },
         checkpoints: Checkpoints { folder: "checkpoints".into(), every: None, at_end: true, wait: 0 },
         evaluation: Evaluation { every: None, at_end: false, increments: Vec::new() },

@@ -46,7 +46,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "trainer",
         &[
-            &["kernels", "events", "patience"],
+            &["kernels", "events", "patience", "spikes"],
             &["model", "data"],
             &["optimizer", "guard"],
             &["state"],

@@ -60,6 +60,7 @@ impl Fixture {
             sequences: PathBuf::from("sequences.bin"),
             token_files: vec![PathBuf::from("stream.u32"), PathBuf::from("held_out.u32")],
             skip: Vec::new(),
+            spikes: None,
             optimizer: Optimizer { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 },
             checkpoints: Checkpoints {
                 folder: PathBuf::from("checkpoints"),

@@ -19,6 +19,7 @@ pub mod machine;
 pub mod memory;
 pub mod optimizer;
 pub mod patience;
+pub mod spikes;
 pub mod start;
 pub mod state;
 pub mod step;

@@ -20,6 +20,8 @@ pub struct Beginning {
     pub optimizer: Optimizer,
     /// Steps before it that made no update.
     pub skipped: Vec<u64>,
+    /// Gradient norms of the last steps before it, where its checkpoint knows them.
+    pub norms: Vec<f64>,
     /// The kernels that computed the checkpoint, where it is one.
     pub kernels: Option<String>,
 }
@@ -30,7 +32,7 @@ impl Beginning {
         let (job, device) = (&task.job, Device::Cpu);
         let with_new_moments = |weights: Weights| -> Result<Self, Failure> {
             let optimizer = Optimizer::new(job.optimizer.clone(), &weights)?;
-            Ok(Self { weights, optimizer, skipped: Vec::new(), kernels: None })
+            Ok(Self { weights, optimizer, skipped: Vec::new(), norms: Vec::new(), kernels: None })
         };
         match &job.start {
             Start::New { seed } => with_new_moments(Weights::new(config, *seed, DType::F32, &device)?),
@@ -43,8 +45,8 @@ impl Beginning {
                 fits(job, &loaded.state, *step, &folder)?;
                 let updates = loaded.updates();
                 let optimizer = Optimizer::resumed(job.optimizer.clone(), loaded.moments, updates);
-                let State { skipped, kernels, .. } = loaded.state;
-                Ok(Self { weights: loaded.weights, optimizer, skipped, kernels: Some(kernels) })
+                let State { skipped, norms, kernels, .. } = loaded.state;
+                Ok(Self { weights: loaded.weights, optimizer, skipped, norms, kernels: Some(kernels) })
             }
         }
     }
@@ -92,6 +94,7 @@ mod tests {
             kernels: String::new(),
             micro_batch: job.micro_batch,
             skipped: Vec::new(),
+            norms: Vec::new(),
         };
         let fits = |precision| fits(&job, &state(precision), 8, Path::new("s8"));
         assert!(fits(Precision::F32).is_ok());

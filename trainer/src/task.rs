@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use artifacts::job::{self, Job, MOST_THREADS, Start};
+use artifacts::job::{self, Job, MOST_THREADS, Spikes, Start};
 use artifacts::versioned;
 
 use crate::failure::{Failure, Kind};
@@ -94,6 +94,9 @@ impl Task {
     }
 }
 
+/// Longest window of norms: each checkpoint holds them.
+const MOST_NORMS: u32 = 10_000;
+
 /// Takes the lock of a job's folder, which is held until the file is dropped: the process that holds it lives.
 pub fn lock(folder: &Path) -> Result<File, Failure> {
     let path = folder.join(LOCK);
@@ -144,6 +147,14 @@ fn check(job: &Job) -> Result<(), String> {
         return Err(format!("path `{}` cannot be part of a folder's name", job.path));
     }
     check_steps(job)?;
+    if let Some(Spikes { window, times, .. }) = &job.spikes
+        && (*window == 0 || *window > MOST_NORMS || !(*times >= 1.0 && times.is_finite()))
+    {
+        return Err(format!(
+            "spikes: a window of {window} and {times} times its median; 1 to {MOST_NORMS} and a number of at least 1 \
+             were expected"
+        ));
+    }
     check_optimizer(&job.optimizer)
 }
 

@@ -17,6 +17,7 @@ use crate::guard;
 use crate::memory;
 use crate::model::Weights;
 use crate::optimizer::Optimizer;
+use crate::spikes::Spikes;
 use crate::start::Beginning;
 use crate::state::{Saved, Saver, Snapshot};
 use crate::step::{self, Arithmetic, Step};
@@ -83,7 +84,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         }
         let rates = Rates::read(job, &self.task.folder)?;
         let data = Data::open(job, &self.task.folder, tokens.clone())?;
-        let Beginning { weights, optimizer, skipped, kernels } = Beginning::of(self.task, &config)?;
+        let Beginning { weights, optimizer, skipped, norms, kernels } = Beginning::of(self.task, &config)?;
         let step = self.arithmetic.step(job, &config, &weights)?;
         warn_of_other_kernels(kernels.as_deref(), &step.name());
         let saver = Saver::new(self.storage.clone(), checkpoints, self.task.patience(&self.requests.stop));
@@ -91,7 +92,9 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         let ahead = data.ahead(first, job.to)?;
         self.say_started(first, step.name(), weights.parameters())?;
         let times = StepTimes::default();
-        let mut training = Training { tokens, rates, ahead, weights, optimizer, skipped, step, saver, times };
+        let spikes = Spikes::new(job.spikes.clone(), norms);
+        let mut training =
+            Training { tokens, rates, ahead, weights, optimizer, skipped, spikes, step, saver, times };
         let end = self.train(&mut training, first);
         if training.times.steps > 0 {
             log(&training.times);
@@ -104,7 +107,8 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
 
     fn train(&mut self, training: &mut Training<'_>, first: u64) -> Result<End, Failure> {
         let job = &self.task.job;
-        let Training { tokens, rates, ahead, weights, optimizer, skipped, step, saver, times } = training;
+        let Training { tokens, rates, ahead, weights, optimizer, skipped, spikes, step, saver, times } =
+            training;
         let mut done = first;
         while done < job.to {
             let begun = Instant::now();
@@ -113,11 +117,14 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
             let loss = step.differentiate(weights, &batch)?;
             let norm = step::norm(&**step)?;
             let rate = rates.of(done);
-            let skip = job.skip.binary_search(&done).is_ok();
+            let is_told = job.skip.binary_search(&done).is_ok();
+            if !is_told {
+                guard::finite_step(done, loss, norm)?;
+            }
+            let skip = is_told || spikes.is_spike(done, norm, skipped);
             if skip {
                 skipped.push(done);
             } else {
-                guard::finite_step(done, loss, norm)?;
                 optimizer.update(step.kernels(), weights, step.gradient(), norm, rate)?;
             }
             let took = begun.elapsed();
@@ -133,7 +140,11 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
             if stop || asked || ends || is_due(job.checkpoints.every, done) {
                 // One copy at a time: the last one is on disk before the next is taken.
                 self.say_saved(saver.finish()?)?;
-                saver.submit(Snapshot::take(weights, optimizer, self.state(done, &**step, skipped))?)?;
+                saver.submit(Snapshot::take(
+                    weights,
+                    optimizer,
+                    self.state(done, &**step, skipped, spikes),
+                )?)?;
             }
             if stop && done < job.to {
                 return self.stop(saver, done);
@@ -143,7 +154,8 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
             }
         }
         if first == job.to && job.checkpoints.at_end {
-            saver.submit(Snapshot::take(weights, optimizer, self.state(done, &**step, skipped))?)?;
+            let state = self.state(done, &**step, skipped, spikes);
+            saver.submit(Snapshot::take(weights, optimizer, state)?)?;
         }
         self.say_saved(saver.finish()?)?;
         if job.evaluation.at_end || is_due(job.evaluation.every, done) {
@@ -171,7 +183,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         Ok(End::Stopped)
     }
 
-    fn state(&self, done: u64, step: &dyn Step, skipped: &[u64]) -> State {
+    fn state(&self, done: u64, step: &dyn Step, skipped: &[u64], spikes: &Spikes) -> State {
         let job = &self.task.job;
         State {
             format: checkpoint::FORMAT,
@@ -181,6 +193,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
             kernels: step.name(),
             micro_batch: job.micro_batch,
             skipped: skipped.to_vec(),
+            norms: spikes.norms(),
         }
     }
 
@@ -250,6 +263,7 @@ struct Training<'s> {
     weights: Weights,
     optimizer: Optimizer,
     skipped: Vec<u64>,
+    spikes: Spikes,
     step: Box<dyn Step + 's>,
     saver: Saver,
     times: StepTimes,

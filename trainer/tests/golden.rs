@@ -59,6 +59,7 @@ fn losses<E: Element>(isa: Isa) -> (String, Vec<f64>) {
         kernels: name.clone(),
         micro_batch: SEQUENCES as u32,
         skipped: Vec::new(),
+        norms: Vec::new(),
     };
     let snapshot = Snapshot::take(&weights, &optimizer, state).unwrap();
     let saved = snapshot.write(&Disk, folder.path()).unwrap();

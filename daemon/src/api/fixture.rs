@@ -42,6 +42,7 @@ pub fn write_checkpoint(folder: &FilePath, key: CheckpointKey, files: &[(&str, &
         kernels: "none".to_owned(),
         micro_batch: 1,
         skipped: Vec::new(),
+        norms: Vec::new(),
     };
     fs::write(folder.join(checkpoint::STATE), serde_json::to_vec(&state).unwrap()).unwrap();
     let manifest = Manifest::of(&folder).unwrap();

@@ -257,6 +257,18 @@ pub struct EvaluateConfig {
     pub max_tokens: u64,
 }
 
+/// What becomes of a spike.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnSpike {
+    /// It is told in the log and in `status`: new data makes honest spikes.
+    #[default]
+    Warn,
+    /// The step makes no update, on every path that shares it; not in warm-up, and not in the first hundred steps of an
+    /// increment.
+    Skip,
+}
+
 /// How trainers are started.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -270,6 +282,8 @@ pub struct TrainerConfig {
     /// What the forward pass computes once more in the backward pass instead of keeping it: memory for time. It changes
     /// no bit.
     pub recompute: artifacts::job::Recompute,
+    /// What becomes of a step whose gradient norm is more than ten times the median of the hundred before it.
+    pub on_spike: OnSpike,
     /// A trainer that says nothing for so many seconds hangs, and is ended.
     pub silent_seconds: f64,
     /// Seconds that a trainer has to save and stop when it is asked to.
@@ -390,6 +404,7 @@ impl Default for TrainerConfig {
             threads: None,
             micro_batch: None,
             recompute: artifacts::job::Recompute::default(),
+            on_spike: OnSpike::default(),
             silent_seconds: 600.0,
             stop_seconds: 60.0,
             attempts: 5,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use paradigm::Settings as Rates;
 
 use super::check::{rates, tokens_of_a_step};
-use super::keys::{Config, MainPath, SlotConfig, TokenWidth};
+use super::keys::{Config, MainPath, OnSpike, SlotConfig, TokenWidth};
 use crate::ledger::path::Step;
 use crate::ledger::transition::Millis;
 
@@ -109,6 +109,8 @@ pub struct TrainerSettings {
     pub threads: u32,
     /// What is computed once more in the backward pass.
     pub recompute: artifacts::job::Recompute,
+    /// Whether a step whose gradient is out of all proportion makes no update.
+    pub skips_spikes: bool,
     /// A trainer that says nothing for so long hangs.
     pub silent: Duration,
     /// Time that it has to save and stop.
@@ -172,6 +174,7 @@ impl Config {
                 command: self.trainer_command(machine)?,
                 threads: trainer.threads.unwrap_or((machine.cores / slots).max(1)),
                 recompute: trainer.recompute,
+                skips_spikes: trainer.on_spike == OnSpike::Skip,
                 silent: seconds(trainer.silent_seconds),
                 stop: seconds(trainer.stop_seconds),
                 attempts: trainer.attempts,

@@ -65,6 +65,13 @@ pub enum Finding {
         /// Size of its files.
         bytes: u64,
     },
+    /// A step without an update, though its numbers are finite.
+    Skipped {
+        /// The step.
+        step: Step,
+        /// Its gradient norm.
+        norm: f64,
+    },
     /// A held-out loss.
     Evaluation {
         /// Updates done.
@@ -302,10 +309,13 @@ impl Follower {
             {
                 Err(format!("reports an update in step {step}, whose loss or gradient is none"))
             }
-            Event::Step { step, sequences, .. } => {
+            Event::Step { step, sequences, skipped, grad_norm, loss, .. } => {
                 let expected = [step, step + 1].map(|step| step.saturating_mul(self.sequences_per_step));
                 if sequences == expected {
-                    return Ok(());
+                    return match skipped && loss.is_finite() && grad_norm.is_finite() {
+                        true => self.find(Finding::Skipped { step, norm: grad_norm }),
+                        false => Ok(()),
+                    };
                 }
                 Err(format!("reports sequences {sequences:?} for step {step}, which takes {expected:?}"))
             }

@@ -51,7 +51,7 @@ pub fn judge(tree: &Tree, start: &JobStart, outcome: &Outcome) -> Option<Verdict
              weights are broken, not the data"
         )));
     }
-    if state.skips.len() >= MOST {
+    if state.skips.len().saturating_sub(state.spikes as usize) >= MOST {
         return Some(Verdict::GiveUp(format!(
             "step {step} is not finite, and {MOST} steps of this path were skipped for that already"
         )));

@@ -68,6 +68,7 @@ impl Settings {
                 evaluate_tokens: config.evaluate_tokens,
                 threads: trainer.threads,
                 recompute: trainer.recompute,
+                skips_spikes: trainer.skips_spikes,
                 weights,
             },
             silent: millis(trainer.silent),

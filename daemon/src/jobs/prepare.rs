@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use artifacts::Digest;
 use artifacts::job::{
-    self, Block, Checkpoints, Evaluation, HeldOut, Job, LEARNING_RATES, Piece, Recompute, SEQUENCES, Start,
+    self, Block, Checkpoints, Evaluation, HeldOut, Job, LEARNING_RATES, Piece, Recompute, SEQUENCES, Spikes,
+    Start,
 };
 use artifacts::storage::{self, Output, Storage};
 use paradigm::schedule::ScheduleError;
@@ -18,6 +19,7 @@ use paradigm::{Paradigm, Schedule, SegmentKind, Settings as Rates};
 
 use super::data::{Data, DataError};
 use super::executor::JOB;
+use super::warnings::{SPIKE, WINDOW};
 use crate::ledger::path::{CheckpointKey, Step, Version};
 use crate::ledger::transition::{EndOfText, Fixed, Increment, IncrementPlan, JobStart};
 use crate::ledger::tree::Tree;
@@ -25,6 +27,11 @@ use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// Sequences whose order is looked up at once.
 const CHUNK: u64 = 1 << 22;
+
+/// Steps at the beginning of an increment in which nothing is a spike.
+const NEW_DATA: Step = 100;
+/// Spikes in a row that are skipped; what comes again after that is a new level.
+const MOST_SPIKES: u32 = 3;
 
 /// Seconds that a trainer waits for room before it gives its slot back: what it has in memory since its last checkpoint
 /// is worth that.
@@ -103,6 +110,8 @@ pub struct Choices {
     pub threads: u32,
     /// What a trainer computes once more in the backward pass.
     pub recompute: Recompute,
+    /// Whether a step whose gradient is out of all proportion makes no update.
+    pub skips_spikes: bool,
     /// Where the weights lie that the run starts from.
     pub weights: Option<PathBuf>,
 }
@@ -112,6 +121,8 @@ pub struct Choices {
 pub struct Known {
     fixed: Fixed,
     increments: Vec<Increment>,
+    /// Where the open increment begins.
+    end: Step,
     end_of_text: Option<u32>,
     start_digest: Option<Digest>,
     skips: Vec<Step>,
@@ -137,6 +148,7 @@ impl Known {
         Ok(Self {
             fixed: tree.fixed().ok_or(DataError::NotMade)?.clone(),
             increments: tree.standing().cloned().collect(),
+            end: tree.end(),
             end_of_text: tree.run().end_of_text,
             start_digest: start.start.map(digest_of).transpose()?,
             // Those before it are in the state of the checkpoint that it starts from.
@@ -222,6 +234,7 @@ impl Preparation<'_> {
             sequences: PathBuf::from(SEQUENCES),
             token_files,
             skip: self.known.skips.clone(),
+            spikes: self.spikes(),
             optimizer: fixed.optimizer.clone(),
             checkpoints: Checkpoints {
                 folder: self.state.join("checkpoints"),
@@ -236,6 +249,26 @@ impl Preparation<'_> {
             },
             threads: Some(choices.threads),
         })
+    }
+
+    /// In warm-up and where new data begins, a large gradient is nothing to wonder at.
+    fn spikes(&self) -> Option<Spikes> {
+        if !self.choices.skips_spikes || self.start.is_evaluation() {
+            return None;
+        }
+        let plan = |increment: &Increment| increment.plans.get(&self.start.path.paradigm).cloned();
+        let own =
+            self.known.increments.iter().find(|increment| Some(increment.version) == self.start.version);
+        let warmup = own.and_then(plan).map_or(self.known.fixed.warmup_steps, |plan| plan.warmup_steps);
+        let begins = self.known.increments.iter().map(|increment| {
+            let rewarmup = plan(increment).map_or(0, |plan| plan.rewarmup_steps);
+            let first = increment.end - increment.steps;
+            [first, first.saturating_add(rewarmup.max(NEW_DATA))]
+        });
+        let open = [self.known.end, self.known.end.saturating_add(NEW_DATA)];
+        let is_met = |range: &[Step; 2]| range[0] < self.start.to && range[1] > self.start.from;
+        let except = std::iter::once([0, warmup]).chain(begins).chain([open]).filter(is_met).collect();
+        Some(Spikes { window: WINDOW as u32, times: SPIKE, in_a_row: MOST_SPIKES, except })
     }
 
     fn beginning(&self) -> Result<Start, PrepareError> {

@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use crate::ledger::path::Step;
 
 /// Gradient norms that a new one is held against.
-const WINDOW: usize = 100;
+pub(super) const WINDOW: usize = 100;
 /// Times their median that a norm must exceed to be a spike.
-const SPIKE: f64 = 10.0;
+pub(super) const SPIKE: f64 = 10.0;
 /// Steps in a row whose losses are all the same, nearly, before that is told.
 const STILL: usize = 200;
 /// What is nearly the same, relatively.

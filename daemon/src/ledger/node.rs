@@ -354,6 +354,14 @@ pub struct PathState {
     /// Steps that make no update, in rising order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skips: Vec<Step>,
+    /// How many of them were finite, and out of all proportion.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub spikes: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What is known of a checkpoint.

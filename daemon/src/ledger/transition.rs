@@ -221,6 +221,15 @@ pub enum Transition {
         /// What its trainer said.
         reason: String,
     },
+    /// The gradient of a step was out of all proportion, and its trainer made no update: it makes none on any pass over it.
+    SpikeSkipped {
+        /// The path.
+        path: Path,
+        /// The step.
+        step: Step,
+        /// The norm, in words.
+        reason: String,
+    },
     /// A path has used up its attempts.
     PathFailed {
         /// The path.

@@ -106,6 +106,7 @@ impl Size {
             sequences: PathBuf::new(),
             token_files: Vec::new(),
             skip: Vec::new(),
+            spikes: None,
             optimizer: Optimizer { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 },
             checkpoints: Checkpoints { folder: PathBuf::new(), every: None, at_end: true, wait: 0 },
             evaluation: Evaluation { every: None, at_end: false, increments: Vec::new() },

@@ -23,6 +23,7 @@ fn snapshot(seed: u64) -> Snapshot {
         kernels: "test".to_owned(),
         micro_batch: 2,
         skipped: vec![3, 5],
+        norms: vec![0.5, 1.0 / 3.0],
     };
     Snapshot::take(&weights, &optimizer, state).unwrap()
 }

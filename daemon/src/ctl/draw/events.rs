@@ -95,7 +95,7 @@ fn sentence(transition: &Transition) -> (Option<Paint>, String) {
                 Outcome::Crashed { message } => (bad, format!("{at}: crashed: {message}")),
             }
         }
-        Transition::StepSkipped { path, step, reason } => {
+        Transition::StepSkipped { path, step, reason } | Transition::SpikeSkipped { path, step, reason } => {
             (bad, format!("step {} of {path} is skipped from now on: {reason}", count(*step)))
         }
         Transition::PathFailed { path, reason } => (bad, format!("{path} has failed: {reason}")),

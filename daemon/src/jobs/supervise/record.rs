@@ -58,6 +58,15 @@ impl Supervisor {
                     }
                 }
             }
+            Finding::Skipped { step, norm } => {
+                let path = start.path;
+                if self.ledger.read(|tree| tree.skips(path).contains(&step)) {
+                    return Ok(None);
+                }
+                let reason = format!("its gradient norm of {norm:.3} is out of all proportion");
+                tracing::warn!(%path, step, reason, "a step is skipped from now on");
+                Ok(Some(Transition::SpikeSkipped { path, step, reason }))
+            }
             Finding::Evaluation { step, evaluation } => {
                 let increment = evaluation.increment;
                 self.ledger.read(|tree| {

@@ -127,7 +127,7 @@ fn findings_keep_their_order_and_are_settled_once() {
         .iter()
         .map(|finding| match finding {
             Finding::Checkpoint { key, .. } => key.step,
-            Finding::Evaluation { step, .. } => *step,
+            Finding::Evaluation { step, .. } | Finding::Skipped { step, .. } => *step,
         })
         .collect();
     assert_eq!(steps, [1, 2]);

@@ -84,6 +84,7 @@ impl World {
                 evaluate_tokens: 1000,
                 threads: 2,
                 recompute: Recompute::Full,
+                skips_spikes: true,
                 weights: None,
             },
             silent: 600_000,

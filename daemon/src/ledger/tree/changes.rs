@@ -191,6 +191,12 @@ impl Tree {
                 path.not_finite = None;
                 path.failures = 0;
             }),
+            Transition::SpikeSkipped { path, step, .. } => self.set_path(changes, *path, |path| {
+                if let Err(place) = path.skips.binary_search(step) {
+                    path.skips.insert(place, *step);
+                    path.spikes += 1;
+                }
+            }),
             Transition::PathFailed { path, reason } => {
                 self.set_path(changes, *path, |path| path.failed = Some(reason.clone()));
                 if let Trajectory::Evaluation(version) = path.trajectory {

@@ -101,6 +101,14 @@ impl Tree {
                     format!("{path} runs, was never tried, or skips step {step} already")
                 })
             }
+            Transition::SpikeSkipped { path, step, .. } => {
+                let running = self.path(path).and_then(|state| self.attempt(state.running?));
+                let is_trained = running
+                    .is_some_and(|attempt| (attempt.start.first_step()..attempt.start.to).contains(step));
+                rule(is_trained && !self.skips(*path).contains(step), &|| {
+                    format!("no job trains step {step} of {path}, or it is skipped already")
+                })
+            }
             Transition::PathFailed { path, .. } => {
                 rule(self.path(path).is_some_and(|state| state.running.is_none()), &|| {
                     format!("{path} runs, or was never tried")
