@@ -2,10 +2,11 @@
 //!
 //! A figure hangs on the machine and on who else uses it, so nothing here can fail for being slow. Each benchmark is a
 //! file, prints a table, and leaves its figures in `target/bench/<name>.json`. `LRPATH_BENCH_ONLY` (daemon, lengths,
-//! checkpoints, steps or trainer) takes one of them.
+//! checkpoints, tree, steps or trainer) takes one of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
 mod checkpoints;
+mod large_tree;
 mod latency;
 mod lengths;
 mod slot;
@@ -33,6 +34,9 @@ fn main() {
         let checkpoints = json!({ "machine": machine::name(), "checkpoints": checkpoints::measure() });
         save("checkpoints", &checkpoints);
     }
+    if is_asked("tree") {
+        save("tree", &json!({ "machine": machine::name(), "tree": large_tree::measure() }));
+    }
     if is_asked("steps") {
         save("steps", &json!({ "machine": machine::name(), "steps": steps::measure() }));
     }
@@ -49,6 +53,13 @@ fn save(name: &str, figures: &Value) {
     let file = folder.join(format!("{name}.json"));
     std::fs::write(&file, format!("{figures:#}\n")).unwrap();
     println!("\n{}", file.display());
+}
+
+/// The middle one.
+fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
 }
 
 /// Folders of the attempts of a state, the earliest first.

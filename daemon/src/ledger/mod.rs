@@ -4,9 +4,8 @@
 //! tree in sled follows by itself. So whoever reads the tree reads only what survives, and whoever dies at any moment
 //! finds at the next start what was acknowledged: all of it, once.
 //!
-//! A start reads the journal from end to end. The tree comes out of sled where that agrees with the journal, and what
-//! came later is replayed; where it does not agree, all is replayed. sled is made again behind the tree where it was not
-//! at the journal's very end.
+//! A start reads the journal from end to end, and the tree comes out of that. Beside it sled is read: where it is at the
+//! journal's very end and holds the very same tree it is kept, and else made again behind the tree.
 
 mod follower;
 pub mod hindrances;
@@ -37,11 +36,11 @@ use journal::{Journal, JournalError, Point, SEGMENT_BYTES};
 use nesting::{Inside, Within};
 use node::Change;
 use probe::Probe;
-use start::{keep, replay};
+use start::Start;
 use transition::{Millis, Record, Transition};
 use tree::{Contradiction, Tree};
 pub use view::ViewError;
-use view::{View, sweep};
+use view::sweep;
 
 /// Folder of the journal below the state.
 const JOURNAL: &str = "journal";
@@ -216,20 +215,15 @@ impl Ledger {
         {
             tracing::warn!(%error, "what is left of a copy in sled that was being built cannot be removed");
         }
-        let loaded = match options.view {
-            true => options.probe.run(&path).and_then(|()| View::load(&path)),
-            false => Err(ViewError::Missing),
-        };
-        let (journal, replayed) = replay(state, storage, options.segment_bytes, loaded)?;
-        let tree = Arc::new(RwLock::new(replayed.tree.clone()));
+        let Start { journal, tree: draft, view } = Start::read(state, storage, options)?;
+        let tree = Arc::new(RwLock::new(draft.clone()));
         let hindrances = Hindrances::new(clock.clone());
         let follower = options.view.then(|| {
-            let view = keep(&path, replayed.view, journal.point());
             let told = hindrances.clone();
             Follower::start(path, tree.clone(), view, journal.point(), options.retry, told)
         });
         let position = watch::Sender::new(journal.point().position);
-        let writer = Mutex::new(Writer { journal, draft: replayed.tree, is_closed: false });
+        let writer = Mutex::new(Writer { journal, draft, is_closed: false });
         let recent = Mutex::new(VecDeque::new());
         let inner = Inner { clock, hindrances, writer, tree, recent, follower, position };
         Ok(Self { inner: Arc::new(inner) })

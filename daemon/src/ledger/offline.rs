@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::journal::{Journal, Point, SEGMENT_BYTES, Torn, verify};
 use super::lock::StateLock;
 use super::probe::Probe;
-use super::start::Replayed;
+use super::start::take;
 use super::tree::Tree;
 use super::view::{View, ViewError};
 use super::{JOURNAL, LedgerError, VIEW, find};
@@ -56,18 +56,18 @@ pub fn check(state: &Path, probe: &Probe) -> Result<Report, LedgerError> {
     find(state)?;
     let _lock = StateLock::look(state)?;
     let view = look_at_copy(&state.join(VIEW), probe);
-    let mut replayed = Replayed::from(Err(ViewError::Missing));
+    let mut made = Tree::default();
     let mut standing = match &view {
         Ok((Point::START, _)) => Standing::Behind { position: 0 },
         Ok((point, _)) => foreign(format!("the journal has no such position {}", point.position)),
         Err(why) => Standing::Unusable { why: why.clone() },
     };
     let (point, segments, torn) = verify(&Disk, &state.join(JOURNAL), |records, point| {
-        replayed.take(&records)?;
+        take(&mut made, &records)?;
         if let Ok((expected, tree)) = &view
             && point == *expected
         {
-            standing = match tree.digest() == replayed.tree.digest() {
+            standing = match tree.digest() == made.digest() {
                 true => Standing::Behind { position: point.position },
                 false => foreign("it holds another tree than the journal makes".to_owned()),
             };
@@ -77,7 +77,7 @@ pub fn check(state: &Path, probe: &Probe) -> Result<Report, LedgerError> {
     if standing == (Standing::Behind { position: point.position }) {
         standing = Standing::Agrees;
     }
-    Ok(Report { records: point.position, segments, torn, tree: replayed.tree.digest(), view: standing })
+    Ok(Report { records: point.position, segments, torn, tree: made.digest(), view: standing })
 }
 
 /// Makes the copy in sled anew out of the journal. A half-written end of the journal is cut off.
@@ -87,17 +87,17 @@ pub fn check(state: &Path, probe: &Probe) -> Result<Report, LedgerError> {
 pub fn rebuild(state: &Path) -> Result<Report, LedgerError> {
     find(state)?;
     let _lock = StateLock::take(state)?;
-    let mut replayed = Replayed::from(Err(ViewError::Missing));
+    let mut made = Tree::default();
     let (journal, torn) =
         Journal::open(Arc::new(Disk), &state.join(JOURNAL), SEGMENT_BYTES, |records, _| {
-            replayed.take(&records)
+            take(&mut made, &records)
         })?;
-    View::build(&state.join(VIEW), journal.point(), &replayed.tree)?.let_go();
+    View::build(&state.join(VIEW), journal.point(), &made)?.let_go();
     Ok(Report {
         records: journal.point().position,
         segments: journal.segments(),
         torn,
-        tree: replayed.tree.digest(),
+        tree: made.digest(),
         view: Standing::Agrees,
     })
 }

@@ -1,4 +1,6 @@
-//! How a ledger begins: the journal is read, and the view is believed as far as it agrees.
+//! How a ledger begins: the journal makes the tree, and the copy in sled is kept where it holds the very same one.
+//!
+//! Both are read at once, so that a start takes no longer than the slower of the two.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,78 +11,105 @@ use super::journal::{self, Journal, Point};
 use super::transition::Record;
 use super::tree::Tree;
 use super::view::{View, ViewError, set_aside};
-use super::{JOURNAL, LedgerError};
+use super::{JOURNAL, LedgerError, Options, VIEW};
 
 /// What a start found.
-pub struct Replayed {
-    /// The tree.
+pub struct Start {
+    /// The journal, open.
+    pub journal: Journal,
+    /// The tree that it makes.
     pub tree: Tree,
-    /// The view that the tree came from, or why there is none.
-    pub view: Result<View, ViewError>,
+    /// The copy in sled, where it holds this tree.
+    pub view: Option<View>,
 }
 
-impl Replayed {
-    /// Goes on from a view, or from nothing.
-    pub fn from(loaded: Result<(View, Tree), ViewError>) -> Self {
-        match loaded {
-            Ok((view, tree)) => Self { tree, view: Ok(view) },
-            Err(error) => Self { tree: Tree::default(), view: Err(error) },
-        }
-    }
-
-    /// Takes records that the tree has not taken yet.
-    pub fn take(&mut self, records: &[Record]) -> Result<(), LedgerError> {
-        for record in records {
-            if record.position > self.tree.position() {
-                self.tree.apply(record).map_err(LedgerError::Replay)?;
-            }
-        }
-        Ok(())
+impl Start {
+    /// Reads the journal, and beside it the copy.
+    pub fn read(state: &Path, storage: Arc<dyn Storage>, options: &Options) -> Result<Self, LedgerError> {
+        let path = state.join(VIEW);
+        let load = || match options.view {
+            true => options.probe.run(&path).and_then(|()| View::load(&path)),
+            false => Err(ViewError::Missing),
+        };
+        let (loaded, replayed) = std::thread::scope(|scope| {
+            let loading = scope.spawn(load);
+            let replayed = replay(state, storage.clone(), options.segment_bytes);
+            let panicked = |_| Err(ViewError::Damaged("the thread that read it panicked".to_owned()));
+            (loading.join().unwrap_or_else(panicked), replayed)
+        });
+        let (journal, tree) = replayed?;
+        let view = options.view.then(|| {
+            let judged = loaded.and_then(|loaded| judge(&*storage, state, journal.point(), &tree, loaded));
+            keep(&path, judged, journal.point())
+        });
+        Ok(Self { journal, tree, view: view.flatten() })
     }
 }
 
-/// Reads the journal, and makes the tree out of it, or out of the view and what came after that.
-pub fn replay(
+/// Has a tree take records of the journal.
+pub fn take(tree: &mut Tree, records: &[Record]) -> Result<(), LedgerError> {
+    records.iter().try_for_each(|record| tree.apply(record).map(drop)).map_err(LedgerError::Replay)
+}
+
+/// Reads the journal to its end, and makes the tree out of it.
+fn replay(
     state: &Path,
     storage: Arc<dyn Storage>,
     segment_bytes: u64,
-    loaded: Result<(View, Tree), ViewError>,
-) -> Result<(Journal, Replayed), LedgerError> {
-    let folder = state.join(JOURNAL);
-    let mut replayed = Replayed::from(loaded);
-    let expected = replayed.view.as_ref().map_or(Point::START, View::point);
-    let mut meets = expected == Point::START;
-    let mut fits = true;
-    let (journal, torn) = Journal::open(storage.clone(), &folder, segment_bytes, |records, point| {
-        meets |= point == expected;
-        let taken = replayed.take(&records);
-        if replayed.view.is_err() {
-            return taken;
-        }
-        fits &= taken.is_ok();
-        Ok(())
-    })?;
+) -> Result<(Journal, Tree), LedgerError> {
+    let mut tree = Tree::default();
+    let (journal, torn) =
+        Journal::open(storage, &state.join(JOURNAL), segment_bytes, |records, _| take(&mut tree, &records))?;
     if let Some(torn) = torn {
         tracing::warn!(%torn, "a half-written commit was cut off the journal");
     }
-    if !(meets && fits) {
-        let what = match journal.point().position {
-            end if end < expected.position => {
-                format!("it is at position {}, and the journal ends at {end}", expected.position)
-            }
-            _ => format!("the records up to position {} are others", expected.position),
-        };
-        replayed = Replayed::from(Err(ViewError::Foreign(what)));
-        journal::verify(&*storage, &folder, |records, _| replayed.take(&records))?;
+    Ok((journal, tree))
+}
+
+/// The copy, if it belongs to this journal and, at its end, to this tree.
+fn judge(
+    storage: &dyn Storage,
+    state: &Path,
+    end: Point,
+    tree: &Tree,
+    (view, copied): (View, Tree),
+) -> Result<View, ViewError> {
+    let at = view.point();
+    let why = match at.position {
+        position if position > end.position => {
+            Some(format!("it is at position {position}, and the journal ends at {}", end.position))
+        }
+        _ if at == end => {
+            (copied != *tree).then(|| "it holds another tree than the journal makes".to_owned())
+        }
+        position => {
+            (!is_met(storage, state, at)).then(|| format!("the records up to position {position} are others"))
+        }
+    };
+    match why {
+        None => Ok(view),
+        Some(why) => {
+            view.let_go();
+            Err(ViewError::Foreign(why))
+        }
     }
-    Ok((journal, replayed))
+}
+
+/// Whether the journal passes a point.
+fn is_met(storage: &dyn Storage, state: &Path, expected: Point) -> bool {
+    let mut is_met = expected == Point::START;
+    let read = journal::verify(storage, &state.join(JOURNAL), |_, point| {
+        is_met |= point == expected;
+        Ok::<(), LedgerError>(())
+    });
+    read.is_ok() && is_met
 }
 
 /// The view, if it goes on being used; if not, it is let go with words, and moved out of the way where that is its fault.
 ///
 /// One that is behind is not brought up, but built anew: on some damage sled goes back to an older state at each start,
 /// and would do so again.
-pub fn keep(path: &Path, view: Result<View, ViewError>, end: Point) -> Option<View> {
+fn keep(path: &Path, view: Result<View, ViewError>, end: Point) -> Option<View> {
     match view {
         Ok(view) if view.point() == end => return Some(view),
         Ok(view) => {

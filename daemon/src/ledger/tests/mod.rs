@@ -13,6 +13,7 @@ use artifacts::storage::crash::CrashDisk;
 use super::offline::{Standing, check, rebuild};
 use super::probe::ProbeChild;
 use super::samples::{Midnight, record, records, sample};
+use super::view::View;
 use super::*;
 
 /// The tree that the first so many records make.
