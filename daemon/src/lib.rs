@@ -20,4 +20,5 @@ pub mod run_stream;
 pub mod scheduler;
 pub mod service;
 pub mod tokenizer;
+pub mod vocabulary;
 pub mod withdrawal;

@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
 mod checkpoints;
+mod idle;
 mod large_tree;
 mod latency;
 mod lengths;
+mod plans;
 mod slot;
 mod steps;
 mod trainer;
@@ -35,7 +37,10 @@ fn main() {
         save("checkpoints", &checkpoints);
     }
     if is_asked("tree") {
-        save("tree", &json!({ "machine": machine::name(), "tree": large_tree::measure() }));
+        let upkeep = json!({
+            "machine": machine::name(), "tree": large_tree::measure(), "idle": idle::measure(), "plans": plans::measure()
+        });
+        save("tree", &upkeep);
     }
     if is_asked("steps") {
         save("steps", &json!({ "machine": machine::name(), "steps": steps::measure() }));

@@ -77,12 +77,17 @@ impl State {
 
     /// Makes a state of a model, the text of its `config.json`; the configuration calls it `model.json`.
     pub fn of(model: &str, config: &str) -> Self {
+        Self::with_tokenizer(model, config, &tokenizer())
+    }
+
+    /// As [`State::of`], with another `tokenizer.json` than that of bytes.
+    pub fn with_tokenizer(model: &str, config: &str, tokenizer: &str) -> Self {
         let folder = TempDir::with_prefix("lrpath-test-").unwrap();
         let state = Self { folder };
         let given = state.folder.path().join("given");
         std::fs::create_dir(&given).unwrap();
         std::fs::write(given.join("model.json"), model).unwrap();
-        std::fs::write(given.join("tokenizer.json"), tokenizer()).unwrap();
+        std::fs::write(given.join("tokenizer.json"), tokenizer).unwrap();
         std::fs::write(given.join("lrpathd.toml"), config).unwrap();
         let made = state.ctl(&["init", "--config", given.join("lrpathd.toml").to_str().unwrap()]);
         assert!(made.status.success(), "init: {}", String::from_utf8_lossy(&made.stderr));

@@ -83,7 +83,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "daemon",
         &[
-            &["ledger"],
+            &["ledger", "vocabulary"],
             &["config", "tokenizer"],
             &["alias", "checkpoints", "outlook", "run_stream"],
             &["withdrawal", "inbox", "scheduler", "jobs", "publish", "retention"],
@@ -103,7 +103,8 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["tree"],
             &["journal"],
             &["view"],
-            &["follower", "probe", "start"],
+            &["follower", "probe"],
+            &["start"],
             &["offline"],
         ],
     ),

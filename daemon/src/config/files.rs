@@ -13,6 +13,7 @@ use tokenizers::Tokenizer;
 use super::keys::{Config, EndOfTextConfig};
 use super::objection::Objection;
 use crate::ledger::transition::EndOfText;
+use crate::vocabulary::{Vocabulary, Wanted};
 
 /// Longest `config.json` of a model, in bytes.
 const LONGEST_MODEL: u64 = 1 << 20;
@@ -61,17 +62,19 @@ fn beside(file: &Path, path: &Path) -> PathBuf {
     artifacts::storage::parent(file).join(path)
 }
 
-/// Reads them; the weights as `read` does.
+/// Reads them; the weights as `read` does. Where a state holds them already, a tokenizer was made of the tokenizer's file
+/// before.
 pub(super) fn look(
     config: &Config,
     file: &Path,
+    is_known: bool,
     read: impl FnOnce(&Path) -> io::Result<Option<Digest>>,
 ) -> Result<Given, Vec<Objection>> {
     let mut found = Vec::new();
     let model = model(&config.model_file(file)).map_err(|objection| found.push(objection)).ok();
     let tokenizer = config
         .tokenizer_file(file)
-        .map(|path| tokenizer(config, &path).map_err(|objection| found.push(objection)));
+        .map(|path| tokenizer(config, &path, is_known).map_err(|objection| found.push(objection)));
     let weights = config.weights_folder(file).map(|folder| {
         read(&folder).map_err(|error| {
             let what = format!("cannot be used, {}: {error}", folder.display());
@@ -108,18 +111,22 @@ fn model(path: &Path) -> Result<(Value, u32), Objection> {
 
 type Found = (Digest, Option<u32>, Option<bool>);
 
-fn tokenizer(config: &Config, path: &Path) -> Result<Found, Objection> {
+fn tokenizer(config: &Config, path: &Path, is_known: bool) -> Result<Found, Objection> {
     let help = "name a tokenizer.json of HF tokenizers, relative to this file";
     let object = |what: String| Objection::new("tokenizer.file", what, help);
-    let bytes = read(path, LONGEST_TOKENIZER)
-        .map_err(|error| object(format!("cannot be read, {}: {error}", path.display())))?;
-    let tokenizer = Tokenizer::from_bytes(&bytes)
-        .map_err(|error| object(format!("is no tokenizer, {}: {error}", path.display())))?;
-    let knows = match &config.tokenizer.end_of_text {
-        EndOfTextConfig::Token(EndOfText::Text(text)) => Some(tokenizer.token_to_id(text).is_some()),
+    let not = |error: &dyn std::fmt::Display| object(format!("is no tokenizer, {}: {error}", path.display()));
+    if !is_known {
+        let bytes = read(path, LONGEST_TOKENIZER)
+            .map_err(|error| object(format!("cannot be read, {}: {error}", path.display())))?;
+        Tokenizer::from_bytes(&bytes).map_err(|error| not(&error))?;
+    }
+    let text = match &config.tokenizer.end_of_text {
+        EndOfTextConfig::Token(EndOfText::Text(text)) => Some(text.as_str()),
         _ => None,
     };
-    Ok((Digest::of(&bytes), tokenizer.get_vocab(true).into_values().max(), knows))
+    let wanted = Wanted { text, number: None };
+    let found = Vocabulary::read(path, LONGEST_TOKENIZER, wanted).map_err(|error| not(&error))?;
+    Ok((found.digest, found.highest, text.map(|_| found.number.is_some())))
 }
 
 /// The digest of a folder of weights: of a line `<digest>  <name>` for each of its weights' files, by name. These are what

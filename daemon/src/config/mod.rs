@@ -42,7 +42,7 @@ impl Config {
     /// # Errors
     /// All that is wrong with it, each with its line, key and value, and what to do.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::look(path, |_| Ok(None)).map(|(config, _)| config)
+        Self::look(path, false, |_| Ok(None)).map(|(config, _)| config)
     }
 
     /// Like [`Config::load`], with what was found in the files that it names. Weights are read to their last byte.
@@ -50,7 +50,7 @@ impl Config {
     /// # Errors
     /// As there.
     pub fn load_with_files(path: &Path) -> Result<(Self, Given), ConfigError> {
-        Self::look(path, |folder| weights_digest(folder).map(Some))
+        Self::look(path, false, |folder| weights_digest(folder).map(Some))
     }
 
     /// Like [`Config::load_with_files`], for a state that is made. Weights that it was made with are not read again: they
@@ -59,17 +59,19 @@ impl Config {
     /// # Errors
     /// As there.
     pub fn load_of_state(path: &Path, fixed: &Fixed) -> Result<(Self, Given), ConfigError> {
-        Self::look(path, |folder| fixed.weights.map_or_else(|| weights_digest(folder), Ok).map(Some))
+        Self::look(path, true, |folder| fixed.weights.map_or_else(|| weights_digest(folder), Ok).map(Some))
     }
 
     fn look(
         path: &Path,
+        is_known: bool,
         weights: impl FnOnce(&Path) -> io::Result<Option<Digest>>,
     ) -> Result<(Self, Given), ConfigError> {
         let source = read::Source::open(path)?;
         let config = source.config()?;
         let mut objections = check::check(&config);
-        let given = files::look(&config, path, weights).map_err(|found| objections.extend(found)).ok();
+        let given =
+            files::look(&config, path, is_known, weights).map_err(|found| objections.extend(found)).ok();
         if let Some(given) = &given {
             objections.extend(check::check_with(&config, given));
         }

@@ -23,7 +23,7 @@ use super::warnings::{SPIKE, WINDOW};
 use crate::ledger::path::{CheckpointKey, Step, Version};
 use crate::ledger::transition::{EndOfText, Fixed, Increment, IncrementPlan, JobStart};
 use crate::ledger::tree::Tree;
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::tokenizer::{self, TokenizerError};
 
 /// Sequences whose order is looked up at once.
 const CHUNK: u64 = 1 << 22;
@@ -305,7 +305,7 @@ impl Preparation<'_> {
         match &fixed.end_of_text {
             None => Ok(None),
             Some(EndOfText::Number(number)) => Ok(Some(*number)),
-            text => Ok(Tokenizer::load(&self.state.join("tokenizer.json"))?.end_of_text(text.as_ref())?),
+            text => Ok(tokenizer::end_of_text(&self.state.join(tokenizer::FILE), text.as_ref())?),
         }
     }
 

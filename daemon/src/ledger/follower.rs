@@ -36,6 +36,9 @@ struct Shared {
     tree: Arc<RwLock<Tree>>,
 }
 
+/// Finds the view to go on with, if there is one.
+pub type Load = Box<dyn FnOnce() -> Option<View> + Send>;
+
 /// Hands changes to the thread.
 pub struct Follower {
     shared: Arc<Shared>,
@@ -43,22 +46,23 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Starts the thread. `view` is where the tree is, at `now`; without one a view is built, and where that fails it is
-    /// tried again after `retry`.
+    /// Starts the thread. It has `load` find the view that is where the tree is, at `now`; without one a view is built, and
+    /// where that fails it is tried again after `retry`.
     pub fn start(
         path: PathBuf,
         tree: Arc<RwLock<Tree>>,
-        view: Option<View>,
+        load: Load,
         now: Point,
         retry: Duration,
         hindrances: Hindrances,
     ) -> Self {
-        let queue = Queue { point: now, changes: Changes::new(), follows: view.is_some(), closing: false };
+        let queue = Queue { point: now, changes: Changes::new(), follows: true, closing: false };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), woken: Condvar::new(), tree });
         let (end, ended) = channel();
-        let worker = Worker { shared: shared.clone(), path, retry, view, hindrances, is_failing: false };
+        let worker =
+            Worker { shared: shared.clone(), path, retry, view: None, hindrances, is_failing: false };
         let started = std::thread::Builder::new().name("view".to_owned()).spawn(move || {
-            worker.run();
+            worker.run(load);
             drop(end);
         });
         if let Err(error) = started {
@@ -132,7 +136,8 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self) {
+    fn run(mut self, load: Load) {
+        self.view = load();
         loop {
             let ended = match self.view.take() {
                 Some(view) => self.follow(view),

@@ -4,8 +4,8 @@
 //! tree in sled follows by itself. So whoever reads the tree reads only what survives, and whoever dies at any moment
 //! finds at the next start what was acknowledged: all of it, once.
 //!
-//! A start reads the journal from end to end, and the tree comes out of that. Beside it sled is read: where it is at the
-//! journal's very end and holds the very same tree it is kept, and else made again behind the tree.
+//! A start reads the journal from end to end, and the tree comes out of that. sled is read behind it: where it is at the
+//! journal's very end and holds the very same tree it is kept, and else made again.
 
 mod follower;
 pub mod hindrances;
@@ -36,7 +36,7 @@ use journal::{Journal, JournalError, Point, SEGMENT_BYTES};
 use nesting::{Inside, Within};
 use node::Change;
 use probe::Probe;
-use start::Start;
+use start::{kept, replay};
 use transition::{Millis, Record, Transition};
 use tree::{Contradiction, Tree};
 pub use view::ViewError;
@@ -215,12 +215,14 @@ impl Ledger {
         {
             tracing::warn!(%error, "what is left of a copy in sled that was being built cannot be removed");
         }
-        let Start { journal, tree: draft, view } = Start::read(state, storage, options)?;
+        let (journal, draft) = replay(state, storage.clone(), options.segment_bytes)?;
         let tree = Arc::new(RwLock::new(draft.clone()));
         let hindrances = Hindrances::new(clock.clone());
         let follower = options.view.then(|| {
-            let told = hindrances.clone();
-            Follower::start(path, tree.clone(), view, journal.point(), options.retry, told)
+            let (state, probe) = (state.to_owned(), options.probe.clone());
+            let (now, then) = (journal.point(), draft.clone());
+            let load = move || kept(&state, &*storage, &probe, now, &then);
+            Follower::start(path, tree.clone(), Box::new(load), now, options.retry, hindrances.clone())
         });
         let position = watch::Sender::new(journal.point().position);
         let writer = Mutex::new(Writer { journal, draft, is_closed: false });

@@ -1,6 +1,4 @@
 //! How a ledger begins: the journal makes the tree, and the copy in sled is kept where it holds the very same one.
-//!
-//! Both are read at once, so that a start takes no longer than the slower of the two.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,42 +6,19 @@ use std::sync::Arc;
 use artifacts::storage::Storage;
 
 use super::journal::{self, Journal, Point};
+use super::probe::Probe;
 use super::transition::Record;
 use super::tree::Tree;
 use super::view::{View, ViewError, set_aside};
-use super::{JOURNAL, LedgerError, Options, VIEW};
+use super::{JOURNAL, LedgerError, VIEW};
 
-/// What a start found.
-pub struct Start {
-    /// The journal, open.
-    pub journal: Journal,
-    /// The tree that it makes.
-    pub tree: Tree,
-    /// The copy in sled, where it holds this tree.
-    pub view: Option<View>,
-}
-
-impl Start {
-    /// Reads the journal, and beside it the copy.
-    pub fn read(state: &Path, storage: Arc<dyn Storage>, options: &Options) -> Result<Self, LedgerError> {
-        let path = state.join(VIEW);
-        let load = || match options.view {
-            true => options.probe.run(&path).and_then(|()| View::load(&path)),
-            false => Err(ViewError::Missing),
-        };
-        let (loaded, replayed) = std::thread::scope(|scope| {
-            let loading = scope.spawn(load);
-            let replayed = replay(state, storage.clone(), options.segment_bytes);
-            let panicked = |_| Err(ViewError::Damaged("the thread that read it panicked".to_owned()));
-            (loading.join().unwrap_or_else(panicked), replayed)
-        });
-        let (journal, tree) = replayed?;
-        let view = options.view.then(|| {
-            let judged = loaded.and_then(|loaded| judge(&*storage, state, journal.point(), &tree, loaded));
-            keep(&path, judged, journal.point())
-        });
-        Ok(Self { journal, tree, view: view.flatten() })
-    }
+/// The copy in sled, if it is at the journal's end, `end`, and holds this tree; what is not of use is let go or set aside.
+///
+/// It may take its time: nobody waits for it.
+pub fn kept(state: &Path, storage: &dyn Storage, probe: &Probe, end: Point, tree: &Tree) -> Option<View> {
+    let path = state.join(VIEW);
+    let loaded = probe.run(&path).and_then(|()| View::load(&path));
+    keep(&path, loaded.and_then(|loaded| judge(storage, state, end, tree, loaded)), end)
 }
 
 /// Has a tree take records of the journal.
@@ -52,7 +27,7 @@ pub fn take(tree: &mut Tree, records: &[Record]) -> Result<(), LedgerError> {
 }
 
 /// Reads the journal to its end, and makes the tree out of it.
-fn replay(
+pub fn replay(
     state: &Path,
     storage: Arc<dyn Storage>,
     segment_bytes: u64,

@@ -16,7 +16,8 @@ use crate::ledger::path::{CheckpointKey, Path, Step, Version};
 use crate::ledger::transition::{Fixed, Increment};
 use crate::ledger::tree::Tree;
 use crate::outlook::SPARE;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer;
+use crate::vocabulary::{Vocabulary, Wanted};
 
 /// A folder that is published on disk.
 pub struct Made {
@@ -166,15 +167,16 @@ impl Tokens {
         let path: PathBuf = state.join(release::TOKENIZER);
         let unreadable = |reason: String| PublishError::Unreadable { path: path.clone(), reason };
         let file = std::fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
-        let tokenizer = Tokenizer::load(&path).map_err(|error| unreadable(error.to_string()))?;
         let trained = ledger.read(|tree| tree.run().end_of_text);
         let end_of_text = match trained {
             Some(token) => Some(token),
-            None => tokenizer
-                .end_of_text(fixed.end_of_text.as_ref())
+            None => tokenizer::end_of_text(&path, fixed.end_of_text.as_ref())
                 .map_err(|error| unreadable(error.to_string()))?,
         };
-        let end_of_text_token = end_of_text.and_then(|token| tokenizer.token(token));
+        let wanted = Wanted { text: None, number: end_of_text };
+        let vocabulary = Vocabulary::read(&path, tokenizer::LONGEST, wanted)
+            .map_err(|error| unreadable(error.to_string()))?;
+        let end_of_text_token = vocabulary.text;
         Ok(Self { file, end_of_text, end_of_text_token })
     }
 

@@ -8,6 +8,7 @@
 
 mod training;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use artifacts::Digest;
@@ -16,6 +17,7 @@ use rayon::prelude::*;
 use tokenizers::{PostProcessorWrapper, Tokenizer as Library};
 
 use crate::ledger::transition::EndOfText;
+use crate::vocabulary::{Vocabulary, Wanted};
 
 pub use training::{Corpus, TrainError, train};
 
@@ -74,6 +76,34 @@ pub enum TokenizerError {
     /// A text could not be taken apart.
     #[error("the tokenizer gives up: {0}")]
     Encoding(String),
+}
+
+/// The number of the token that separates documents, if there is to be one, without a tokenizer being made of its file.
+///
+/// # Errors
+/// The file is no tokenizer's, or there is no such token.
+pub fn end_of_text(path: &Path, token: Option<&EndOfText>) -> Result<Option<u32>, TokenizerError> {
+    let Some(token) = token else { return Ok(None) };
+    let text = match token {
+        EndOfText::Text(text) => Some(text.as_str()),
+        EndOfText::Number(_) => None,
+    };
+    let not =
+        |error: io::Error| TokenizerError::NotATokenizer { path: path.to_owned(), why: error.to_string() };
+    let found = Vocabulary::read(path, LONGEST, Wanted { text, number: None }).map_err(not)?;
+    let number = match token {
+        EndOfText::Number(number) => Some(*number).filter(|number| Some(*number) <= found.highest),
+        EndOfText::Text(_) => found.number,
+    };
+    number.map(Some).ok_or_else(|| no_such(path, token))
+}
+
+fn no_such(path: &Path, token: &EndOfText) -> TokenizerError {
+    let token = match token {
+        EndOfText::Number(number) => number.to_string(),
+        EndOfText::Text(text) => text.clone(),
+    };
+    TokenizerError::NoSuchToken { path: path.to_owned(), token }
 }
 
 /// A tokenizer that is ready for work.
@@ -161,13 +191,7 @@ impl Tokenizer {
             EndOfText::Number(number) => Some(*number).filter(|number| *number < self.vocabulary()),
             EndOfText::Text(text) => self.library.token_to_id(text),
         };
-        number.ok_or_else(|| TokenizerError::NoSuchToken {
-            path: self.path.clone(),
-            token: match token {
-                EndOfText::Number(number) => number.to_string(),
-                EndOfText::Text(text) => text.clone(),
-            },
-        })
+        number.ok_or_else(|| no_such(&self.path, token))
     }
 
     /// The text that tokens stand for.
@@ -320,6 +344,26 @@ mod tests {
             assert_eq!(encoded.tokens.len(), encoded.ends.len());
             assert_eq!(encoded.ends.last().copied().unwrap_or(0), text.len() as u64);
         }
+    }
+
+    #[test]
+    fn the_separator_is_found_without_the_tokenizer_too() {
+        let (folder, tokenizer) = trained();
+        let path = folder.path().join("tokenizer.json");
+        let highest = tokenizer.vocabulary() - 1;
+        for token in [
+            EndOfText::Text("<|endoftext|>".into()),
+            EndOfText::Text("the".into()),
+            EndOfText::Text("</s>".into()),
+            EndOfText::Number(0),
+            EndOfText::Number(highest),
+            EndOfText::Number(highest + 1),
+        ] {
+            let [read, made] = [end_of_text(&path, Some(&token)), tokenizer.end_of_text(Some(&token))]
+                .map(|found| found.map_err(|error| error.to_string()));
+            assert_eq!(read, made, "{token:?}");
+        }
+        assert_eq!(end_of_text(&path, None).unwrap(), None);
     }
 
     #[test]
