@@ -173,7 +173,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["screen", "place", "plan", "offline", "init"],
             &["check"],
             &["draw"],
-            &["backup", "configuration", "demo", "manual", "upkeep"],
+            &["backup", "configuration", "demo", "manual", "upkeep", "watch"],
             &["commands"],
         ],
     ),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use daemon::edge::failure::Failure;
-use daemon::edge::look::Look;
+use daemon::edge::look::{Colours, Look};
 use daemon::edge::lrpathd::{Child, Cli};
 use daemon::{inbox, ledger, service};
 use tracing_subscriber::EnvFilter;
@@ -18,13 +18,18 @@ fn main() -> ExitCode {
         None => {}
     }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sled=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let look = Look::of_stderr(Colours::Auto);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(look.colour)
+        .with_writer(std::io::stderr)
+        .init();
     match service::run(&cli.state) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let failure = Failure::from(error);
             // What cannot be printed cannot be helped; the number says it too.
-            let _ = io::stderr().write_all(failure.render(&Look::of_stderr()).as_bytes());
+            let _ = io::stderr().write_all(failure.render(&look).as_bytes());
             failure.exit.into()
         }
     }

@@ -10,7 +10,7 @@ use super::draw::units::{bytes, count, counted};
 use super::draw::{events, lists, plan, status, tree};
 use super::flags::{Check, Command, ConfigCommand, Cut, Events, Explain, Generate, Logs, Place};
 use super::screen::Screen;
-use super::{backup, configuration, init, manual, offline, upkeep};
+use super::{backup, configuration, init, manual, offline, upkeep, watch};
 use crate::api::types::{
     CutAnswer, CutAsked, Explained, JobDetail, PauseAnswer, Shards, Status, TreeView, VersionDetail,
 };
@@ -47,8 +47,9 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
                 false => screen.text(&configuration::draw(&checked, &screen.look)?),
             }
         }
-        Command::Status(output) => {
-            screen.answer(output, &client()?.get::<Status>("/v1/status")?, status::draw)
+        Command::Status(asked) if asked.follow => watch::follow(&client()?, asked.output, screen),
+        Command::Status(asked) => {
+            screen.answer(asked.output, &client()?.get::<Status>("/v1/status")?, status::draw)
         }
         Command::Tree(output) => screen.answer(output, &client()?.get::<TreeView>("/v1/tree")?, tree::draw),
         Command::Versions(output) => {

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use paradigm::{Decay, Paradigm};
 
 use crate::edge::failure::EXIT_CODES;
+use crate::edge::look::Colours;
 
 /// Watches and steers a state of lrpath: shards in, versions out.
 #[derive(Debug, Parser)]
@@ -14,6 +15,9 @@ pub struct Cli {
     /// Where the state is.
     #[command(flatten)]
     pub place: Place,
+    /// Colours in what people read
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: Colours,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -38,6 +42,17 @@ pub struct Output {
     pub json: bool,
 }
 
+/// What is done, and what the daemon does now.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Watch {
+    /// Go on: a terminal shows it as it changes, a pipe gets a line when something else is done
+    #[arg(long)]
+    pub follow: bool,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
 /// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -47,7 +62,7 @@ pub enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     /// What is done, and what the daemon does now
-    Status(Output),
+    Status(Watch),
     /// The version tree, drawn
     Tree(Output),
     /// All versions, with their held-out losses

@@ -19,6 +19,7 @@ mod place;
 mod plan;
 mod screen;
 mod upkeep;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -42,13 +43,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let mut out = Quiet { inner: io::stdout().lock(), gone: false };
-    let mut screen = Screen { out: &mut out, look: Look::of_stdout() };
+    let mut screen = Screen { out: &mut out, look: Look::of_stdout(cli.color) };
     match commands::run(&cli.place, cli.command, &mut screen) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the answer has gone, as `head` does; that is no failure.
         Err(_) if out.gone => ExitCode::SUCCESS,
         Err(failure) => {
-            let _ = io::stderr().write_all(failure.render(&Look::of_stderr()).as_bytes());
+            let _ = io::stderr().write_all(failure.render(&Look::of_stderr(cli.color)).as_bytes());
             failure.exit.into()
         }
     }

@@ -1,5 +1,6 @@
 //! For whom something is printed: a person at a terminal, with its colours and its width, or a pipe.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 
 /// Width where nobody says what it is.
@@ -38,23 +39,50 @@ pub enum Paint {
     Bad,
 }
 
+/// Whether colours are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Colours {
+    /// On a terminal, unless NO_COLOR is set; elsewhere if CLICOLOR_FORCE is
+    #[default]
+    Auto,
+    /// Everywhere
+    Always,
+    /// Nowhere
+    Never,
+}
+
+impl Colours {
+    /// Whether there are colours, by what the environment says.
+    fn on(self, terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> bool {
+        let is_set = |name: &str| variable(name).is_some_and(|value| !value.is_empty() && value != "0");
+        // Any value counts, by no-color.org.
+        let wants_none = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto if wants_none => false,
+            Self::Auto => {
+                is_set("CLICOLOR_FORCE") || terminal && variable("TERM").is_none_or(|term| term != "dumb")
+            }
+        }
+    }
+}
+
 impl Look {
     /// For standard output as it is.
-    pub fn of_stdout() -> Self {
-        Self::of(std::io::stdout().is_terminal(), rustix::stdio::stdout())
+    pub fn of_stdout(colours: Colours) -> Self {
+        Self::of(std::io::stdout().is_terminal(), rustix::stdio::stdout(), colours)
     }
 
     /// For standard error as it is.
-    pub fn of_stderr() -> Self {
-        Self::of(std::io::stderr().is_terminal(), rustix::stdio::stderr())
+    pub fn of_stderr(colours: Colours) -> Self {
+        Self::of(std::io::stderr().is_terminal(), rustix::stdio::stderr(), colours)
     }
 
-    fn of(terminal: bool, stream: std::os::fd::BorrowedFd<'_>) -> Self {
-        let wants_none = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    fn of(terminal: bool, stream: std::os::fd::BorrowedFd<'_>, colours: Colours) -> Self {
         let columns = rustix::termios::tcgetwinsize(stream).map(|size| usize::from(size.ws_col));
         let width = columns.ok().filter(|columns| *columns > 0).unwrap_or(WIDTH).max(NARROWEST);
-        Self { terminal, colour: terminal && !wants_none && !is_dumb, width }
+        Self { terminal, colour: colours.on(terminal, |name| std::env::var_os(name)), width }
     }
 
     /// Text in a colour.
@@ -86,5 +114,36 @@ impl Look {
         }
         let kept: String = text.chars().take(room.saturating_sub(1)).collect();
         format!("{}…", kept.trim_end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_where_they_are_wanted() {
+        let with = |set: &'static [(&str, &str)]| {
+            move |name: &str| {
+                set.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
+            }
+        };
+        // What is asked for, on a terminal, the environment: and whether there are colours.
+        type Case = (Colours, bool, &'static [(&'static str, &'static str)], bool);
+        let cases: [Case; 10] = [
+            (Colours::Auto, true, &[], true),
+            (Colours::Auto, false, &[], false),
+            (Colours::Auto, true, &[("NO_COLOR", "1")], false),
+            (Colours::Auto, true, &[("NO_COLOR", "")], true),
+            (Colours::Auto, true, &[("TERM", "dumb")], false),
+            (Colours::Auto, false, &[("CLICOLOR_FORCE", "1")], true),
+            (Colours::Auto, false, &[("CLICOLOR_FORCE", "0")], false),
+            (Colours::Auto, false, &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], false),
+            (Colours::Always, false, &[("NO_COLOR", "1")], true),
+            (Colours::Never, true, &[("CLICOLOR_FORCE", "1")], false),
+        ];
+        for (colours, terminal, set, expected) in cases {
+            assert_eq!(colours.on(terminal, with(set)), expected, "{colours:?}, {terminal}, {set:?}");
+        }
     }
 }

@@ -86,7 +86,8 @@ fn blocked(status: &Status, look: &Look) -> Vec<String> {
     lines
 }
 
-fn left(until: Option<Millis>, now: Millis) -> String {
+/// How long it still takes, as the end of a sentence.
+pub fn left(until: Option<Millis>, now: Millis) -> String {
     until.map_or_else(String::new, |until| format!(", {} left", duration(until.saturating_sub(now))))
 }
 
