@@ -71,11 +71,17 @@ pub fn evaluate(client: &Client, asked: &Evaluate, screen: &mut Screen<'_>) -> R
     if is_waited_for(&answer) && !asked.no_wait && !asked.output.json {
         screen.text(&draw::evaluation_waits(&answer))?;
     }
+    let mut missing = if on.is_empty() { answer.pending.clone() } else { on.clone() };
     while is_waited_for(&answer) && !asked.no_wait {
         answer = client.get(&format!("/v1/evaluations/{}/{version}?wait={WAIT}", answer.paradigm))?;
     }
     answer.evaluations.retain(|evaluation| on.is_empty() || on.contains(&evaluation.increment));
-    screen.answer(asked.output, &answer, draw::evaluated)?;
+    let is_measured = |increment: &Version| answer.evaluations.iter().any(|one| one.increment == *increment);
+    missing.retain(|increment| !is_measured(increment) && !answer.pending.contains(increment));
+    screen.answer(asked.output, &answer, |answer, look| match &answer.failed {
+        Some(_) => draw::evaluated(answer, &[], look),
+        None => draw::evaluated(answer, &missing, look),
+    })?;
     match &answer.failed {
         None => Ok(()),
         Some(why) => Err(Failure::new(format!("version {version} could not be evaluated"))

@@ -4,7 +4,7 @@ use paradigm::Paradigm::{Continual, FromScratch, PathSwitching};
 
 use super::*;
 use crate::api::fixture::World;
-use crate::api::types::{BlockedFiles, Disk, ShardCounts, Status, TreeView, WaitingFile};
+use crate::api::types::{BlockedFiles, Disk, EvaluationAnswer, ShardCounts, Status, TreeView, WaitingFile};
 use crate::api::{Progress, answers};
 use crate::edge::failure::{Exit, Failure};
 use crate::ledger::hindrances::Waits;
@@ -191,6 +191,23 @@ fn a_status_says_what_waits_for_a_disk_and_which_version_is_evaluated() {
     let why = "cannot find room in `/var/lib/lrpath/checkpoints`: 40.2 MB are needed, and 12.9 MB are free";
     world.ledger.hindrances().waits(Waits::Checkpoints, why);
     insta::assert_snapshot!(super::status::draw(&status_of(&world), &TERMINAL));
+}
+
+#[test]
+fn an_increment_without_held_out_blocks_is_told() {
+    let answer = EvaluationAnswer {
+        paradigm: PathSwitching,
+        version: 1,
+        step: 1000,
+        evaluations: Vec::new(),
+        pending: vec![4],
+        failed: None,
+    };
+    assert_eq!(
+        super::upkeep::evaluated(&answer, &[2, 3], &TERMINAL),
+        "no held-out block lies in v2, v3: there is nothing to measure on\n\
+         version 1 of path-switching is evaluated on v4 as soon as a slot is free\n"
+    );
 }
 
 #[test]

@@ -34,9 +34,16 @@ pub fn evaluation_waits(answer: &EvaluationAnswer) -> String {
     format!("version {version} of {paradigm} is evaluated on {} as soon as a slot is free\n", list(pending))
 }
 
-/// What a version was measured on.
-pub fn evaluated(answer: &EvaluationAnswer, look: &Look) -> String {
-    let mut text = losses::draw(&answer.evaluations, look);
+/// What a version was measured on, and increments on which it could not be.
+pub fn evaluated(answer: &EvaluationAnswer, nothing_on: &[Version], look: &Look) -> String {
+    let mut text = match answer.evaluations.is_empty() {
+        true => String::new(),
+        false => losses::draw(&answer.evaluations, look),
+    };
+    if !nothing_on.is_empty() {
+        let increments = list(nothing_on);
+        text.push_str(&format!("no held-out block lies in {increments}: there is nothing to measure on\n"));
+    }
     if !answer.pending.is_empty() {
         text.push_str(&evaluation_waits(answer));
     }
