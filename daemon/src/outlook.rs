@@ -54,25 +54,26 @@ impl Outlook {
 
     /// Looks once.
     pub fn look(&self) {
-        let checkpoints = self.ledger.read(next_checkpoint).saturating_add(SPARE);
-        self.settle(Waits::Checkpoints, |margin| self.room("checkpoints", margin(checkpoints)));
-        self.settle(Waits::State, |margin| {
-            self.writable()?;
-            ["", "journal", "jobs"].iter().try_for_each(|name| self.room(name, margin(SPARE)))
-        });
+        let checkpoint = self.ledger.read(next_checkpoint).saturating_add(SPARE);
+        self.tell(Waits::Checkpoints, self.room("checkpoints", self.wanted(Waits::Checkpoints, checkpoint)));
+        let spare = self.wanted(Waits::State, SPARE);
+        let has_room = || ["", "journal", "jobs"].iter().try_for_each(|name| self.room(name, spare));
+        self.tell(Waits::State, self.writable().and_then(|()| has_room()));
         if self.room("journal", SPARE).is_ok() {
             self.ledger.try_again();
         }
     }
 
-    /// Tells that something waits, or goes on, by an answer to how many bytes there are room for.
-    fn settle(&self, what: Waits, look: impl FnOnce(fn(u64) -> u64) -> storage::Result<()>) {
-        let hindrances = self.ledger.hindrances();
-        let waits = hindrances.has(what);
-        let more: fn(u64) -> u64 = |bytes| bytes.saturating_add(bytes / MARGIN);
-        match look(if waits { more } else { |bytes| bytes }) {
-            Err(error) => hindrances.waits(what, error),
-            Ok(()) => hindrances.goes_on(what),
+    /// Bytes that something needs, and more where it waits already.
+    fn wanted(&self, what: Waits, bytes: u64) -> u64 {
+        let margin = if self.ledger.hindrances().has(what) { bytes / MARGIN } else { 0 };
+        bytes.saturating_add(margin)
+    }
+
+    fn tell(&self, what: Waits, found: storage::Result<()>) {
+        match found {
+            Err(error) => self.ledger.hindrances().waits(what, error),
+            Ok(()) => self.ledger.hindrances().goes_on(what),
         }
     }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::marker::PhantomData;
 use std::path::Path;
 
 use artifacts::Digest;
@@ -43,8 +44,8 @@ impl Vocabulary {
     /// It cannot be read, is longer, or is no JSON with a `model.vocab`.
     pub fn read(path: &Path, longest: u64, wanted: Wanted<'_>) -> io::Result<Self> {
         // Added tokens may stand behind the model whose numbers they have, so these are read first.
-        let (added, _) = pass(path, longest, AddedOnly)?;
-        let numbers = added.iter().map(|text| (text.clone(), None)).collect();
+        let (AddedOnly { added_tokens: added }, _) = pass(path, longest, PhantomData)?;
+        let numbers = added.iter().map(|token| (token.content.clone(), None)).collect();
         let mut model = Model { wanted, added: numbers, ..Model::default() };
         let ((), digest) = pass(path, longest, Root(&mut model))?;
         if !model.has_vocab {
@@ -52,7 +53,7 @@ impl Vocabulary {
         }
         // As the library numbers them: those that the model knows have its numbers, the others come behind it.
         let mut next = model.tokens;
-        for text in &added {
+        for Added { content: text } in &added {
             let number = model.added.get(text).copied().flatten().unwrap_or(next);
             next = next.max(number.saturating_add(1));
             model.highest = model.highest.max(Some(number));
@@ -95,35 +96,11 @@ struct Added {
     content: String,
 }
 
-/// The texts of the added tokens.
-struct AddedOnly;
-
-impl<'de> DeserializeSeed<'de> for AddedOnly {
-    type Value = Vec<String>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<String>, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for AddedOnly {
-    type Value = Vec<String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a tokenizer")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<String>, A::Error> {
-        let mut texts = Vec::new();
-        while let Some(key) = map.next_key::<String>()? {
-            if key == "added_tokens" {
-                texts = map.next_value::<Vec<Added>>()?.into_iter().map(|added| added.content).collect();
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(texts)
-    }
+/// The added tokens, and nothing else of the file.
+#[derive(Deserialize)]
+struct AddedOnly {
+    #[serde(default)]
+    added_tokens: Vec<Added>,
 }
 
 /// What is known of the model.

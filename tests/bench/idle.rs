@@ -44,6 +44,7 @@ pub fn measure() -> Value {
 fn ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace();
+    // `utime` and `stime`, fields 14 and 15 of the line; the third is the first behind the name.
     fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
 }
 

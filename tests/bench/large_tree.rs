@@ -23,7 +23,7 @@ use harness::state::{State, byte_config};
 use paradigm::{Decay, Paradigm, SegmentKind};
 use serde_json::{Value, json};
 
-use super::median;
+use super::trainer::median;
 
 /// Versions of the run; a version makes about 49 nodes.
 const VERSIONS: u32 = 2_050;

@@ -60,13 +60,6 @@ fn save(name: &str, figures: &Value) {
     println!("\n{}", file.display());
 }
 
-/// The middle one.
-fn median(figures: &[f64]) -> f64 {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
-}
-
 /// Folders of the attempts of a state, the earliest first.
 fn attempts(state: &Path) -> Vec<PathBuf> {
     let folders = std::fs::read_dir(state.join("jobs")).unwrap().map(|entry| entry.unwrap().path());

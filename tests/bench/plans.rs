@@ -6,7 +6,7 @@ use std::time::Instant;
 use paradigm::{Increments, Paradigm, Plan};
 use serde_json::{Value, json};
 
-use super::median;
+use super::trainer::median;
 
 /// Versions of the plan.
 const VERSIONS: usize = 10_000;

@@ -13,7 +13,7 @@ use artifacts::Digest;
 use paradigm::{Decay, Paradigm, SegmentKind};
 use serde::{Deserialize, Serialize};
 
-pub use crate::ledger::hindrances::Waiting as Hindrance;
+pub use crate::ledger::hindrances::Waiting;
 use crate::ledger::path::{Path, Step, Version};
 use crate::ledger::transition::{CutNumber, Evaluation, JobNumber, Millis, Outcome, ShardTokens};
 use crate::ledger::tree::VersionState;
@@ -40,7 +40,7 @@ pub struct Status {
     pub paused: bool,
     /// What waits because it cannot be written now.
     #[serde(default)]
-    pub hindrances: Vec<Hindrance>,
+    pub hindrances: Vec<Waiting>,
     /// Counters and versions of each paradigm of the run.
     pub paradigms: BTreeMap<Paradigm, ParadigmStatus>,
     /// Jobs that run.

@@ -10,6 +10,7 @@ use super::*;
 use crate::api::fixture::World;
 use crate::api::{Socket, serve};
 use crate::edge::failure::{EXIT_CODES, Failure};
+use crate::ledger::path::CheckpointKey;
 use crate::ledger::transition::{Outcome, Transition};
 use crate::ledger::{Ledger, SystemClock};
 
@@ -111,6 +112,28 @@ fn every_listing_has_json() {
     let position = world.ledger.read(|tree| tree.position());
     assert_eq!(events.lines().count() as u64, position, "all pages");
     assert_eq!(served.run(&["events", "--after", "3"]).unwrap().lines().count() as u64, position - 3);
+}
+
+/// What came to nothing once was told whenever the version was asked for again, though all of that was known.
+#[test]
+fn an_evaluation_that_failed_says_nothing_of_what_is_known() {
+    let mut world = World::new(&[PathSwitching]);
+    world.accept("a.txt", 4_000_000);
+    for (version, name) in [(1, "june"), (2, "july")] {
+        world.cut(100, name);
+        world.make(PathSwitching, version);
+    }
+    world.commit(Transition::EvaluationAsked { paradigm: PathSwitching, version: 1, increments: vec![2] });
+    let path = world.ledger.read(|tree| tree.evaluation_path(PathSwitching, 1));
+    let last = CheckpointKey { path: world.path(PathSwitching, 1), step: 100 };
+    let job = world.start(path, Some(1), 100, Some(last));
+    world.end(job, 1, Outcome::Crashed { message: "gone".into() }, 100);
+    world.commit(Transition::PathFailed { path, reason: "gone".into() });
+    let served = Served::new(&world);
+    let known = served.run(&["evaluate", "june", "--on", "june"]).unwrap();
+    assert!(known.contains("v1"), "{known}");
+    let again = served.run(&["evaluate", "june", "--no-wait"]).unwrap();
+    assert!(again.contains("evaluated on v2 as soon as a slot is free"), "{again}");
 }
 
 #[test]

@@ -78,11 +78,11 @@ pub fn evaluate(client: &Client, asked: &Evaluate, screen: &mut Screen<'_>) -> R
     answer.evaluations.retain(|evaluation| on.is_empty() || on.contains(&evaluation.increment));
     let is_measured = |increment: &Version| answer.evaluations.iter().any(|one| one.increment == *increment);
     missing.retain(|increment| !is_measured(increment) && !answer.pending.contains(increment));
-    screen.answer(asked.output, &answer, |answer, look| match &answer.failed {
-        Some(_) => draw::evaluated(answer, &[], look),
-        None => draw::evaluated(answer, &missing, look),
-    })?;
-    match &answer.failed {
+    // An earlier failure says nothing of what is known now.
+    let failed = answer.failed.clone().filter(|_| !missing.is_empty());
+    let nothing_on = if failed.is_some() { &[][..] } else { &missing };
+    screen.answer(asked.output, &answer, |answer, look| draw::evaluated(answer, nothing_on, look))?;
+    match failed {
         None => Ok(()),
         Some(why) => Err(Failure::new(format!("version {version} could not be evaluated"))
             .because(why)

@@ -56,11 +56,14 @@ impl Told {
             status.hindrances.iter().map(|waiting| format!("; {} waits: {}", waiting.what, waiting.why));
         let waits: String = waits.collect();
         let left = status::left(status.until, status.at);
-        let jobs = status.jobs.iter().map(|job| job.job.to_string()).collect::<Vec<_>>().join(" ");
-        let doing = status.doing.split(", step ").next().unwrap_or_default();
+        // Where jobs run, the sentence changes with each step.
+        let what = match status.jobs.as_slice() {
+            [] => status.doing.clone(),
+            jobs => jobs.iter().map(|job| format!("job {} ", job.job)).collect(),
+        };
         Self {
             at: status.at,
-            what: format!("{doing}{waits}{jobs}"),
+            what: what + &waits,
             line: format!("{}  {}{left}{waits}\n", units::moment(status.at), status.doing),
         }
     }

@@ -27,6 +27,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use artifacts::storage::Hindrance;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch as position};
 
@@ -186,13 +187,9 @@ impl InboxHandle {
     }
 }
 
-/// Whether the system has run out of something, whatever file it was asked for: room, memory, files that may be open.
+/// Whether the system has run out of something, whatever file it was asked for.
 fn is_shortage(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = Errno::from_io_error(error);
-    errno.is_some_and(|errno| {
-        [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOSPC, Errno::DQUOT].contains(&errno)
-    })
+    Hindrance::of(error).is_some_and(Hindrance::is_shortage)
 }
 
 fn millis(duration: Duration) -> Millis {

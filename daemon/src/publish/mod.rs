@@ -171,7 +171,12 @@ impl Publisher {
     /// Whether everything that is ready is public and says what it must, and every alias points where it should.
     fn publish_all(&self) -> Result<bool, LedgerError> {
         let mut is_settled = self.remove_withdrawn();
-        for (paradigm, version) in self.ledger.read(ready) {
+        let ready = self.ledger.read(ready);
+        if ready.is_empty() {
+            // What waited may have been withdrawn meanwhile.
+            self.ledger.hindrances().goes_on(Waits::Releases);
+        }
+        for (paradigm, version) in ready {
             let published = self.publish(paradigm, version);
             if published.is_err() {
                 // What was half made takes room that the next try may need.

@@ -155,8 +155,7 @@ impl<S: Surroundings> Scheduler<S> {
             Err(error) => (Vec::new(), Err(error)),
             Ok(_) => {
                 let whole_steps = stream.stream().whole_steps();
-                let mut situation = situation(tree, whole_steps, settings, stopping, now);
-                situation.holds_jobs = holds_jobs;
+                let situation = situation(tree, whole_steps, settings, stopping, holds_jobs, now);
                 let decisions = decide::decide(tree, &situation);
                 let start = |start| Transition::JobStarted(Box::new(start));
                 (decisions.start.into_iter().map(start).collect(), Ok((decisions.stop, decisions.wake)))
@@ -176,6 +175,7 @@ fn situation<'a>(
     whole_steps: Step,
     settings: &'a SchedulerSettings,
     stopping: &'a BTreeSet<JobNumber>,
+    holds_jobs: bool,
     now: Millis,
 ) -> Situation<'a> {
     let rules = &settings.rules;
@@ -190,7 +190,7 @@ fn situation<'a>(
         slots: &settings.slots,
         micro_batch: settings.micro_batch,
         stopping,
-        holds_jobs: false,
+        holds_jobs,
         now,
     }
 }

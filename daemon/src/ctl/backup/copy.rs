@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use artifacts::Digest;
 use artifacts::manifest::{self, FileFacts, Manifest};
-use artifacts::storage::{self, Disk, Storage};
+use artifacts::storage::{self, Disk, Hindrance, Storage};
 
 use super::contents::{Contents, Piece};
 use crate::config::format_is_known;
@@ -167,7 +167,7 @@ pub fn facts(path: &Path) -> io::Result<FileFacts> {
 
 /// A file that could not be copied.
 pub fn failed(path: &Path, error: io::Error) -> Failure {
-    let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let is_full = Hindrance::of(&error) == Some(Hindrance::Full);
     let failure = Failure::new(format!("`{}` cannot be copied", path.display())).because(error);
     match is_full {
         true => failure.hint("make room, or take another disk: nothing of the backup stays behind"),

@@ -3,7 +3,7 @@
 use super::table::{Field, Table};
 use super::units::{bytes, count, counted, duration, percent, rate};
 use super::{Look, Paint, paint_of};
-use crate::api::types::{Hindrance, ParadigmStatus, RefusedMarker, RunningJob, Status, Steps, VersionLine};
+use crate::api::types::{ParadigmStatus, RefusedMarker, RunningJob, Status, Steps, VersionLine, Waiting};
 use crate::ledger::path::Trajectory;
 use crate::ledger::transition::Millis;
 
@@ -92,7 +92,7 @@ pub fn left(until: Option<Millis>, now: Millis) -> String {
 }
 
 /// Nothing is shortened here: somebody must mend it.
-fn hindered(waiting: &Hindrance, now: Millis, look: &Look) -> String {
+fn hindered(waiting: &Waiting, now: Millis, look: &Look) -> String {
     let since = duration(now.saturating_sub(waiting.since));
     look.paint(Paint::Bad, &format!("{} waits for {since} now:\n  {}", waiting.what, waiting.why))
 }
