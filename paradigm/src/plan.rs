@@ -17,6 +17,7 @@ use crate::units::{self, TooLarge};
 
 /// A way to make versions from increments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Paradigm {
     /// One main path at the maximal learning rate; each version is a branch off it (arXiv 2410.04103).
@@ -38,6 +39,7 @@ pub struct UnknownParadigm {
 
 /// What a segment is within its paradigm, hence which schedule it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum SegmentKind {
     /// The main path, from one branch point to the next.
@@ -52,6 +54,7 @@ pub enum SegmentKind {
 
 /// Steps that are trained one after the other, for one version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Segment {
     /// What the segment is.
     pub kind: SegmentKind,

@@ -39,6 +39,7 @@ pub enum ReportError {
 
 /// The three plans for the same increments. Its JSON form has its fields in this order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema), schemars(rename = "Plan"))]
 pub struct Report {
     /// T_1 to T_N in steps.
     pub increments: Vec<u64>,
@@ -50,6 +51,7 @@ pub struct Report {
 
 /// The parts of a [`Report`], under the paradigms' own words.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema), schemars(rename = "PlanOfEach"))]
 #[serde(rename_all = "kebab-case")]
 pub struct Paradigms {
     /// The main path and its branches.
@@ -62,6 +64,7 @@ pub struct Paradigms {
 
 /// What one paradigm trains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema), schemars(rename = "PlanPart"))]
 pub struct Part {
     /// Steps of all segments.
     pub steps: u64,
@@ -73,6 +76,7 @@ pub struct Part {
 
 /// The learning rate of one step of one segment: a line of the schedule's CSV file, whose header is the fields' names.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Row {
     /// The paradigm.
     pub paradigm: Paradigm,

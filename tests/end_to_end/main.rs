@@ -14,5 +14,6 @@ mod refused_shards;
 mod refused_starts;
 mod replay;
 mod same_bits;
+mod shapes;
 mod upkeep;
 mod withdrawals;

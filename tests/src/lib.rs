@@ -14,6 +14,7 @@ pub mod packed;
 pub mod processes;
 pub mod python;
 pub mod recount;
+pub mod shapes;
 pub mod sizes;
 pub mod small_disk;
 pub mod state;

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::program;
+use crate::shapes;
 use crate::text::Chance;
 
 /// A model that trains in no time: two layers, grouped queries.
@@ -115,11 +116,13 @@ impl State {
             .expect("lrpathctl starts")
     }
 
-    /// Runs `lrpathctl` and takes its JSON.
+    /// Runs `lrpathctl` and takes its JSON, which has the shape that is documented.
     pub fn ask(&self, arguments: &[&str]) -> Value {
         let output = self.ctl(&[arguments, &["--json"]].concat());
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("--json prints JSON")
+        let answer = serde_json::from_slice(&output.stdout).expect("--json prints JSON");
+        shapes::hold(arguments, &answer);
+        answer
     }
 
     /// The transitions in the journal, in their order.
@@ -127,7 +130,11 @@ impl State {
         let output = self.ctl(&["events", "--json"]);
         assert!(output.status.success(), "events: {}", String::from_utf8_lossy(&output.stderr));
         let lines = String::from_utf8(output.stdout).unwrap();
-        let transition = |line: &str| serde_json::from_str::<Value>(line).expect(line)["transition"].clone();
+        let transition = |line: &str| {
+            let record: Value = serde_json::from_str(line).expect(line);
+            shapes::hold(&["events"], &record);
+            record["transition"].clone()
+        };
         lines.lines().map(transition).collect()
     }
 

@@ -174,6 +174,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["check"],
             &["draw"],
             &["backup", "configuration", "demo", "manual", "upkeep", "watch"],
+            &["shapes"],
             &["commands"],
         ],
     ),

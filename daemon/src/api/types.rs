@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use artifacts::Digest;
 use paradigm::{Decay, Paradigm, SegmentKind};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::ledger::hindrances::Waiting;
@@ -22,7 +23,7 @@ pub use explain::*;
 pub use upkeep::*;
 
 /// What `GET /v1/status` answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Version of the daemon.
     pub program: String,
@@ -63,7 +64,7 @@ pub struct Status {
 }
 
 /// One paradigm of the run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ParadigmStatus {
     /// What was trained.
     pub steps: Steps,
@@ -72,7 +73,7 @@ pub struct ParadigmStatus {
 }
 
 /// Steps of one paradigm. The trainers' step events are `executed + repeated + ahead`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Steps {
     /// Distinct steps of the main path, as it is since the last rewind, up to the last branch point.
     pub main: u64,
@@ -96,7 +97,7 @@ pub struct Steps {
 }
 
 /// A version in a few words.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VersionLine {
     /// Its number.
     pub number: Version,
@@ -118,7 +119,7 @@ pub struct VersionLine {
 }
 
 /// A job that runs, with what its trainer said last.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunningJob {
     /// Its number.
     pub job: JobNumber,
@@ -154,7 +155,7 @@ pub struct RunningJob {
 }
 
 /// How many files.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShardCounts {
     /// In the watched folder, not taken yet.
     pub waiting: u64,
@@ -168,7 +169,7 @@ pub struct ShardCounts {
 }
 
 /// Files that cannot be taken now.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BlockedFiles {
     /// How many.
     pub count: u64,
@@ -177,7 +178,7 @@ pub struct BlockedFiles {
 }
 
 /// Where jobs run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Slot {
     /// Its name.
     pub name: String,
@@ -188,7 +189,7 @@ pub struct Slot {
 }
 
 /// Room on the disk, in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Disk {
     /// Free for the daemon, on the file system of the state.
     pub free: Option<u64>,
@@ -199,7 +200,7 @@ pub struct Disk {
 }
 
 /// A marker that closed no increment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RefusedMarker {
     /// Path below the watched folder.
     pub file: String,
@@ -210,7 +211,7 @@ pub struct RefusedMarker {
 }
 
 /// A request to cut that is not decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitingCut {
     /// Its number.
     pub number: CutNumber,
@@ -223,7 +224,7 @@ pub struct WaitingCut {
 }
 
 /// What `GET /v1/tree` answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TreeView {
     /// Place in the journal.
     pub position: u64,
@@ -234,7 +235,7 @@ pub struct TreeView {
 }
 
 /// The tree of one paradigm.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Branches {
     /// Which.
     pub paradigm: Paradigm,
@@ -248,7 +249,7 @@ pub struct Branches {
 }
 
 /// A life of the main path that began with a rewind. In a run without a main path it parts the versions all the same.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GenerationLine {
     /// Its number, from 2.
     pub number: u32,
@@ -261,7 +262,7 @@ pub struct GenerationLine {
 }
 
 /// The main path, over all its generations.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Trunk {
     /// Its name, in the present generation.
     pub path: Path,
@@ -276,7 +277,7 @@ pub struct Trunk {
 }
 
 /// A checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointLine {
     /// Updates done.
     pub step: Step,
@@ -287,7 +288,7 @@ pub struct CheckpointLine {
 }
 
 /// All that is known of a version; `GET /v1/versions` answers a list of them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VersionDetail {
     /// Whose.
     pub paradigm: Paradigm,
@@ -341,7 +342,7 @@ fn yes() -> bool {
 }
 
 /// A release.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReleaseLine {
     /// Folder below the state.
     pub folder: String,
@@ -352,7 +353,7 @@ pub struct ReleaseLine {
 }
 
 /// What `GET /v1/shards` answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Shards {
     /// In the watched folder, not taken yet.
     pub waiting: Vec<WaitingFile>,
@@ -365,7 +366,7 @@ pub struct Shards {
 }
 
 /// A file in the watched folder that is not taken yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitingFile {
     /// Path below the watched folder.
     pub name: String,
@@ -383,7 +384,7 @@ pub struct WaitingFile {
 }
 
 /// An accepted shard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShardLine {
     /// Place in the order of acceptance, from 0.
     pub order: u32,
@@ -403,7 +404,7 @@ pub struct ShardLine {
 }
 
 /// A rejected file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RejectedFile {
     /// Path below the watched folder.
     pub name: String,
@@ -418,7 +419,7 @@ pub struct RejectedFile {
 }
 
 /// A file with the bytes of an accepted shard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DuplicateFile {
     /// Path below the watched folder.
     pub name: String,
@@ -427,7 +428,7 @@ pub struct DuplicateFile {
 }
 
 /// A job with its attempts; `GET /v1/jobs` answers a list of them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobDetail {
     /// Its number.
     pub job: JobNumber,
@@ -446,7 +447,7 @@ pub struct JobDetail {
 }
 
 /// An attempt at a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AttemptDetail {
     /// Its number, from 1.
     pub attempt: u32,
@@ -465,7 +466,7 @@ pub struct AttemptDetail {
 }
 
 /// What every refusal answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {
     /// What could not be done, a sentence.
     pub error: String,

@@ -68,9 +68,9 @@ pub struct Config {
 #[serde(untagged, expecting = "path-switching, from-scratch or continual was expected, or a list of them")]
 pub enum Paradigms {
     /// One.
-    One(#[schemars(with = "String")] Paradigm),
+    One(Paradigm),
     /// Several, without repetition.
-    Several(#[schemars(with = "Vec<String>")] Vec<Paradigm>),
+    Several(Vec<Paradigm>),
 }
 
 impl Paradigms {
@@ -187,7 +187,6 @@ pub struct ScheduleConfig {
     /// Share of an increment that its branch covers.
     pub alpha: f64,
     /// Shape of the decay.
-    #[schemars(with = "String")]
     pub decay: Decay,
     /// Share of a whole schedule that stays at peak; the shape's own if not given.
     pub hold: Option<f64>,

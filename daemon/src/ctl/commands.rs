@@ -10,7 +10,7 @@ use super::draw::units::{bytes, count, counted};
 use super::draw::{events, lists, plan, status, tree};
 use super::flags::{Check, Command, ConfigCommand, Cut, Events, Explain, Generate, Logs, Place};
 use super::screen::Screen;
-use super::{backup, configuration, init, manual, offline, upkeep, watch};
+use super::{backup, configuration, init, manual, offline, shapes, upkeep, watch};
 use crate::api::types::{
     CutAnswer, CutAsked, Explained, JobDetail, PauseAnswer, Shards, Status, TreeView, VersionDetail,
 };
@@ -110,6 +110,7 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
         Command::Generate(asked) => generate(place, &asked),
         Command::Completions(asked) => screen.text(&manual::completions(asked.shell)),
         Command::Man(asked) => manual::man(asked.folder.as_deref(), screen),
+        Command::Schema(asked) => screen.json(&shapes::schema(&asked.command)?),
         Command::Demo(asked) => super::demo::run(&asked, screen),
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use paradigm::Settings as Rates;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::draw::units::{bytes, count, counted};
@@ -14,7 +15,7 @@ use crate::edge::look::{Look, Paint};
 use crate::ledger::tree::Tree;
 
 /// What a configuration stands for.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Checked {
     /// Every key, with its default where the file says nothing.
     pub config: Config,

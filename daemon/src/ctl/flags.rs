@@ -111,6 +111,8 @@ pub enum Command {
     Completions(Completions),
     /// The manual pages
     Man(Man),
+    /// JSON schemas of what is printed with --json
+    Schema(Schema),
     /// A first look: four eras of real text, four versions, in minutes on a CPU
     Demo(Demo),
 }
@@ -400,6 +402,13 @@ pub struct Completions {
 pub struct Man {
     /// Where the pages of all commands and of the daemon are written; without it, the first one is printed
     pub folder: Option<PathBuf>,
+}
+
+/// JSON schemas of what is printed with --json.
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// A command; all of them without it
+    pub command: Vec<String>,
 }
 
 /// A first look.

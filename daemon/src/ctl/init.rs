@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use artifacts::storage::{self, Disk, Storage};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::flags::Init;
@@ -34,7 +35,7 @@ const TOKENIZER: &str = "tokenizer.json";
 const LONGEST: u64 = 256 << 20;
 
 /// What was made.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Made {
     /// The state folder.
     pub state: PathBuf,

@@ -18,6 +18,7 @@ mod offline;
 mod place;
 mod plan;
 mod screen;
+mod shapes;
 mod upkeep;
 mod watch;
 

@@ -295,7 +295,7 @@ pub struct Cut {
 }
 
 /// What became of a request to cut.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum CutOutcome {
     /// It is not decided.

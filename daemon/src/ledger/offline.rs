@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use artifacts::Digest;
 use artifacts::storage::Disk;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::journal::{Journal, Point, SEGMENT_BYTES, Torn, verify};
@@ -16,7 +17,8 @@ use super::view::{View, ViewError};
 use super::{JOURNAL, LedgerError, VIEW, find};
 
 /// What a look at a state found. Damage of the journal is no report but an error.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "LedgerReport")]
 pub struct Report {
     /// Records in the journal.
     pub records: u64,
@@ -31,7 +33,7 @@ pub struct Report {
 }
 
 /// How the copy in sled stands to the journal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Standing {
     /// It holds this very tree.

@@ -3,10 +3,12 @@
 //! A checkpoint is known by paradigm, path, generation and step, and by nothing else: who needs one asks for exactly
 //! that key, and two that were written under the same key hold the same bits.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use paradigm::Paradigm;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Number of a version, from 1; also the number of its increment.
@@ -101,7 +103,7 @@ impl FromStr for CheckpointKey {
 }
 
 macro_rules! as_text {
-    ($name:ty) => {
+    ($name:ident, $says:literal) => {
         impl Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -113,10 +115,20 @@ macro_rules! as_text {
                 String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
             }
         }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "description": $says })
+            }
+        }
     };
 }
-as_text!(Path);
-as_text!(CheckpointKey);
+as_text!(Path, "A path: `<paradigm>.main.g<generation>`, or `v<version>` or `e<version>` in the middle.");
+as_text!(CheckpointKey, "A checkpoint: its path, and `.s<updates done>`.");
 
 #[cfg(test)]
 mod tests {

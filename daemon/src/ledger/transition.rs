@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use artifacts::Digest;
 use artifacts::job::{Optimizer, Precision};
 use paradigm::{Decay, Paradigm, SegmentKind};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::path::{CheckpointKey, Path, Step, Trajectory, Version};
@@ -21,7 +22,7 @@ pub type JobNumber = u64;
 pub type CutNumber = u64;
 
 /// A transition with its place in the journal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// Place in the journal, from 1, without gaps.
     pub position: u64,
@@ -32,7 +33,7 @@ pub struct Record {
 }
 
 /// A fact.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Transition {
     /// A state was made; what it holds is fixed for its life. Always the first record.
@@ -296,7 +297,7 @@ pub enum Transition {
 }
 
 /// What is fixed when a state is made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Fixed {
     /// Format of the state; a newer one is refused.
     pub format: u32,
@@ -335,7 +336,7 @@ pub struct Fixed {
 }
 
 /// Where the tokenizer comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum TokenizerSource {
     /// A `tokenizer.json` was given.
@@ -353,7 +354,7 @@ pub enum TokenizerSource {
 }
 
 /// A token, by text or by number.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum EndOfText {
     /// Its number.
@@ -363,7 +364,7 @@ pub enum EndOfText {
 }
 
 /// What tokenising a shard gave.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShardTokens {
     /// Tokens that it adds to the stream, end-of-text included.
     pub stream: u64,
@@ -383,7 +384,7 @@ impl ShardTokens {
 }
 
 /// By what a file that was settled already is known again without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileFacts {
     /// Its size.
     pub bytes: u64,
@@ -394,7 +395,7 @@ pub struct FileFacts {
 }
 
 /// Who asks for a cut.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum CutSource {
     /// `lrpathctl cut`.
@@ -411,7 +412,7 @@ pub enum CutSource {
 }
 
 /// Why an increment was closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum CutReason {
     /// Its tokens were counted.
@@ -426,7 +427,7 @@ pub enum CutReason {
 }
 
 /// A closed increment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Increment {
     /// Its number, and that of the version that it makes.
     pub version: Version,
@@ -445,7 +446,7 @@ pub struct Increment {
 }
 
 /// What one paradigm does with an increment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct IncrementPlan {
     /// Share of the increment that the branch covers; none outside path switching.
     pub alpha: Option<f64>,
@@ -468,7 +469,7 @@ pub struct IncrementPlan {
 }
 
 /// An attempt at a job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobStart {
     /// The job.
     pub job: JobNumber,
@@ -510,7 +511,7 @@ impl JobStart {
 }
 
 /// How an attempt ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Outcome {
     /// It reached its last step.
@@ -540,7 +541,7 @@ pub enum Outcome {
 }
 
 /// One held-out loss.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Evaluation {
     /// The increment whose blocks were read.
     pub increment: Version,
@@ -555,7 +556,7 @@ pub struct Evaluation {
 }
 
 /// A published version.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Release {
     /// Whose.
     pub paradigm: Paradigm,

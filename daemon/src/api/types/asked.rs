@@ -2,6 +2,7 @@
 
 use artifacts::Digest;
 use paradigm::Paradigm;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::path::{Path, Step, Version};
@@ -9,7 +10,7 @@ use crate::ledger::transition::{CutNumber, Evaluation};
 use crate::ledger::tree::CutOutcome;
 
 /// What `POST /v1/cut` takes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CutAsked {
     /// Name of the version.
@@ -18,7 +19,7 @@ pub struct CutAsked {
 }
 
 /// What `POST /v1/cut` and `GET /v1/cuts/{number}` answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CutAnswer {
     /// Its number.
     pub cut: CutNumber,
@@ -31,7 +32,7 @@ pub struct CutAnswer {
 }
 
 /// What `POST /v1/pause` and `POST /v1/resume` answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PauseAnswer {
     /// Whether the daemon is paused now.
     pub paused: bool,
@@ -40,7 +41,7 @@ pub struct PauseAnswer {
 }
 
 /// What `POST /v1/retry` takes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RetryAsked {
     /// Whose path; the run's first paradigm if not given.
@@ -52,14 +53,14 @@ pub struct RetryAsked {
 }
 
 /// What `POST /v1/retry` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RetryAnswer {
     /// The path that is tried again.
     pub path: Path,
 }
 
 /// What `POST /v1/evaluations` takes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationAsked {
     /// Whose version; the run's first paradigm if not given.
@@ -73,7 +74,7 @@ pub struct EvaluationAsked {
 }
 
 /// What `POST /v1/evaluations` and `GET /v1/evaluations/{paradigm}/{version}` answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EvaluationAnswer {
     /// Whose version.
     pub paradigm: Paradigm,
@@ -90,7 +91,7 @@ pub struct EvaluationAnswer {
 }
 
 /// What `POST /v1/withdraw` takes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WithdrawAsked {
     /// The shard: the name that it was taken under, or the beginning of its digest.
@@ -101,7 +102,7 @@ pub struct WithdrawAsked {
 }
 
 /// What `POST /v1/withdraw` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WithdrawAnswer {
     /// Place of the shard in the order of acceptance, from 0.
     pub order: u32,
@@ -127,7 +128,7 @@ pub struct WithdrawAnswer {
 }
 
 /// What a rewind did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RewindAnswer {
     /// The generation of the main path that began.
     pub generation: u32,

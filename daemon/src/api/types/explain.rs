@@ -1,6 +1,7 @@
 //! What is asked and answered where somebody wants to know why something is as it is.
 
 use artifacts::Digest;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::VersionDetail;
@@ -8,7 +9,7 @@ use crate::ledger::path::{CheckpointKey, Path, Step, Version};
 use crate::ledger::transition::{JobNumber, Millis, ShardTokens};
 
 /// What `GET /v1/explain` answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Explained {
     /// A version.
@@ -20,7 +21,7 @@ pub enum Explained {
 }
 
 /// What a version is made of, and what it costs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VersionExplained {
     /// The version, as it is listed.
     pub version: VersionDetail,
@@ -47,7 +48,7 @@ pub struct VersionExplained {
 }
 
 /// A shard in a version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShardSeen {
     /// Its place in the order of acceptance.
     pub order: u32,
@@ -62,7 +63,7 @@ pub struct ShardSeen {
 }
 
 /// A checkpoint and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointSeen {
     /// Its name.
     pub checkpoint: CheckpointKey,
@@ -73,7 +74,7 @@ pub struct CheckpointSeen {
 }
 
 /// What a job took.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobSpent {
     /// The job.
     pub job: JobNumber,
@@ -92,7 +93,7 @@ pub struct JobSpent {
 }
 
 /// What a version costs, in steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VersionCost {
     /// Steps of the main path from the branch point of the version before to its own.
     pub main: Step,
@@ -105,7 +106,7 @@ pub struct VersionCost {
 }
 
 /// Where a shard went.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShardExplained {
     /// Its place in the order of acceptance.
     pub order: u32,
@@ -132,7 +133,7 @@ pub struct ShardExplained {
 }
 
 /// What a checkpoint is for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointExplained {
     /// The checkpoint.
     pub checkpoint: CheckpointSeen,

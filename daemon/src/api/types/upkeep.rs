@@ -1,13 +1,14 @@
 //! What is asked and answered where a state is kept in order: what goes, what is not wanted, what is called how.
 
 use paradigm::Paradigm;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::path::Version;
 use crate::ledger::transition::{CutNumber, Millis};
 
 /// What `POST /v1/gc` takes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GcAsked {
     /// Only say what would go.
@@ -16,7 +17,7 @@ pub struct GcAsked {
 }
 
 /// What `POST /v1/gc` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GcAnswer {
     /// Whether it was only asked.
     pub dry_run: bool,
@@ -28,7 +29,7 @@ pub struct GcAnswer {
 }
 
 /// Something that goes or stays.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ThingLine {
     /// Its folder below the state.
     pub name: String,
@@ -41,7 +42,7 @@ pub struct ThingLine {
 }
 
 /// What `POST /v1/cancel` takes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelAsked {
     /// Whose version; the run's first paradigm if not given.
@@ -53,7 +54,7 @@ pub struct CancelAsked {
 }
 
 /// What `POST /v1/cancel` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum CancelAnswer {
     /// A version is not made.
@@ -75,7 +76,7 @@ pub enum CancelAnswer {
 }
 
 /// What `POST /v1/alias` takes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AliasAsked {
     /// Whose version; the run's first paradigm if not given.
@@ -89,7 +90,7 @@ pub struct AliasAsked {
 }
 
 /// What `POST /v1/alias` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AliasAnswer {
     /// Whose version.
     pub paradigm: Paradigm,
@@ -107,7 +108,7 @@ pub struct AliasAnswer {
 }
 
 /// A name, as `GET /v1/alias` lists it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AliasLine {
     /// Whose versions.
     pub paradigm: Paradigm,
@@ -120,7 +121,7 @@ pub struct AliasLine {
 }
 
 /// A name that began to point somewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MoveLine {
     /// The version; none where the name was taken away.
     pub version: Option<Version>,

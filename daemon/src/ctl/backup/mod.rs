@@ -16,6 +16,7 @@ use std::time::Duration;
 use artifacts::manifest::FileFacts;
 use artifacts::storage::{self, Disk, Storage};
 use artifacts::{Digest, versioned};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::offline::tree_of_known_format;
@@ -55,7 +56,7 @@ pub struct Backup {
 }
 
 /// A backup that was taken.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Taken {
     /// Its folder.
     pub backup: PathBuf,

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use artifacts::manifest::FileFacts;
 use artifacts::storage::{self, Disk, Storage};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::copy::{facts, failed};
@@ -15,7 +16,7 @@ use crate::ctl::offline::tree_of_known_format;
 use crate::edge::failure::{Exit, Failure};
 
 /// A state that was restored.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Restored {
     /// Its folder.
     pub state: PathBuf,

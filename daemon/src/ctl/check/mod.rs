@@ -10,6 +10,7 @@ mod repair;
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::layout::is_unfinished;
@@ -34,7 +35,7 @@ pub enum Depth {
 }
 
 /// Something that is damaged or missing.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Damage {
     /// Its file or folder, below the state.
     pub file: String,
@@ -58,7 +59,7 @@ enum Mend {
 }
 
 /// What a look at a state found.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Findings {
     /// Journal, tree and its copy in sled; none while a daemon has the state.
     pub ledger: Option<Report>,

@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use paradigm::Paradigm;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::client::Client;
@@ -40,7 +41,7 @@ const LONGEST: Duration = Duration::from_secs(60 * 60);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the demo has shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Shown {
     /// The state, which stays.
     pub state: PathBuf,

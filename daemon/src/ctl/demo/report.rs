@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use paradigm::Paradigm;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::draw::table::{Field, Table};
@@ -19,7 +20,8 @@ const PROMPT: &str = "The Congress of the United States";
 const SAMPLE_TOKENS: u32 = 120;
 
 /// Measured things.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "DemoReport")]
 pub struct Report {
     /// The eras' years.
     pub eras: Vec<String>,
@@ -36,7 +38,7 @@ pub struct Report {
 }
 
 /// Steps by what they were trained for.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct StepTable {
     /// Distinct steps of the main path.
     pub main: u64,

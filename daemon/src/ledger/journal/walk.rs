@@ -14,7 +14,7 @@ use crate::ledger::transition::Record;
 const LONGEST_FILE: u64 = SEGMENT_BYTES + super::line::LONGEST_LINE;
 
 /// What was found behind the last sound line: a commit that was never acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Torn {
     /// The file.
     pub file: PathBuf,

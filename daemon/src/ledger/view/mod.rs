@@ -48,7 +48,7 @@ const OLD: &str = ".old";
 pub type Changes = BTreeMap<String, Option<Node>>;
 
 /// Why a view cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "kind", content = "what", rename_all = "kebab-case")]
 pub enum ViewError {
     /// There is none.
