@@ -5,7 +5,15 @@ use std::path::Path;
 use std::str::FromStr;
 use std::{fmt, io};
 
+use blake3::hazmat::{self, ChainingValue, HasherExt, Mode};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+/// Bytes that a core reads and hashes at a time: a power of two, so that they are a whole subtree, and few enough to be
+/// still in its cache when it hashes them.
+const PIECE: u64 = 1 << 20;
+/// Pieces that go through one buffer.
+const PIECES: usize = 8;
 
 /// A BLAKE3 digest; written as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,9 +39,61 @@ impl Digest {
         Ok(Self(*hasher.finalize().as_bytes()))
     }
 
+    /// The digest of so many bytes, read and hashed on all cores: `read` fills a buffer from an offset on, and is called
+    /// by several threads at once.
+    ///
+    /// BLAKE3 is a tree of which each subtree can be hashed for itself (its paper, section 2.1), so no core waits for
+    /// another to read, and nothing need be mapped.
+    ///
+    /// # Errors
+    /// The first that `read` gives.
+    pub fn on_all_cores<E: Send>(
+        bytes: u64,
+        read: impl Fn(u64, &mut [u8]) -> Result<(), E> + Sync,
+    ) -> Result<Self, E> {
+        let fill = |buffer: &mut Vec<u8>, from: u64| {
+            buffer.resize(PIECE.min(bytes - from) as usize, 0);
+            read(from, buffer)
+        };
+        if bytes <= PIECE {
+            let mut buffer = Vec::new();
+            fill(&mut buffer, 0)?;
+            return Ok(Self::of(&buffer));
+        }
+        let subtree = |buffer: &mut Vec<u8>, from: u64| {
+            fill(buffer, from)?;
+            let mut hasher = blake3::Hasher::new();
+            hasher.set_input_offset(from).update(buffer);
+            Ok(hasher.finalize_non_root())
+        };
+        let offsets: Vec<u64> = (0..bytes).step_by(PIECE as usize).collect();
+        let subtrees = offsets.par_chunks(PIECES).map(|some| {
+            let mut buffer = Vec::new();
+            some.iter().map(|from| subtree(&mut buffer, *from)).collect::<Result<Vec<ChainingValue>, E>>()
+        });
+        let subtrees = subtrees.collect::<Result<Vec<_>, E>>()?.concat();
+        let (left, right) = subtrees.split_at(left_of(subtrees.len()));
+        Ok(Self(*hazmat::merge_subtrees_root(&merged(left), &merged(right), Mode::Hash).as_bytes()))
+    }
+
     /// The first 12 hex digits: enough for a person, never for a comparison.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()
+    }
+}
+
+/// How many of several subtrees are on the left: the largest power of two that leaves one on the right.
+fn left_of(subtrees: usize) -> usize {
+    subtrees.next_power_of_two() / 2
+}
+
+fn merged(subtrees: &[ChainingValue]) -> ChainingValue {
+    match subtrees {
+        [one] => *one,
+        several => {
+            let (left, right) = several.split_at(left_of(several.len()));
+            hazmat::merge_subtrees_non_root(&merged(left), &merged(right), Mode::Hash)
+        }
     }
 }
 
@@ -120,6 +180,23 @@ mod tests {
         bytes.chunks(777).for_each(|chunk| hasher.update(chunk));
         assert_eq!(Digest::of_file(&path).unwrap(), Digest::of(&bytes));
         assert_eq!(hasher.digest(), Digest::of(&bytes));
+    }
+
+    #[test]
+    fn all_cores_find_the_digest_that_one_finds() {
+        let bytes: Vec<u8> = (0..20 * PIECE as u32 + 7).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
+        for length in
+            [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE - 5, 9 * PIECE + 1, 20 * PIECE + 7]
+        {
+            let found = Digest::on_all_cores(length, |from, buffer| {
+                buffer.copy_from_slice(&bytes[from as usize..][..buffer.len()]);
+                Ok::<(), ()>(())
+            });
+            assert_eq!(found, Ok(Digest::of(&bytes[..length as usize])), "{length}");
+        }
+        let refused =
+            Digest::on_all_cores(5 * PIECE, |from, _| if from == 4 * PIECE { Err(from) } else { Ok(()) });
+        assert_eq!(refused, Err(4 * PIECE));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A figure hangs on the machine and on who else uses it, so nothing here can fail for being slow. Each benchmark is a
 //! file, prints a table, and leaves its figures in `target/bench/<name>.json`. `LRPATH_BENCH_ONLY` (daemon, lengths,
-//! checkpoints, tree, steps or trainer) takes one of them.
+//! checkpoints, tree, shards, steps or trainer) takes one of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
 mod checkpoints;
@@ -11,6 +11,7 @@ mod large_tree;
 mod latency;
 mod lengths;
 mod plans;
+mod shards;
 mod slot;
 mod steps;
 mod trainer;
@@ -41,6 +42,9 @@ fn main() {
             "machine": machine::name(), "tree": large_tree::measure(), "idle": idle::measure(), "plans": plans::measure()
         });
         save("tree", &upkeep);
+    }
+    if is_asked("shards") {
+        save("shards", &json!({ "machine": machine::name(), "shards": shards::measure() }));
     }
     if is_asked("steps") {
         save("steps", &json!({ "machine": machine::name(), "steps": steps::measure() }));

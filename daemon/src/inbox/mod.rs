@@ -42,6 +42,8 @@ use crate::ledger::transition::{CutNumber, Millis};
 use crate::ledger::{Clock, Ledger, LedgerError};
 
 pub use cuts::{BadName, CutError};
+pub use scan::facts;
+pub use sources::digest_of;
 
 /// What the inbox goes by.
 #[derive(Debug, Clone)]

@@ -5,12 +5,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use artifacts::Digest;
-use artifacts::digest::Hasher;
 use artifacts::storage::{self, Disk, Kind, Storage};
 
 use super::{is_shortage, scan};
@@ -82,23 +81,23 @@ fn read(
     }
 }
 
-/// The digest of a file that must still be the one that was found.
+/// The digest of a file that must still be the one that was found, as it is while it is read; computed on all cores.
 pub fn digest_of(path: &Path, facts: &FileFacts, stop: &AtomicBool) -> Result<Digest, Obstacle> {
     let opened = open(path)?;
     let metadata = opened.metadata().map_err(|error| trouble(path, &error))?;
     if !metadata.is_file() || scan::facts(&metadata) != *facts {
         return Err(Obstacle::Changed);
     }
-    drop(opened);
-    let mut hasher = Hasher::new();
-    let mut bytes = 0;
-    read(path, stop, |chunk| {
-        hasher.update(chunk);
-        bytes += chunk.len() as u64;
-        // Somebody appends as fast as we read: this need not go on for ever.
-        if bytes > facts.bytes { Err(Obstacle::Changed) } else { Ok(()) }
-    })?;
-    Ok(hasher.digest())
+    // What somebody appends meanwhile is not read: whoever asked looks again afterwards.
+    Digest::on_all_cores(facts.bytes, |from, buffer| {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Obstacle::Stopped);
+        }
+        opened.read_exact_at(buffer, from).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Obstacle::Changed,
+            _ => trouble(path, &error),
+        })
+    })
 }
 
 /// Makes a durable copy of a text, if its bytes are what they were said to be.
