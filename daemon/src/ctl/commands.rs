@@ -211,7 +211,7 @@ fn journal(client: &Client, asked: &Events, screen: &mut Screen<'_>) -> Result<(
         let position = record.position;
         match asked.output.json {
             true => screen.text(&format!("{line}\n"))?,
-            false => screen.text(&events::line(&record, &screen.look))?,
+            false => screen.sentences(&events::line(&record, &screen.look))?,
         }
         Ok(position)
     };
@@ -237,8 +237,7 @@ fn cut(client: &Client, asked: Cut, screen: &mut Screen<'_>) -> Result<(), Failu
     while answer.outcome == CutOutcome::Waiting && !asked.no_wait {
         if !told && !answer.waits_for.is_empty() && !asked.output.json {
             let files = answer.waits_for.join(", ");
-            screen.text(&screen.look.fit(&format!("waits for {files}"), 0))?;
-            screen.text("\n")?;
+            screen.sentences(&format!("waits for {files}\n"))?;
             told = true;
         }
         answer = client.get(&format!("/v1/cuts/{}?wait={WAIT}", answer.cut))?;

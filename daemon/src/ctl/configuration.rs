@@ -116,7 +116,8 @@ pub fn draw(checked: &Checked, look: &Look) -> Result<String, Failure> {
     let mut text = toml::to_string(&checked.config).map_err(Failure::new)?;
     text.push('\n');
     for note in &checked.notes {
-        text.push_str(&format!("{} {note}\n", look.paint(Paint::Faint, "#")));
+        let sign = look.paint(Paint::Faint, "#");
+        text.push_str(&look.wrapped_behind(&sign, &format!("{sign} {note}\n")));
     }
     Ok(text)
 }

@@ -38,7 +38,7 @@ pub fn man(folder: Option<&Path>, screen: &mut Screen<'_>) -> Result<(), Failure
     for page in &pages {
         fs::write(folder.join(&page.name), &page.text).map_err(failed)?;
     }
-    screen.text(&format!("{} pages are in {}\n", pages.len(), folder.display()))
+    screen.sentences(&format!("{} pages are in {}\n", pages.len(), folder.display()))
 }
 
 /// A manual page.

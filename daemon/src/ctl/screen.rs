@@ -22,6 +22,11 @@ impl Screen<'_> {
         written.map_err(|error| Failure::new("the answer cannot be printed").because(error))
     }
 
+    /// What people read: too long a line is broken between words.
+    pub(super) fn sentences(&mut self, text: &str) -> Result<(), Failure> {
+        self.text(&self.look.wrapped(text))
+    }
+
     pub(super) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         let text = if self.look.terminal {
             serde_json::to_string_pretty(value)
@@ -41,6 +46,6 @@ impl Screen<'_> {
             return self.json(value);
         }
         let text = draw(value, &self.look);
-        self.text(&text)
+        self.sentences(&text)
     }
 }

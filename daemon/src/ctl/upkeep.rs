@@ -69,7 +69,7 @@ pub fn evaluate(client: &Client, asked: &Evaluate, screen: &mut Screen<'_>) -> R
         answer.pending.iter().any(|increment| on.is_empty() || on.contains(increment))
     };
     if is_waited_for(&answer) && !asked.no_wait && !asked.output.json {
-        screen.text(&draw::evaluation_waits(&answer))?;
+        screen.sentences(&draw::evaluation_waits(&answer))?;
     }
     let mut missing = if on.is_empty() { answer.pending.clone() } else { on.clone() };
     while is_waited_for(&answer) && !asked.no_wait {

@@ -134,7 +134,14 @@ impl miette::Diagnostic for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::new(error).exit(Exit::Configuration)
+        let is_unreadable = matches!(error, ConfigError::Unreadable { .. });
+        let failure = Self::new(error).exit(Exit::Configuration);
+        match is_unreadable {
+            true => failure.hint(
+                "name a file that is there and may be read; `lrpathctl init` writes one with all defaults",
+            ),
+            false => failure,
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::io::IsTerminal;
 
+use textwrap::{WordSeparator, WordSplitter};
+
 /// Width where nobody says what it is.
 const WIDTH: usize = 80;
 /// Narrower than this nothing can be drawn.
@@ -106,6 +108,39 @@ impl Look {
         self.fit(title, self.width.saturating_sub(LONGEST_TITLE))
     }
 
+    /// Lines that are broken between words where they are too long, what follows a little further in; whole where nobody
+    /// looks, so that a pipe has one line for one thing.
+    pub fn wrapped(&self, text: &str) -> String {
+        self.broken(text, |line| " ".repeat(line.len() - line.trim_start().len() + 2))
+    }
+
+    /// As [`Look::wrapped`], of lines that all begin with `prefix`.
+    pub fn wrapped_behind(&self, prefix: &str, text: &str) -> String {
+        self.broken(text, |_| format!("{prefix}  "))
+    }
+
+    fn broken(&self, text: &str, indent: impl Fn(&str) -> String) -> String {
+        if !self.terminal {
+            return text.to_owned();
+        }
+        let broken = |line: &str| {
+            let indent = indent(line);
+            let options = textwrap::Options::new(self.width)
+                .subsequent_indent(&indent)
+                .break_words(false)
+                .word_separator(WordSeparator::AsciiSpace)
+                .word_splitter(WordSplitter::NoHyphenation);
+            let end = if line.ends_with('\n') { "\n" } else { "" };
+            let line = line.trim_end_matches('\n');
+            // A line that fits stays as it is, with the blanks at its end.
+            match textwrap::core::display_width(line) > self.width {
+                true => textwrap::fill(line, options) + end,
+                false => line.to_owned() + end,
+            }
+        };
+        text.split_inclusive('\n').map(broken).collect()
+    }
+
     /// Text that fits what is left of a line; whole where nobody looks.
     pub fn fit(&self, text: &str, used: usize) -> String {
         let room = self.width.saturating_sub(used);
@@ -120,6 +155,25 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_line_is_broken_between_words_and_only_for_people() {
+        let look = Look { terminal: true, colour: true, width: 40 };
+        let long = format!(
+            "  {} of a line that is much too long for a terminal\nshort\n",
+            look.paint(Paint::Bad, "an end")
+        );
+        let wrapped = look.wrapped(&long);
+        assert_eq!(
+            wrapped,
+            "  \u{1b}[31man end\u{1b}[0m of a line that is much too long\n    for a terminal\nshort\n"
+        );
+        assert_eq!(Look { terminal: false, ..look }.wrapped(&long), long);
+        let path = format!("{}  \n", "/a".repeat(20));
+        assert_eq!(look.wrapped(&path), format!("{}\n", "/a".repeat(20)), "no path is broken");
+        let comment = look.wrapped_behind("#", "# what follows from all of these settings\n");
+        assert_eq!(comment, "# what follows from all of these\n#  settings\n");
+    }
 
     #[test]
     fn colours_are_where_they_are_wanted() {

@@ -233,9 +233,9 @@ fn of_checkpoint(explained: &CheckpointExplained, look: &Look) -> String {
         facts.add("not needed", why.clone());
     }
     let started: Vec<String> =
-        explained.started.iter().map(|(job, attempt)| format!("{job} (attempt {attempt})")).collect();
+        explained.started.iter().map(|(job, attempt)| format!("job {job} (attempt {attempt})")).collect();
     if !started.is_empty() {
-        facts.add("began", format!("jobs {}", started.join(", ")));
+        facts.add("began", started.join(", "));
     }
     if let Some(release) = &explained.release {
         facts.add("release", release.clone());
