@@ -116,7 +116,7 @@ impl Look {
 
     /// As [`Look::wrapped`], of lines that all begin with `prefix`.
     pub fn wrapped_behind(&self, prefix: &str, text: &str) -> String {
-        self.broken(text, |_| format!("{prefix}  "))
+        self.broken(text, |_| format!("{prefix}   "))
     }
 
     fn broken(&self, text: &str, indent: impl Fn(&str) -> String) -> String {
@@ -172,7 +172,7 @@ mod tests {
         let path = format!("{}  \n", "/a".repeat(20));
         assert_eq!(look.wrapped(&path), format!("{}\n", "/a".repeat(20)), "no path is broken");
         let comment = look.wrapped_behind("#", "# what follows from all of these settings\n");
-        assert_eq!(comment, "# what follows from all of these\n#  settings\n");
+        assert_eq!(comment, "# what follows from all of these\n#   settings\n");
     }
 
     #[test]
