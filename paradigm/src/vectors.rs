@@ -207,23 +207,15 @@ fn every_schedule_is_reproduced() {
 #[test]
 fn every_llama_is_counted_exactly_and_other_families_are_refused_by_name() {
     let cases: Vec<ModelCase> = serde_json::from_str(include_str!("../vectors/models.json")).unwrap();
-    let mut counted = 0;
     for case in &cases {
-        let family = case.config["model_type"].as_str().unwrap();
-        let model = serde_json::from_value::<Model>(case.config.clone());
-        if family != "llama" {
-            let refusal = model.unwrap_err().to_string();
-            assert!(refusal.contains(&format!("the family `{family}` is not known")), "{refusal}");
-            continue;
-        }
-        let (model, name) = (model.unwrap(), &case.name);
+        let name = &case.name;
+        let model: Model = serde_json::from_value(case.config.clone()).unwrap();
         assert_eq!(model.parameters(), case.parameters, "{name}");
         assert_eq!(model.embedding_parameters(), case.embedding_parameters, "{name}");
         assert_eq!(model.matmul_parameters(), case.matmul_parameters, "{name}");
         let flops = |convention| model.flops_per_token(case.sequence_length, convention);
         assert_eq!(flops(Convention::Full), Ok(case.flops_per_token), "{name}");
         assert_eq!(flops(Convention::Causal), Ok(case.flops_per_token_causal), "{name}");
-        counted += 1;
     }
-    assert_eq!((counted, cases.len()), (8, 13));
+    assert_eq!(cases.len(), 13);
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::Form;
 
 fn tiny() -> Model {
     Model::new(Sizes {
@@ -14,6 +15,7 @@ fn tiny() -> Model {
         groups: 2,
         head: 32,
         tied: false,
+        form: Form::LLAMA,
     })
     .unwrap()
 }
@@ -176,7 +178,7 @@ prop_compose! {
         tied: bool,
     ) -> Model {
         let heads = groups * sharing;
-        Model::new(Sizes { vocabulary, width, feed_forward, layers, heads, groups, head, tied }).unwrap()
+        Model::new(Sizes { vocabulary, width, feed_forward, layers, heads, groups, head, tied, form: Form::LLAMA }).unwrap()
     }
 }
 

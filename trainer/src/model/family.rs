@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use paradigm::model::Sizes;
+use paradigm::model::{Form, Sizes};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -230,6 +230,7 @@ impl Config {
             groups: self.groups as u64,
             head: self.head as u64,
             tied: self.tied,
+            form: Form::LLAMA,
         }
     }
 
