@@ -14,6 +14,7 @@
 pub mod decay;
 pub mod fit;
 pub mod increments;
+pub mod loss_law;
 pub mod memory;
 pub mod model;
 pub mod plan;
