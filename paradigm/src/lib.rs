@@ -11,7 +11,10 @@
 //! [`memory`] how many bytes a step of it takes.
 #![forbid(unsafe_code)]
 
+pub mod band;
+pub mod cost;
 pub mod decay;
+pub mod device;
 pub mod fit;
 pub mod increments;
 pub mod loss_law;
