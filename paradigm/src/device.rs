@@ -103,7 +103,6 @@ impl Device {
             prices_seen: Some((1.99, 5.0)),
             price_source: "median of 37 providers, aimultiple.com/gpu-index, 2026-05-20; range mercatus-ai.com, May 2026",
             source: "glennklockwood.com/garden/processors/h100",
-            ..UNKNOWN
         },
         Self {
             id: "h100-pcie",
@@ -155,7 +154,6 @@ impl Device {
             prices_seen: Some((2.25, 6.03)),
             price_source: "lyceum.technology, 2026-03-11 (the lowest is a spot price); spheron.network, 2026-03-17",
             source: "glennklockwood.com/garden/processors/B200; docs.vultr.com, 2026-03-11",
-            ..UNKNOWN
         },
         Self {
             id: "b300-sxm",

@@ -7,15 +7,20 @@
 //!
 //! [`settings`], [`decay`] and [`schedule`] say which rate each step runs at, [`increments`] where a branch leaves the
 //! main path, [`plan`] which segments each paradigm trains, [`fit`] whether the warm-up fits into them, and [`report`] is
-//! all of it as a document and as rows. [`model`] says how large a model is and what a token of its training costs, and
-//! [`memory`] how many bytes a step of it takes.
+//! all of it as a document and as rows. [`model`] says how large a model is and what a token of its training costs,
+//! [`memory`] how many bytes a step of our trainer takes on the CPU, and [`footprint`] what a device of a cluster must hold.
+//! [`mod@device`] lists devices, [`band`] is a number with its range, [`cost`] goes from steps to money and energy, and
+//! [`timeline`] says who trains when and how soon a version is there. [`loss_law`] predicts losses from learning rates, and
+//! [`alpha`] holds them against what they cost.
 #![forbid(unsafe_code)]
 
+pub mod alpha;
 pub mod band;
 pub mod cost;
 pub mod decay;
 pub mod device;
 pub mod fit;
+pub mod footprint;
 pub mod increments;
 pub mod loss_law;
 pub mod memory;
@@ -24,6 +29,7 @@ pub mod plan;
 pub mod report;
 pub mod schedule;
 pub mod settings;
+pub mod timeline;
 pub mod units;
 
 #[cfg(test)]

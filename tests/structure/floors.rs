@@ -21,14 +21,16 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "paradigm",
         &[
-            &["units", "decay"],
+            &["units", "decay", "band", "device"],
             &["settings", "increments", "model"],
-            &["schedule", "memory"],
-            &["plan"],
-            &["fit"],
-            &["report"],
+            &["schedule", "memory", "cost"],
+            &["plan", "footprint"],
+            &["fit", "timeline", "loss_law"],
+            &["report", "alpha"],
         ],
     ),
+    ("paradigm::model", &[&["config"]]),
+    ("paradigm::loss_law", &[&["multi_power", "tissue"]]),
     (
         "artifacts",
         &[
