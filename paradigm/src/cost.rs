@@ -17,7 +17,8 @@ const CHECKPOINT: u64 = 12;
 
 /// How fast a device trains.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "by", rename_all = "kebab-case", deny_unknown_fields)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Speed {
     /// By the share of its rate that the model's own FLOPs make up (MFU, arXiv 2204.02311).
     Share {
@@ -37,6 +38,7 @@ pub enum Speed {
 
 /// What a device costs while it trains.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[serde(deny_unknown_fields)]
 pub struct Rates {
     /// Money for an hour of a device.
@@ -51,6 +53,7 @@ pub struct Rates {
 
 /// What a step of a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[serde(deny_unknown_fields)]
 pub struct Batch {
     /// Tokens that a sequence predicts.
@@ -61,6 +64,7 @@ pub struct Batch {
 
 /// What some steps cost.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 pub struct Cost {
     /// Steps.
     pub steps: u64,

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 /// A device.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 pub struct Device {
     /// Its name in addresses and scripts.
     pub id: &'static str,

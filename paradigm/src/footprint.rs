@@ -25,6 +25,7 @@ const GATHERED: u64 = 2;
 
 /// What replicas share out instead of keeping it all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[serde(rename_all = "kebab-case")]
 pub enum Zero {
     /// Nothing.
@@ -40,6 +41,7 @@ pub enum Zero {
 
 /// How a model lies on a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[serde(deny_unknown_fields)]
 pub struct Sharding {
     /// All devices.
@@ -56,6 +58,7 @@ pub struct Sharding {
 
 /// What goes through a model at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[serde(deny_unknown_fields)]
 pub struct Load {
     /// b.
@@ -71,6 +74,7 @@ pub struct Load {
 
 /// Bytes of one device, part by part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 pub struct Footprint {
     /// P': parameters of the device, before replicas share anything out.
     pub parameters: u64,

@@ -40,16 +40,16 @@ pub enum IncrementError {
         alpha: f64,
     },
     /// There is no increment at all.
-    #[error("there is no increment: a plan needs at least one, of at least one step")]
+    #[error("increments: there is none, and a plan needs at least one, of at least one step")]
     None,
     /// The increment has no step.
-    #[error("increment {version} has no step: it needs at least one")]
+    #[error("increments: number {version} has no step, and needs at least one")]
     NoSteps {
         /// The version that it would have made.
         version: u32,
     },
     /// A count is 2^53 or more.
-    #[error("increment {version}: {reason}")]
+    #[error("increments: number {version}: {reason}")]
     TooLarge {
         /// The version that it would have made.
         version: u32,
@@ -57,7 +57,7 @@ pub enum IncrementError {
         reason: TooLarge,
     },
     /// More increments than versions have numbers.
-    #[error("there are more than {} increments", u32::MAX)]
+    #[error("increments: there are more than {}", u32::MAX)]
     TooMany,
 }
 

@@ -81,6 +81,7 @@ impl Precision {
 
 /// What the forward computes once more in the backward, instead of keeping it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[serde(rename_all = "kebab-case")]
 pub enum Recompute {
     /// Nothing.

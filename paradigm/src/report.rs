@@ -39,6 +39,7 @@ pub enum ReportError {
 
 /// The three plans for the same increments. Its JSON form has its fields in this order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema), schemars(rename = "Plan"))]
 pub struct Report {
     /// T_1 to T_N in steps.
@@ -51,6 +52,7 @@ pub struct Report {
 
 /// The parts of a [`Report`], under the paradigms' own words.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema), schemars(rename = "PlanOfEach"))]
 #[serde(rename_all = "kebab-case")]
 pub struct Paradigms {
@@ -64,6 +66,7 @@ pub struct Paradigms {
 
 /// What one paradigm trains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema), schemars(rename = "PlanPart"))]
 pub struct Part {
     /// Steps of all segments.

@@ -9,6 +9,7 @@ use crate::units::{self, TooLarge};
 
 /// What shapes the learning rates of a run. The default is the paper's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The maximal learning rate, at which the main path trains. Above 0.

@@ -15,6 +15,7 @@ pub const MOST_SLOTS: usize = 64;
 
 /// What a timeline is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[serde(deny_unknown_fields)]
 pub struct Pace {
     /// Slots that train side by side.
@@ -47,9 +48,9 @@ pub enum PaceError {
 
 /// Steps on a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 pub struct Bar {
     /// What is trained.
-    #[serde(flatten)]
     pub segment: Segment,
     /// Nobody waits for it yet.
     pub ahead: bool,
@@ -63,6 +64,7 @@ pub struct Bar {
 
 /// A version that is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 pub struct Ready {
     /// Its number.
     pub version: u32,
@@ -76,6 +78,7 @@ pub struct Ready {
 
 /// What happens when.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 pub struct Timeline {
     /// The steps, in the order in which they begin.
     pub bars: Vec<Bar>,

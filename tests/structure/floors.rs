@@ -1,11 +1,12 @@
 //! The plan of the house: which crate may use which, and the floors of the rooms inside.
 
 /// The crates, and what each may use of the project.
-pub const CRATES: [(&str, &[&str]); 4] = [
+pub const CRATES: [(&str, &[&str]); 5] = [
     ("paradigm", &[]),
     ("artifacts", &[]),
     ("trainer", &["paradigm", "artifacts"]),
     ("daemon", &["paradigm", "artifacts"]),
+    ("planner-wasm", &["paradigm"]),
 ];
 
 /// Packages that a crate must not need, not even through another one, by the beginnings of their names.

@@ -150,7 +150,8 @@ impl Curve {
 
 /// A law with its parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "law", rename_all = "kebab-case")]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
+#[serde(rename_all = "kebab-case")]
 pub enum Law {
     /// Tissue et al. 2024.
     Tissue(Tissue),

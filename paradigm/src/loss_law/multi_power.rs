@@ -10,6 +10,7 @@ use super::{Curve, LossError, parameter};
 /// The rate before step W counts as peak, so what a warm-up does is in the first sum alone; it says nothing of the warm-up
 /// itself.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[serde(deny_unknown_fields)]
 pub struct MultiPower {
     /// The loss that no training goes below.

@@ -9,6 +9,7 @@ use super::{Curve, LossError, parameter};
 /// S1 is the sum of the rates of steps 0 to s, and S2 that of the momenta m_i = lambda m_{i-1} + (eta_{i-1} - eta_i), with
 /// m_{-1} = 0 and the rate before step 0 at peak. Steps of the warm-up count as if they ran at peak.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[serde(deny_unknown_fields)]
 pub struct Tissue {
     /// The loss that no training goes below.

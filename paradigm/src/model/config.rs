@@ -10,6 +10,7 @@ use crate::units::TooLarge;
 
 /// The keys of a `config.json` of HF transformers that sizes depend on. Others are not looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 pub struct ConfigJson {
     /// The family.
     pub model_type: String,
@@ -60,6 +61,26 @@ pub struct ConfigJson {
     pub mlp_only_layers: Vec<u64>,
 }
 
+/// The keys of a [`ConfigJson`] that are counts: whoever reads one with a reader that names no key looks at them first.
+pub const COUNTS: [&str; 16] = [
+    "vocab_size",
+    "hidden_size",
+    "n_embed",
+    "intermediate_size",
+    "num_hidden_layers",
+    "n_layer",
+    "num_attention_heads",
+    "n_head",
+    "num_key_value_heads",
+    "head_dim",
+    "num_local_experts",
+    "num_experts",
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+    "decoder_sparse_step",
+];
+
 /// Why a model cannot be counted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
@@ -76,6 +97,12 @@ pub enum ModelError {
         key: &'static str,
         /// The family.
         family: String,
+    },
+    /// It is no count.
+    #[error("{key}: it is no count, a whole number of at least 1 was expected")]
+    NoCount {
+        /// The key.
+        key: &'static str,
     },
     /// A size is zero.
     #[error("{key}: it is 0, at least 1 was expected")]

@@ -24,6 +24,7 @@ pub const PRESETS: &str = include_str!("presets.json");
 
 /// The sizes of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 pub struct Sizes {
     /// Tokens in the vocabulary, V.
     pub vocabulary: u64,
@@ -47,6 +48,7 @@ pub struct Sizes {
 
 /// How a family's decoder is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 pub struct Form {
     /// The projections to queries, keys and values have biases.
     pub qkv_bias: bool,
@@ -68,6 +70,7 @@ pub struct Form {
 
 /// What is normed of queries and keys before they meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[serde(rename_all = "kebab-case")]
 pub enum QkNorm {
     /// Nothing.
@@ -80,6 +83,7 @@ pub enum QkNorm {
 
 /// A feed-forward part of experts, of which each token goes through a few.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 pub struct Experts {
     /// Experts of a layer.
     pub count: u64,
@@ -125,6 +129,7 @@ pub struct Model {
 
 /// What is counted as the arithmetic of attention. Figures of both are in use, so each names the one that it stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "tsify", derive(tsify::Tsify))]
 #[serde(rename_all = "kebab-case")]
 pub enum Convention {
     /// As if each position saw the whole sequence: 12 layers H hd T FLOPs a token (PaLM, arXiv 2204.02311, appendix B).
