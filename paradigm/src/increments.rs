@@ -194,7 +194,7 @@ mod tests {
         assert!(Increments::new(&[last], 1.0).is_ok());
         let refusal = Increments::new(&[last, 1], 1.0).unwrap_err().to_string();
         assert!(
-            refusal.starts_with("increment 2: steps to its end: 9007199254740992 is too large"),
+            refusal.starts_with("increments: number 2: steps to its end: 9007199254740992 is too large"),
             "{refusal}"
         );
         assert!(Increment::cut(3, u64::MAX, u64::MAX, 0.5).is_err());

@@ -12,6 +12,7 @@ use paradigm::footprint::{Footprint, Load, Sharding};
 use paradigm::loss_law::{Curve, Law};
 use paradigm::model::config::COUNTS;
 use paradigm::model::{ConfigJson, Convention, ModelError, Sizes};
+use paradigm::published::PublishedRun;
 use paradigm::report::ReportError;
 use paradigm::timeline::{Pace, Timeline};
 use paradigm::{Increments, Model, Paradigm, Report, Segment, Settings};
@@ -266,6 +267,30 @@ pub fn alpha_points(
 #[wasm_bindgen(unchecked_return_type = "Device[]")]
 pub fn devices() -> Answer {
     answer(&Device::ALL.as_slice())
+}
+
+/// Runs whose device-hours are published.
+///
+/// # Errors
+/// None.
+#[wasm_bindgen(js_name = publishedRuns, unchecked_return_type = "PublishedRun[]")]
+pub fn published_runs() -> Answer {
+    answer(&PublishedRun::ALL.as_slice())
+}
+
+/// What would have been predicted of a published run, by the place in the list, with the configuration of its model.
+///
+/// # Errors
+/// There is no such run, or no such model.
+#[wasm_bindgen(js_name = judgeRun, unchecked_return_type = "Judged")]
+pub fn judge_run(
+    place: usize,
+    #[wasm_bindgen(unchecked_param_type = "ConfigJson")] config: JsValue,
+) -> Answer {
+    let Some(run) = PublishedRun::ALL.get(place) else {
+        return Err(JsError::new(&format!("place: there is no published run {place}")));
+    };
+    answer(&run.judge(&model(config)?)?)
 }
 
 /// Models that people know, as JSON: a list of `{"id", "name", "config"}`.

@@ -27,6 +27,9 @@ export function refusals(planner) {
   assert.ok(costs(0.45).costs[0].money.likely > 0);
   assert.equal(planner.devices().length, 19);
   assert.ok(JSON.parse(planner.presets()).every(({ config }) => planner.countModel(config, 2048).parameters > 0));
+  const presets = Object.fromEntries(JSON.parse(planner.presets()).map(({ id, config }) => [id, config]));
+  const ratios = planner.publishedRuns().map((run, place) => planner.judgeRun(place, presets[run.model]).ratio);
+  assert.ok(ratios.filter((ratio) => ratio >= 0.6 && ratio <= 1.6).length >= 5, `${ratios}`);
   assert.ok(planner.lossWarning().length > 100);
 
   for (const [asked, begins] of [
@@ -51,6 +54,7 @@ export function refusals(planner) {
     [() => planner.timeline("sideways", [10], 0.6, PACE), "paradigm: "],
     [() => planner.footprint(LLAMA, { ...ALONE, devices: 3, tensor: 2 }, LOAD), "devices: 3 "],
     [() => planner.footprint(LLAMA, ALONE, { ...LOAD, micro_batch: 0 }), "micro_batch: 0 "],
+    [() => planner.judgeRun(99, LLAMA), "place: there is no published run 99"],
     [() => planner.alphaPoints([10], SETTINGS, undefined, [0.5, 2]), "alpha: 2 "],
     [() => planner.alphaPoints([10], SETTINGS, { tissue: { L0: 1 } }, [0.5]), "law: "],
   ]) {

@@ -24,7 +24,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["units", "decay", "band", "device"],
             &["settings", "increments", "model"],
-            &["schedule", "memory", "cost"],
+            &["schedule", "memory", "cost", "published"],
             &["plan", "footprint"],
             &["fit", "timeline", "loss_law"],
             &["report", "alpha"],
