@@ -158,7 +158,8 @@ const WITH_BITS: [&str; 4] = ["model.safetensors", "config.json", "tokenizer.jso
 
 fn collect(folder: &Path, prefix: &str, digests: &mut BTreeMap<String, BTreeMap<String, String>>) {
     for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
-        if !entry.file_type().unwrap().is_dir() {
+        // What is being published has a temporary name: it may have some of its files, and another name a moment later.
+        if artifacts::storage::is_temporary(&entry.file_name()) || !entry.file_type().unwrap().is_dir() {
             continue;
         }
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
