@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{INDEX, WEIGHTS};
-use crate::storage::{self, Output, Storage, Written};
+use crate::storage::{self, Hindrance, Output, Storage, Written};
 
 /// Bytes of tensors above which the weights are split, and that no file exceeds unless one tensor does.
 pub const SPLIT_ABOVE: u64 = 5_000_000_000;
@@ -47,6 +47,17 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+}
+
+impl Error {
+    /// What stood in the way, where that passes when the machine is mended.
+    pub fn hindrance(&self) -> Option<Hindrance> {
+        match self {
+            Self::Storage(error) => error.hindrance(),
+            Self::Unreadable { cause, .. } => Hindrance::of(cause),
+            Self::Malformed { .. } => None,
+        }
+    }
 }
 
 /// The header of a safetensors file.
@@ -281,6 +292,18 @@ mod tests {
     fn tensors(counts: &[usize]) -> Tensors {
         let bytes = |count: usize| (0..4 * count).map(|i| (i * 31 + count) as u8).collect();
         counts.iter().enumerate().map(|(i, count)| (format!("layer.{i}"), bytes(*count))).collect()
+    }
+
+    /// A daemon with too few descriptors told of a version that "could not be published", as if it were the version's
+    /// fault, and `status` said nothing: the weights are mapped, which no storage does, and their errors were no hindrance.
+    #[test]
+    fn weights_that_cannot_be_opened_now_are_a_hindrance() {
+        let refused = |errno: rustix::io::Errno| {
+            Error::Unreadable { path: PathBuf::from("model.safetensors"), cause: errno.into() }.hindrance()
+        };
+        assert_eq!(refused(rustix::io::Errno::MFILE), Some(Hindrance::Files));
+        assert_eq!(refused(rustix::io::Errno::NOMEM), Some(Hindrance::Memory));
+        assert_eq!(refused(rustix::io::Errno::NOENT), None);
     }
 
     #[test]

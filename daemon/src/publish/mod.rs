@@ -80,7 +80,8 @@ impl PublishError {
     /// What keeps it from being published, where that passes when the machine is mended.
     fn hindrance(&self) -> Option<Hindrance> {
         match self {
-            Self::Storage(error) | Self::Weights(release::Error::Storage(error)) => error.hindrance(),
+            Self::Storage(error) => error.hindrance(),
+            Self::Weights(error) => error.hindrance(),
             Self::Ledger(error) => error.hindrance(),
             _ => None,
         }
