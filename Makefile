@@ -1,4 +1,5 @@
-# `make demo` and `make test` need Rust, Node, Python and their package registries, and nothing before them.
+# `make demo` and `make test` need Rust, Node, Python and their package registries, and nothing before them; where there is
+# no Chromium, `make test` installs Debian's, for which it must be root.
 #
 #   make build   the three programs, in target/release
 #   make demo    four eras of real text in, four versions out, in minutes on a CPU

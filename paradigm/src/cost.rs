@@ -213,14 +213,6 @@ pub fn checkpoint_bytes(model: &Model) -> Result<u64, TooLarge> {
     units::product("bytes of a checkpoint", &[CHECKPOINT, model.parameters()])
 }
 
-/// Bytes of a release with so many for each parameter: 2 in bf16, 4 in f32.
-///
-/// # Errors
-/// They are 2^53 or more.
-pub fn release_bytes(model: &Model, bytes_of_parameter: u64) -> Result<u64, TooLarge> {
-    units::product("bytes of a release", &[bytes_of_parameter, model.parameters()])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,10 +268,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_run_leaves_on_disk() {
-        let model = llama_2_7b();
-        assert_eq!(checkpoint_bytes(&model), Ok(12 * 6_738_415_616));
-        assert_eq!(release_bytes(&model, 2), Ok(2 * 6_738_415_616));
+    fn a_checkpoint_has_weights_and_both_moments() {
+        assert_eq!(checkpoint_bytes(&llama_2_7b()), Ok(12 * 6_738_415_616));
     }
 
     #[test]

@@ -4,13 +4,13 @@
 //! nothing itself, so what it shows is what the daemon does, to the last bit. Types are declared for TypeScript out of the
 //! Rust types. A refusal is an `Error` whose message begins with the field's name.
 
-use js_sys::{Number, Reflect};
+use js_sys::{Array, Number, Reflect};
 use paradigm::alpha::{self, Point};
 use paradigm::cost::{self, Batch, Cost, Meter, Rates, Speed};
 use paradigm::device::Device;
 use paradigm::footprint::{Footprint, Load, Sharding};
 use paradigm::loss_law::{Curve, Law};
-use paradigm::model::config::COUNTS;
+use paradigm::model::config::{KEYS, Kind};
 use paradigm::model::{ConfigJson, Convention, ModelError, Sizes};
 use paradigm::published::PublishedRun;
 use paradigm::report::ReportError;
@@ -108,14 +108,25 @@ fn model(config: JsValue) -> Result<Model, JsError> {
         return Err(JsError::new("config.json: it is no object; the configuration of a model was expected"));
     }
     // The reader behind `given` names no key, and a file that people paste may hold anything.
-    for key in COUNTS {
+    for (key, kind) in KEYS {
         let value = Reflect::get(&config, &key.into()).unwrap_or(JsValue::UNDEFINED);
-        let is_count = value.as_f64().is_some_and(|number| number >= 0.0 && Number::is_safe_integer(&value));
-        if !is_count && !value.is_undefined() && !value.is_null() {
-            return Err(ModelError::NoCount { key }.into());
+        if !value.is_undefined() && !value.is_null() && !is_of_kind(&value, kind) {
+            return Err(ModelError::Kind { key, kind }.into());
         }
     }
     Ok(Model::try_from(given::<ConfigJson>("config.json", config)?)?)
+}
+
+fn is_of_kind(value: &JsValue, kind: Kind) -> bool {
+    let is_count = |value: &JsValue| {
+        value.as_f64().is_some_and(|number| number >= 0.0 && Number::is_safe_integer(value))
+    };
+    match kind {
+        Kind::Word => value.is_string(),
+        Kind::Count => is_count(value),
+        Kind::Flag => value.as_bool().is_some(),
+        Kind::Counts => Array::is_array(value) && Array::from(value).iter().all(|one| is_count(&one)),
+    }
 }
 
 /// The plans of all paradigms.
@@ -297,6 +308,18 @@ pub fn judge_run(
 #[wasm_bindgen]
 pub fn presets() -> String {
     paradigm::model::PRESETS.to_owned()
+}
+
+/// What the default share of a device's rate stands on.
+#[wasm_bindgen(js_name = mfuSource)]
+pub fn mfu_source() -> String {
+    Device::MFU_SOURCE.to_owned()
+}
+
+/// Mean relative error of a loss law: the range beside a predicted loss.
+#[wasm_bindgen(js_name = lawError)]
+pub fn law_error() -> f64 {
+    alpha::LAW_ERROR
 }
 
 /// What stands beside every predicted loss.

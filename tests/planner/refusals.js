@@ -30,13 +30,16 @@ export function refusals(planner) {
   const presets = Object.fromEntries(JSON.parse(planner.presets()).map(({ id, config }) => [id, config]));
   const ratios = planner.publishedRuns().map((run, place) => planner.judgeRun(place, presets[run.model]).ratio);
   assert.ok(ratios.filter((ratio) => ratio >= 0.6 && ratio <= 1.6).length >= 5, `${ratios}`);
-  assert.ok(planner.lossWarning().length > 100);
+  assert.ok(planner.lossWarning().length > 100 && planner.mfuSource().length > 100 && planner.lawError() > 0);
 
   for (const [asked, begins] of [
-    [() => model({ hidden_size: "wide" }), "hidden_size: it is no count"],
-    [() => model({ num_hidden_layers: 2.5 }), "num_hidden_layers: it is no count"],
-    [() => model({ vocab_size: -1 }), "vocab_size: it is no count"],
-    [() => model({ vocab_size: 1e300 }), "vocab_size: it is no count"],
+    [() => model({ hidden_size: "wide" }), "hidden_size: a whole number was expected"],
+    [() => model({ num_hidden_layers: 2.5 }), "num_hidden_layers: a whole number was expected"],
+    [() => model({ vocab_size: -1 }), "vocab_size: a whole number was expected"],
+    [() => model({ vocab_size: 1e300 }), "vocab_size: a whole number was expected"],
+    [() => model({ model_type: 3 }), "model_type: a word was expected"],
+    [() => model({ tie_word_embeddings: "yes" }), "tie_word_embeddings: true or false was expected"],
+    [() => model({ mlp_only_layers: [1, "two"] }), "mlp_only_layers: a list of whole numbers was expected"],
     [() => model({ model_type: "gpt2" }), "model_type: the family `gpt2` is not known"],
     [() => model({ hidden_size: undefined }), "hidden_size: it is missing"],
     [() => planner.countModel("{}", 2048), "config.json: it is no object"],

@@ -106,21 +106,6 @@ impl Curve {
             schedules.push((segment.from, segment.schedule(settings)?));
             steps = segment.to;
         }
-        Self::of(schedules, steps, settings)
-    }
-
-    /// The main path up to a branch point, and a branch.
-    ///
-    /// # Errors
-    /// As [`Curve::new`].
-    pub fn branch(settings: &Settings, branch_point: u64, decay_steps: u64) -> Result<Self, LossError> {
-        let main = (branch_point > 0).then(|| Schedule::main_path(settings)).transpose()?;
-        let branch = Schedule::branch(settings, branch_point, decay_steps)?;
-        let schedules = main.map(|main| (0, main)).into_iter().chain([(branch_point, branch)]).collect();
-        Self::of(schedules, branch_point.saturating_add(decay_steps), settings)
-    }
-
-    fn of(schedules: Vec<(u64, Schedule)>, steps: u64, settings: &Settings) -> Result<Self, LossError> {
         if steps > MOST_STEPS {
             return Err(LossError::TooLong { steps });
         }

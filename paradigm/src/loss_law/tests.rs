@@ -25,13 +25,20 @@ fn settings(warmup_steps: u64, decay: Decay, peak: f64, min: f64) -> Settings {
     Settings { warmup_steps, decay, peak, min, ..Settings::default() }
 }
 
+/// The main path up to a branch point, and a branch.
+fn branch(settings: &Settings, branch_point: u64, decay_steps: u64) -> Result<Curve, LossError> {
+    let steps = branch_point + decay_steps;
+    let increments = Increments::new(&[steps], decay_steps as f64 / steps as f64).unwrap();
+    Curve::new(Paradigm::PathSwitching, &increments, 1, settings)
+}
+
 #[test]
 fn every_loss_is_reproduced() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("../../vectors/loss_laws.json")).unwrap();
     assert_eq!(cases.len(), 18);
     for (number, case) in cases.iter().enumerate() {
         let settings = settings(case.warmup_steps, case.shape, case.peak, case.min);
-        let curve = Curve::branch(&settings, case.branch_point, case.decay_steps).unwrap();
+        let curve = branch(&settings, case.branch_point, case.decay_steps).unwrap();
         for (law, points) in [
             (Law::Tissue(case.tissue), &case.tissue_points),
             (Law::MultiPower(case.multi_power), &case.multi_power_points),
@@ -66,7 +73,7 @@ proptest! {
     /// As the papers write them down: sums over all steps, each from its beginning.
     #[test]
     fn the_recursions_are_the_double_sums((settings, branch_point, decay_steps) in curve()) {
-        let curve = Curve::branch(&settings, branch_point, decay_steps).unwrap();
+        let curve = branch(&settings, branch_point, decay_steps).unwrap();
         let rates: Vec<f64> = curve.rates().collect();
         let (peak, warmup) = (settings.peak, settings.warmup_steps as usize);
         let last = rates.len() - 1;
@@ -123,7 +130,7 @@ fn the_way_to_a_version_is_its_own() {
 
 #[test]
 fn what_a_law_cannot_say_is_refused_with_its_name() {
-    let of = |min| Curve::branch(&settings(2, Decay::Linear, 3e-4, min), 10, 5).unwrap();
+    let of = |min| branch(&settings(2, Decay::Linear, 3e-4, min), 10, 5).unwrap();
     let refused = |law: Law, curve: &Curve, step| law.losses(curve, &[step]).unwrap_err().to_string();
     let nan = Tissue { c: f64::NAN, ..TISSUE };
     assert_eq!(refused(Law::Tissue(nan), &of(0.0), 1), "C: NaN must be a finite number, 0 or more");
@@ -134,6 +141,6 @@ fn what_a_law_cannot_say_is_refused_with_its_name() {
     assert!(refused(Law::MultiPower(MULTI_POWER), &of(0.0), 14).starts_with("min: "));
     assert!(refused(Law::MultiPower(MULTI_POWER), &of(3e-5), 1).contains("from step 2 to 14"));
     assert!(refused(Law::Tissue(TISSUE), &of(0.0), 15).contains("from step 0 to 14"));
-    let long = Curve::branch(&settings(2, Decay::Linear, 3e-4, 0.0), MOST_STEPS, 1).unwrap_err();
+    let long = branch(&settings(2, Decay::Linear, 3e-4, 0.0), MOST_STEPS, 1).unwrap_err();
     assert!(long.to_string().contains("too long"), "{long}");
 }

@@ -3,6 +3,8 @@
 //! What a file leaves out is what HF transformers takes then, where that is the same in every version of it; where it is
 //! not, or is a size of one certain model, the key must be given.
 
+use std::fmt;
+
 use serde::Deserialize;
 
 use super::{Experts, Form, Model, QkNorm, Sizes};
@@ -61,24 +63,55 @@ pub struct ConfigJson {
     pub mlp_only_layers: Vec<u64>,
 }
 
-/// The keys of a [`ConfigJson`] that are counts: whoever reads one with a reader that names no key looks at them first.
-pub const COUNTS: [&str; 16] = [
-    "vocab_size",
-    "hidden_size",
-    "n_embed",
-    "intermediate_size",
-    "num_hidden_layers",
-    "n_layer",
-    "num_attention_heads",
-    "n_head",
-    "num_key_value_heads",
-    "head_dim",
-    "num_local_experts",
-    "num_experts",
-    "num_experts_per_tok",
-    "moe_intermediate_size",
-    "shared_expert_intermediate_size",
-    "decoder_sparse_step",
+/// What a key of a [`ConfigJson`] holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A word.
+    Word,
+    /// A whole number, 0 or more and below 2^53.
+    Count,
+    /// Yes or no.
+    Flag,
+    /// A list of counts.
+    Counts,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Word => "a word",
+            Self::Count => "a whole number",
+            Self::Flag => "true or false",
+            Self::Counts => "a list of whole numbers",
+        })
+    }
+}
+
+/// All keys of a [`ConfigJson`]: whoever reads one with a reader that names no key holds the values against this first.
+pub const KEYS: [(&str, Kind); 23] = [
+    ("model_type", Kind::Word),
+    ("vocab_size", Kind::Count),
+    ("hidden_size", Kind::Count),
+    ("n_embed", Kind::Count),
+    ("intermediate_size", Kind::Count),
+    ("num_hidden_layers", Kind::Count),
+    ("n_layer", Kind::Count),
+    ("num_attention_heads", Kind::Count),
+    ("n_head", Kind::Count),
+    ("num_key_value_heads", Kind::Count),
+    ("head_dim", Kind::Count),
+    ("tie_word_embeddings", Kind::Flag),
+    ("attention_bias", Kind::Flag),
+    ("mlp_bias", Kind::Flag),
+    ("qkv_bias", Kind::Flag),
+    ("bias", Kind::Flag),
+    ("num_local_experts", Kind::Count),
+    ("num_experts", Kind::Count),
+    ("num_experts_per_tok", Kind::Count),
+    ("moe_intermediate_size", Kind::Count),
+    ("shared_expert_intermediate_size", Kind::Count),
+    ("decoder_sparse_step", Kind::Count),
+    ("mlp_only_layers", Kind::Counts),
 ];
 
 /// Why a model cannot be counted.
@@ -98,11 +131,13 @@ pub enum ModelError {
         /// The family.
         family: String,
     },
-    /// It is no count.
-    #[error("{key}: it is no count, a whole number of at least 1 was expected")]
-    NoCount {
+    /// A value is of another kind.
+    #[error("{key}: {kind} was expected")]
+    Kind {
         /// The key.
         key: &'static str,
+        /// What it should hold.
+        kind: Kind,
     },
     /// A size is zero.
     #[error("{key}: it is 0, at least 1 was expected")]
@@ -157,11 +192,6 @@ const FAMILIES: [(&str, Family); 10] = [
     ("olmo2", olmo2),
     ("bloom", bloom),
 ];
-
-/// Names of the families that are known, as `model_type` has them.
-pub fn families() -> impl Iterator<Item = &'static str> {
-    FAMILIES.iter().map(|(name, _)| *name)
-}
 
 fn llama(config: &ConfigJson) -> Result<Form, ModelError> {
     let bias = config.attention_bias.unwrap_or(false);

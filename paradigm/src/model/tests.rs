@@ -298,3 +298,22 @@ fn every_preset_is_counted_and_is_as_large_as_its_name_says() {
         assert!((0.9..1.3).contains(&ratio), "{id}: {} parameters", model.parameters());
     }
 }
+
+#[test]
+fn the_list_of_keys_is_that_of_the_configuration() {
+    let fields = serde_json::from_str::<ConfigJson>("[]").unwrap_err().to_string();
+    assert!(fields.contains(&format!("with {} elements", config::KEYS.len())), "{fields}");
+    for (key, kind) in config::KEYS {
+        for wrong in [json!("a word"), json!(1), json!(true), json!([1])] {
+            let is_right = match kind {
+                config::Kind::Word => wrong.is_string(),
+                config::Kind::Count => wrong.is_u64(),
+                config::Kind::Flag => wrong.is_boolean(),
+                config::Kind::Counts => wrong.is_array(),
+            };
+            let mut config = config();
+            config[key] = wrong;
+            assert_eq!(serde_json::from_value::<ConfigJson>(config).is_ok(), is_right, "{key}");
+        }
+    }
+}
