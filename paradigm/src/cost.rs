@@ -1,4 +1,4 @@
-//! From steps to what is paid for: FLOPs, device-hours, money, energy, carbon, disk.
+//! From steps to what is paid for: FLOPs, device-hours, money, energy, carbon.
 //!
 //! Steps become tokens, tokens FLOPs, and FLOPs device-hours by the share of a device's rate that training reaches, or by
 //! a measured number of tokens a second; the rest is proportional. Whatever is not known is a [`Band`], so each cost has
@@ -12,8 +12,6 @@ use crate::units::{self, TooLarge};
 
 /// Seconds of an hour.
 const HOUR: f64 = 3600.0;
-/// Bytes of a parameter in a checkpoint: the weight and AdamW's two moments, in f32.
-const CHECKPOINT: u64 = 12;
 
 /// How fast a device trains.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -126,6 +124,23 @@ impl Batch {
         }
         Ok(units::product("tokens of a step", &[self.sequence_length, self.sequences_per_step])?)
     }
+
+    /// Steps of increments of so many tokens. Each takes the whole steps that all tokens so far are enough for; what is
+    /// left over comes first in the next.
+    ///
+    /// # Errors
+    /// A size is 0, or all tokens are 2^53 or more.
+    pub fn whole_steps(&self, increments: &[u64]) -> Result<Vec<u64>, CostError> {
+        let tokens_per_step = self.tokens()?;
+        let (mut tokens, mut before) = (0, 0);
+        let mut sizes = Vec::with_capacity(increments.len());
+        for increment in increments {
+            tokens = units::sum("increments", tokens, *increment)?;
+            sizes.push(tokens / tokens_per_step - before);
+            before = tokens / tokens_per_step;
+        }
+        Ok(sizes)
+    }
 }
 
 fn within(what: &'static str, value: f64, is_fine: bool, bounds: &'static str) -> Result<(), CostError> {
@@ -205,14 +220,6 @@ impl Meter {
     }
 }
 
-/// Bytes of a checkpoint: weights and both moments in f32, 12 P.
-///
-/// # Errors
-/// They are 2^53 or more.
-pub fn checkpoint_bytes(model: &Model) -> Result<u64, TooLarge> {
-    units::product("bytes of a checkpoint", &[CHECKPOINT, model.parameters()])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,8 +275,12 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_has_weights_and_both_moments() {
-        assert_eq!(checkpoint_bytes(&llama_2_7b()), Ok(12 * 6_738_415_616));
+    fn an_increment_takes_the_whole_steps_so_far() {
+        let batch = Batch { sequence_length: 10, sequences_per_step: 2 };
+        assert_eq!(batch.whole_steps(&[50, 50, 19, 1]), Ok(vec![2, 3, 0, 1]));
+        assert_eq!(batch.whole_steps(&[]), Ok(vec![]));
+        let refused = batch.whole_steps(&[1 << 52, 1 << 52]).unwrap_err().to_string();
+        assert!(refused.starts_with("increments: "), "{refused}");
     }
 
     #[test]

@@ -9,8 +9,9 @@
 //! main path, [`plan`] which segments each paradigm trains, [`fit`] whether the warm-up fits into them, and [`report`] is
 //! all of it as a document and as rows. [`model`] says how large a model is and what a token of its training costs,
 //! [`memory`] how many bytes a step of our trainer takes on the CPU, and [`footprint`] what a device of a cluster must hold.
-//! [`mod@device`] lists devices, [`published`] runs that are over and what would have been predicted of them, [`band`] is a number with its range, [`cost`] goes from steps to money and energy, and
-//! [`timeline`] says who trains when and how soon a version is there. [`loss_law`] predicts losses from learning rates, and
+//! [`mod@device`] lists devices, [`published`] runs that are over and what would have been predicted of them, [`band`] is a
+//! number with its range, [`cost`] goes from steps to money and energy, [`disk`] to what stays on the disk, and [`timeline`]
+//! says who trains when and how soon a version is there. [`loss_law`] predicts losses from learning rates, and
 //! [`alpha`] holds them against what they cost.
 #![forbid(unsafe_code)]
 
@@ -19,6 +20,7 @@ pub mod band;
 pub mod cost;
 pub mod decay;
 pub mod device;
+pub mod disk;
 pub mod fit;
 pub mod footprint;
 pub mod increments;

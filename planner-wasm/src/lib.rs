@@ -6,8 +6,9 @@
 
 use js_sys::{Array, Number, Reflect};
 use paradigm::alpha::{self, Point};
-use paradigm::cost::{self, Batch, Cost, Meter, Rates, Speed};
+use paradigm::cost::{Batch, Cost, Meter, Rates, Speed};
 use paradigm::device::Device;
+use paradigm::disk::Disk;
 use paradigm::footprint::{Footprint, Load, Sharding};
 use paradigm::loss_law::{Curve, Law};
 use paradigm::model::config::{KEYS, Kind};
@@ -39,8 +40,6 @@ pub struct Counted {
     pub flops_per_token: u64,
     /// FLOPs of a token, of what a causal mask lets be seen.
     pub flops_per_token_causal: u64,
-    /// Bytes of a checkpoint.
-    pub checkpoint_bytes: u64,
 }
 
 /// What steps cost, and how fast they go.
@@ -99,7 +98,6 @@ pub fn count_model(
         matmul_parameters: model.matmul_parameters(),
         flops_per_token: flops(Convention::Full)?,
         flops_per_token_causal: flops(Convention::Causal)?,
-        checkpoint_bytes: cost::checkpoint_bytes(&model)?,
     })
 }
 
@@ -136,6 +134,33 @@ fn is_of_kind(value: &JsValue, kind: Kind) -> bool {
 #[wasm_bindgen(unchecked_return_type = "Report")]
 pub fn plan(#[wasm_bindgen(unchecked_param_type = "number[]")] increments: JsValue, alpha: f64) -> Answer {
     answer(&Report::new(&given::<Vec<u64>>("increments", increments)?, alpha)?)
+}
+
+/// Steps of increments of so many tokens: the whole steps so far, less those before.
+///
+/// # Errors
+/// There is no such batch, or a number is no count.
+#[wasm_bindgen(js_name = wholeSteps, unchecked_return_type = "number[]")]
+pub fn whole_steps(
+    #[wasm_bindgen(unchecked_param_type = "number[]")] increments: JsValue,
+    #[wasm_bindgen(unchecked_param_type = "Batch")] batch: JsValue,
+) -> Answer {
+    let increments: Vec<u64> = given("increments", increments)?;
+    answer(&given::<Batch>("batch", batch)?.whole_steps(&increments)?)
+}
+
+/// What stands on the disk once all versions are there.
+///
+/// # Errors
+/// 2^53 bytes or more.
+#[wasm_bindgen(unchecked_return_type = "Disk")]
+pub fn disk(
+    #[wasm_bindgen(unchecked_param_type = "ConfigJson")] config: JsValue,
+    #[wasm_bindgen(unchecked_param_type = "Paradigm")] paradigm: JsValue,
+    versions: u32,
+    #[wasm_bindgen(js_name = branchPoints)] branch_points: u32,
+) -> Answer {
+    answer(&Disk::new(&model(config)?, given("paradigm", paradigm)?, versions, branch_points)?)
 }
 
 /// Fails where a warm-up is longer than what holds it, or the settings give no learning rates.

@@ -26,7 +26,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["settings", "increments", "model"],
             &["schedule", "memory", "cost", "published"],
             &["plan", "footprint"],
-            &["fit", "timeline", "loss_law"],
+            &["fit", "timeline", "loss_law", "disk"],
             &["report", "alpha"],
         ],
     ),
