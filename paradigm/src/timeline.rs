@@ -111,7 +111,8 @@ impl Timeline {
         let mut ends: Vec<Option<f64>> = vec![None; tasks.len()];
         let mut free = vec![0.0; pace.slots];
         let mut waiting: Vec<usize> = (0..tasks.len()).collect();
-        let (mut bars, mut versions, mut trunk) = (Vec::new(), Vec::new(), 0);
+        let (mut bars, mut trunk) = (Vec::new(), 0);
+        let mut versions: Vec<Option<Ready>> = vec![None; increments.as_slice().len()];
         while !waiting.is_empty() {
             let soonest_slot = free.iter().copied().fold(f64::INFINITY, f64::min);
             // Those whose forerunner has its time; the first task of all that wait has one.
@@ -141,11 +142,11 @@ impl Timeline {
             bars.push(Bar { segment: task.segment, ahead: task.ahead, slot, begins: soonest, ends: end });
             if task.is_last {
                 let (version, arrives) = (task.segment.version, task.arrives);
-                versions.push(Ready { version, arrives, ready: end, latency: end - arrives });
+                versions[version as usize - 1] =
+                    Some(Ready { version, arrives, ready: end, latency: end - arrives });
             }
         }
-        versions.sort_by_key(|ready| ready.version);
-        Ok(Self { bars, versions })
+        Ok(Self { bars, versions: versions.into_iter().flatten().collect() })
     }
 }
 

@@ -1,0 +1,60 @@
+// A figure on the page: its picture, its words, its table, its formulas, and ways to take it away.
+
+import { html, nothing, type TemplateResult } from "lit-html";
+
+import { csv, download, svgFile } from "../download.ts";
+import { shown, type Figure } from "../figures/figure.ts";
+import type { Picture } from "../picture.ts";
+
+export interface Shown {
+  width: number;
+  /** Tables that are open; the others are not made. */
+  isOpen: (id: string) => boolean;
+  toggled: (id: string, isOpen: boolean) => void;
+}
+
+export function figureView(figure: Figure, picture: Picture, view: Shown, isTable = false): TemplateResult {
+  const { id, title } = figure;
+  const formulas = figure.formulas?.(picture) ?? [];
+  return html`<figure id=${id} aria-labelledby="t-${id}">
+    <figcaption>
+      <h2 id="t-${id}">${title}</h2>
+      <p>${figure.caption(picture)}</p>
+    </figcaption>
+    ${figure.chart ? html`<div class="drawing">${figure.chart(picture, view.width)}</div>` : nothing}
+    ${isTable ? table(figure, picture) : folded(`${id}-table`, "Table", view, () => table(figure, picture))}
+    ${formulas.length
+      ? folded(`${id}-formulas`, "How the numbers come about", view, () => html`<dl class="formulas">${formulas.map(({ name, text }) => html`<dt>${name}</dt><dd>${text}</dd>`)}</dl>`)
+      : nothing}
+    <p class="take">
+      ${figure.chart
+        ? html`<button type="button" @click=${(event: Event) => {
+            const drawing = (event.target as Element).closest("figure")?.querySelector("svg");
+            if (drawing) download(`lrpath-${id}.svg`, "image/svg+xml", svgFile(drawing, title));
+          }}>SVG</button>`
+        : nothing}
+      <button type="button" @click=${() => download(`lrpath-${id}.csv`, "text/csv", csv(figure.table(picture)))}>CSV</button>
+    </p>
+  </figure>`;
+}
+
+function folded(id: string, title: string, view: Shown, content: () => unknown): TemplateResult {
+  const isOpen = view.isOpen(id);
+  return html`<details ?open=${isOpen} @toggle=${(event: Event) => view.toggled(id, (event.target as HTMLDetailsElement).open)}>
+    <summary>${title}</summary>${isOpen ? content() : nothing}
+  </details>`;
+}
+
+function table(figure: Figure, picture: Picture): TemplateResult {
+  const { columns, rows } = figure.table(picture);
+  return html`<div class="scroll" tabindex="0" role="region" aria-label="${figure.title}, table"><table>
+    <thead><tr>${columns.map(({ name }) => html`<th scope="col">${name || html`<span class="unseen">what</span>`}</th>`)}</tr></thead>
+    <tbody>${rows.map(
+      (row) => html`<tr>${row.map((cell, place) =>
+        place === 0
+          ? html`<th scope="row">${shown(columns[place], cell)}</th>`
+          : html`<td class=${typeof cell === "number" ? "number" : ""}>${shown(columns[place], cell)}</td>`,
+      )}</tr>`,
+    )}</tbody>
+  </table></div>`;
+}
