@@ -33,6 +33,7 @@ fn each_answer_has_the_shape_that_is_documented() {
     {
         ask(seen);
     }
+    the_export_says_what_was_done(&ask(&["export"]), &state);
     assert_eq!(ask(&["explain", "v2"])["kind"], "version");
     assert_eq!(ask(&["explain", "2.bin"])["kind"], "shard");
     assert_eq!(ask(&["explain", "path-switching.v2.g1.s41"])["kind"], "checkpoint");
@@ -71,4 +72,22 @@ fn each_answer_has_the_shape_that_is_documented() {
     // The demo takes minutes, and is looked at as people see it: tests/demo.
     let missing: Vec<&str> = shapes::commands().filter(|command| !asked.contains(*command)).collect();
     assert_eq!(missing, ["demo"]);
+}
+
+/// Three increments, whose steps are those of the trainers' own events.
+fn the_export_says_what_was_done(exported: &serde_json::Value, state: &State) {
+    let status = state.ask(&["status"]);
+    let counted = |paradigm: &str| {
+        let steps = &status["paradigms"][paradigm]["steps"];
+        ["executed", "repeated", "ahead"].iter().map(|of| steps[of].as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!(exported["format"], "lrpath-export");
+    let increments = exported["increments"].as_array().unwrap();
+    assert_eq!(increments.len(), 3);
+    assert!(increments.iter().all(|increment| increment["released"] == true), "{increments:?}");
+    let steps: u64 = increments.iter().map(|increment| increment["steps"].as_u64().unwrap()).sum();
+    assert_eq!(increments[2]["end"], steps);
+    assert_eq!(exported["plan"]["increments"].as_array().unwrap().len(), 3);
+    assert_eq!(exported["spent"]["steps"], counted("path-switching") + counted("continual"));
+    assert!(exported["tokens_per_second"].as_f64().unwrap() > 0.0);
 }

@@ -5,12 +5,10 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { createServer } from "node:http";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
-import { chromium } from "playwright-core";
-
+import { folder, launch, serve } from "./browser.js";
 import { golden } from "./golden.js";
 import { refusals } from "./refusals.js";
 
@@ -43,27 +41,14 @@ async function inNode() {
   console.log("node: every refusal names its field");
 }
 
-const SERVED = {
-  "/": ["text/html", () => "<!doctype html><title>planner</title>"],
-  "/planner.js": ["text/javascript", () => readFileSync(join(planner, "planner.js"))],
-  "/planner_bg.wasm": ["application/wasm", () => readFileSync(join(planner, "planner_bg.wasm"))],
-  "/golden.js": ["text/javascript", () => readFileSync(join(here, "golden.js"))],
-};
-
 async function inChromium() {
-  const server = createServer((request, response) => {
-    const [type, body] = SERVED[request.url] ?? [];
-    response.writeHead(type ? 200 : 404, { "content-type": type ?? "text/plain" });
-    response.end(body?.() ?? "");
-  });
-  await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
-  });
+  const empty = join(here, "empty.html");
+  const files = { "/": empty, "/golden.js": join(here, "golden.js") };
+  const server = await serve((asked) => files[asked] ?? folder(planner, ["planner.js", "planner_bg.wasm"])(asked));
+  const browser = await launch();
   try {
     const page = await browser.newPage();
-    await page.goto(`http://127.0.0.1:${server.address().port}/`);
+    await page.goto(server.address);
     const found = await page.evaluate(async (cases) => {
       const planner = await import("/planner.js");
       await planner.default({ module_or_path: "/planner_bg.wasm" });

@@ -176,7 +176,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["screen", "place", "plan", "offline", "init"],
             &["check"],
             &["draw"],
-            &["backup", "configuration", "demo", "manual", "upkeep", "watch"],
+            &["backup", "configuration", "demo", "export", "manual", "upkeep", "watch"],
             &["shapes"],
             &["commands"],
         ],

@@ -7,8 +7,12 @@ import type { Draft, FieldName, Scenario } from "./fields.ts";
 import { digits } from "./format.ts";
 import { PUBLISHED_LAWS, Refusal } from "./scenario.ts";
 
+/** A device that the table does not have: nothing is taken for it but judgements. */
+export const OTHER_DEVICE = "other";
+
 export interface Assumed {
-  device: Device;
+  /** Its name. */
+  device: string;
   flops: number;
   memory: number | undefined;
   mfu: Band;
@@ -43,20 +47,22 @@ function band(scenario: Scenario, name: "mfu" | "tokens_per_second" | "price" | 
   return found;
 }
 
-const exactly = (value: number): Band => ({ low: value, likely: value, high: value });
-
 export function assumed(scenario: Scenario, world: World): Assumed {
   const device = world.devices.find(({ id }) => id === scenario.device);
-  if (!device) throw new Refusal("device", `there is no device “${scenario.device}”`);
+  if (!device && scenario.device !== OTHER_DEVICE) throw new Refusal("device", `there is no device “${scenario.device}”`);
+  const flops = scenario.flops ?? device?.flops;
+  if (scenario.speed === "share" && flops === undefined) {
+    throw new Refusal("flops", "a number is missing: the rate of a device that is not in the table, or choose a measured speed");
+  }
   const measured = band(scenario, "tokens_per_second");
   if (scenario.speed === "measured" && !measured) {
     throw new Refusal("tokens_per_second", "a number is missing: what one device was measured to train");
   }
   const taken = takenFor(device);
   return {
-    device,
-    flops: scenario.flops ?? device.flops,
-    memory: scenario.memory ?? device.memory_gb,
+    device: device?.name ?? "another device",
+    flops: flops ?? 0,
+    memory: scenario.memory ?? device?.memory_gb,
     mfu: band(scenario, "mfu", taken.mfu) ?? taken.mfu,
     tokens_per_second: measured,
     price: band(scenario, "price", taken.price),
@@ -66,18 +72,30 @@ export function assumed(scenario: Scenario, world: World): Assumed {
   };
 }
 
-function takenFor(device: Device): { mfu: Band; price: Band | undefined; power: Band | undefined } {
-  const { mfu, best_measured, price, prices_seen, power } = device;
+function takenFor(device: Device | undefined): { mfu: Band; price: Band | undefined; power: Band | undefined } {
+  const { mfu, best_measured, price, prices_seen, power } = device ?? UNKNOWN;
   return {
     mfu: { low: mfu * MFU.low, likely: mfu, high: Math.max(mfu, Math.min(mfu * MFU.high, best_measured ?? 1)) },
-    price: price && {
-      low: Math.min(price, prices_seen?.[0] ?? price * PRICE.low),
-      likely: price,
-      high: Math.max(price, prices_seen?.[1] ?? price * PRICE.high),
-    } || undefined,
-    power: power === undefined ? undefined : exactly(power),
+    price:
+      price === undefined
+        ? undefined
+        : {
+            low: Math.min(price, prices_seen?.[0] ?? price * PRICE.low),
+            likely: price,
+            high: Math.max(price, prices_seen?.[1] ?? price * PRICE.high),
+          },
+    power: power === undefined ? undefined : { low: power, likely: power, high: power },
   };
 }
+
+/** Judgement: the share that most of the devices in the table are taken to reach. */
+const UNKNOWN: Pick<Device, "mfu" | "best_measured" | "price" | "prices_seen" | "power"> = {
+  mfu: 0.35,
+  best_measured: undefined,
+  price: undefined,
+  prices_seen: undefined,
+  power: undefined,
+};
 
 /** What stands, greyed, in a field that is empty. */
 export function placeholders(draft: Draft, world: World): Partial<Draft> {
@@ -94,10 +112,10 @@ export function placeholders(draft: Draft, world: World): Partial<Draft> {
       found[name] = "unknown";
     }
   };
-  const taken = device && takenFor(device);
-  show("mfu", taken?.mfu);
-  show("price", taken?.price);
-  show("power", taken?.power);
+  const taken = takenFor(device);
+  show("mfu", taken.mfu);
+  show("price", taken.price);
+  show("power", taken.power);
   show("pue", PUE);
   show("carbon", CARBON);
   show("tokens_per_second", undefined);

@@ -44,8 +44,10 @@ export function refusal(error: unknown, otherwise: FieldName, list: boolean): Re
   if (error instanceof Refusal) return error;
   const said = error instanceof Error ? error.message : String(error);
   const [, word = "", sentence = said] = /^([\w. ]+?): ([^]*)$/.exec(said) ?? [];
-  const field = word in FIELDS ? (word as FieldName) : (ELSEWHERE[word] ?? otherwise);
-  return new Refusal(field === "tokens" && list ? "list" : field, sentence);
+  const known = word in FIELDS ? (word as FieldName) : ELSEWHERE[word];
+  const field = known ?? otherwise;
+  // A name that is no field's, such as a key of a config.json, stays in the sentence.
+  return new Refusal(field === "tokens" && list ? "list" : field, known ? sentence : said);
 }
 
 export * from "planner";

@@ -52,7 +52,7 @@ export function citation(draft: Draft, picture: Picture): string {
       ? `${digits(picture.pace.likely)} tokens a second of each device, measured`
       : `${percent(assumed.mfu.likely)} MFU (FLOPs of attention: ${FIELDS.convention.options[scenario.convention]})`;
   const money = known.money ? `, ${ranged(MEASURES.money.of(ours.cost), MEASURES.money.show)}` : "";
-  return `${picture.sizes.length} versions of ${picture.modelName} (${count(picture.model.parameters)} parameters), made by learning-rate path switching (arXiv 2410.04103) with alpha = ${scenario.alpha}, take ${count(ours.steps)} steps of ${count(picture.tokensPerStep)} tokens, ${percent(ours.ratio)} of what from-scratch training takes: ${ranged(ours.cost.device_hours, digits)} device-hours of ${assumed.device.name} at ${speed}${money}. Computed with the lrpath planner: ${address.write(draft) || "its defaults"}`;
+  return `${picture.sizes.length} versions of ${picture.modelName} (${count(picture.model.parameters)} parameters), made by learning-rate path switching (arXiv 2410.04103) with alpha = ${scenario.alpha}, take ${count(ours.steps)} steps of ${count(picture.tokensPerStep)} tokens, ${percent(ours.ratio)} of what from-scratch training takes: ${ranged(ours.cost.device_hours, digits)} device-hours of ${assumed.device} at ${speed}${money}. Computed with the lrpath planner: ${address.write(draft) || "its defaults"}`;
 }
 
 /** The configuration of this plan, as lrpathd reads it. */

@@ -174,7 +174,7 @@ export const FIELDS = {
   }),
   devices: number({
     label: "Devices of one job",
-    default: "8",
+    default: "1",
     whole: true,
     min: 1,
     max: 1e6,
@@ -216,7 +216,7 @@ export const FIELDS = {
   days_between: number({
     label: "New data every",
     unit: "days",
-    default: "30",
+    default: "7",
     min: 0,
     max: 36500,
     slider: { min: 0, max: 90, step: 1 },

@@ -3,6 +3,7 @@
 import { patched, type Found } from "./address.ts";
 import { FORMAT, VERSION } from "./export.ts";
 import { DEFAULTS, type Draft } from "./fields.ts";
+import { OTHER_DEVICE } from "./assumptions.ts";
 import { LARGEST_FILE } from "./form/form.ts";
 
 /** Why nothing was loaded, as a sentence. */
@@ -10,7 +11,6 @@ export class WrongImport extends Error {}
 
 /** What `lrpathctl export` writes, as far as the page reads it. */
 interface Project {
-  project: string;
   model: unknown;
   batch: { sequence_length: number; sequences_per_step: number };
   schedule: {
@@ -22,13 +22,16 @@ interface Project {
     hold: number | null;
     alpha: number;
   };
-  paradigm: string;
+  paradigms: string[];
+  every_tokens: number | null;
   branch_points: number;
-  increments: { name: string; tokens: number; steps: number; released: boolean }[];
-  spent: { steps: number; tokens: number; seconds: number };
-  tokens_per_second: number | null;
   slots: number;
+  increments: { name: string; tokens: number; released: boolean }[];
+  tokens_per_second: number | null;
 }
+
+/** Versions that a project is planned to make next. */
+const NEXT = 4;
 
 export function load(text: string, draft: Draft): Found {
   if (!text) throw new WrongImport(`the file has more than ${LARGEST_FILE / 1e6} MB, or nothing in it`);
@@ -55,34 +58,43 @@ export function load(text: string, draft: Draft): Found {
   throw new WrongImport(`its format, “${String(format).slice(0, 40)}”, is not known here`);
 }
 
-/** A running project: its increments are the first ones, and what it was seen to do counts more than a table. */
+/**
+ * A running project: its increments come first, and as many as may follow are like the last one. What it was seen to do
+ * counts more than a table; of its device nothing else is known.
+ */
 function ofProject(project: Project, draft: Draft): Draft {
-  const { model, batch, schedule, increments, tokens_per_second } = project;
+  const { model, batch, schedule, increments, tokens_per_second, every_tokens } = project;
   const number = (value: unknown, what: string): string => {
     if (typeof value !== "number" || !Number.isFinite(value)) throw new WrongImport(`${what} is missing in it, or no number`);
     return String(value);
   };
   if (typeof model !== "object" || model === null) throw new WrongImport("the model's configuration is missing in it");
   if (!Array.isArray(increments)) throw new WrongImport("its increments are missing");
-  const list = increments.map(({ name, tokens }, place) => `${String(name).replace(/[\n;,]/g, " ")} ${number(tokens, `the tokens of increment ${place + 1}`)}`);
+  if (typeof schedule !== "object" || schedule === null) throw new WrongImport("its schedule is missing");
+  const made = increments.map(
+    ({ name, tokens }, place) => `${String(name).replace(/[\n;,]/g, " ")} ${number(tokens, `the number of tokens of increment ${place + 1}`)}`,
+  );
+  const usual = increments.at(-1)?.tokens ?? every_tokens;
+  const next = usual === null ? [] : Array.from({ length: NEXT }, (_, place) => `next-${place + 1} ${number(usual, "every_tokens")}`);
   return {
     ...draft,
     model: "custom",
     config: JSON.stringify(model, null, 2),
-    ...(list.length ? { sizes: "list", list: list.join("\n") } : {}),
+    ...(usual === null ? {} : { sizes: "list", list: [...made, ...next].join("\n") }),
     made: String(increments.filter(({ released }) => released).length),
     sequence_length: number(batch?.sequence_length, "the length of a sequence"),
     sequences_per_step: number(batch?.sequences_per_step, "the batch"),
-    alpha: number(schedule?.alpha, "alpha"),
+    alpha: number(schedule.alpha, "alpha"),
     peak: number(schedule.peak, "the maximal learning rate"),
     min: number(schedule.min, "the minimal learning rate"),
     warmup_steps: number(schedule.warmup_steps, "the warm-up"),
     rewarmup_steps: number(schedule.rewarmup_steps, "the re-warm-up"),
     decay: String(schedule.decay),
     hold: schedule.hold === null ? "" : number(schedule.hold, "hold"),
-    paradigm: String(project.paradigm),
-    branch_points: number(project.branch_points, "the branch points that are kept"),
-    slots: number(project.slots, "the slots"),
+    paradigm: String(project.paradigms?.[0]),
+    branch_points: number(project.branch_points, "the number of branch points that are kept"),
+    slots: number(project.slots, "the number of slots"),
+    device: OTHER_DEVICE,
     devices: "1",
     ...(tokens_per_second === null ? {} : { speed: "measured", tokens_per_second: number(tokens_per_second, "its speed") }),
   };

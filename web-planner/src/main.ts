@@ -2,13 +2,15 @@
 
 import { html, render } from "lit-html";
 
-import { load } from "./core.ts";
+import { load, type World } from "./core.ts";
 import { page, open, summary } from "./page.ts";
 import { Prediction } from "./prediction.ts";
 import { Store } from "./state.ts";
 
 /** Readers of the screen are told what came out once it stays. */
 const SPOKEN_AFTER_MS = 600;
+/** After so long without a change, what is out of view is drawn too. */
+const SETTLED_AFTER_MS = 120;
 const WIDEST = 860;
 /** Longer tables are not printed. */
 const MOST_PRINTED = 200;
@@ -19,6 +21,7 @@ async function start(): Promise<void> {
   if (!root || !status) throw new Error("the page has no place for its content");
   try {
     const world = await load();
+    root.replaceChildren();
     run(root, status, world);
   } catch (error) {
     render(html`<p class="problems" role="alert">The planner could not start: ${String(error)}. It needs a browser with WebAssembly, from 2023 or later.</p>`, root);
@@ -26,12 +29,15 @@ async function start(): Promise<void> {
   }
 }
 
-function run(root: HTMLElement, status: HTMLElement, world: Awaited<ReturnType<typeof load>>): void {
-  const open_ = new Map<string, boolean>();
+function run(root: HTMLElement, status: HTMLElement, world: World): void {
+  const folds = new Map<string, boolean>();
+  const inView = new Set<string>();
   let width = WIDEST;
   let isPrinting = false;
   let isPending = false;
   let isOld = true;
+  let isWhole = true;
+  let settled: ReturnType<typeof setTimeout> | undefined;
   let spoken: ReturnType<typeof setTimeout> | undefined;
 
   const draw = () => {
@@ -39,35 +45,56 @@ function run(root: HTMLElement, status: HTMLElement, world: Awaited<ReturnType<t
     if (isOld) store.compute();
     isOld = false;
     render(page({ store, world, prediction, shown }), root);
-    clearTimeout(spoken);
-    spoken = setTimeout(() => {
-      const { problems, picture } = store.state;
-      status.textContent = problems.size ? [...problems.values()].join(". ") : picture ? summary(picture).join(" ") : "";
-    }, SPOKEN_AFTER_MS);
+    for (const figure of root.querySelectorAll("figure")) views.observe(figure);
+  };
+  const speak = () => {
+    const { problems, picture } = store.state;
+    status.textContent = problems.size ? [...problems.values()].join(". ") : picture ? summary(picture).join(" ") : "";
   };
   const soon = (isNew: boolean) => {
     isOld ||= isNew;
+    if (isNew) {
+      // While something moves, only what is in view moves with it.
+      isWhole = false;
+      clearTimeout(settled);
+      settled = setTimeout(() => {
+        isWhole = true;
+        soon(false);
+      }, SETTLED_AFTER_MS);
+      clearTimeout(spoken);
+      spoken = setTimeout(speak, SPOKEN_AFTER_MS);
+    }
     if (isPending) return;
     isPending = true;
     requestAnimationFrame(draw);
   };
-  const store = new Store(world, () => soon(true));
+  const views = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) inView.add(target.id);
+      else inView.delete(target.id);
+    }
+    if (!isWhole) soon(false);
+  });
+  const store = new Store(world, soon);
   const prediction = new Prediction(() => soon(false));
   const shown = {
     get width() {
       return width;
     },
-    isOpen: (id: string) => open_.get(id) ?? (isPrinting && (store.state.picture?.sizes.length ?? 0) <= MOST_PRINTED),
+    get isWhole() {
+      return isWhole;
+    },
+    isDrawn: (id: string) => isWhole || inView.has(id),
+    isOpen: (id: string) => folds.get(id) ?? (isPrinting && (store.state.picture?.sizes.length ?? 0) <= MOST_PRINTED),
     toggled: (id: string, isOpen: boolean) => {
-      if (isPrinting || open_.get(id) === isOpen) return;
-      open_.set(id, isOpen);
+      if (isPrinting || folds.get(id) === isOpen) return;
+      folds.set(id, isOpen);
       soon(false);
     },
   };
 
-  store.compute();
-  isOld = false;
   draw();
+  spoken = setTimeout(speak, SPOKEN_AFTER_MS);
   const place = root.querySelector(".results");
   if (place) {
     new ResizeObserver(([entry]) => {
@@ -78,7 +105,7 @@ function run(root: HTMLElement, status: HTMLElement, world: Awaited<ReturnType<t
     }).observe(place);
   }
   addEventListener("beforeprint", () => {
-    isPrinting = true;
+    isPrinting = isWhole = true;
     draw();
   });
   addEventListener("afterprint", () => {

@@ -51,7 +51,7 @@ export function page({ store, world, prediction, shown }: Page): TemplateResult 
     </header>
     <main>
       <section class="inputs-side" aria-label="Inputs">${form(store, world)}</section>
-      <section class="results" aria-label="Results">
+      <section class="results" aria-label="Results" aria-busy=${!shown.isWhole}>
         ${problemList(store)}
         ${picture ? results(picture, { store, world, prediction, shown }) : nothing}
       </section>
@@ -128,7 +128,7 @@ function results(picture: Picture, { store, world, prediction, shown }: Page): T
   </div>`;
 }
 
-function lossView(picture: Picture, prediction: Prediction, view: (figure: Figure) => TemplateResult) {
+function lossView(picture: Picture, prediction: Prediction, view: (figure: Figure) => unknown) {
   const found = prediction.of(picture);
   if (!picture.law) return nothing;
   if (!found?.isWhole) return html`<p class="pending">The predicted losses are being worked out.</p>`;

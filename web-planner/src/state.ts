@@ -35,7 +35,8 @@ export class Store {
 
   constructor(
     readonly world: World,
-    private readonly changed: () => void,
+    /** Something is to be shown; whether it is another draft. */
+    private readonly changed: (isNew: boolean) => void,
   ) {
     const { draft, notice } = address.read(location.hash);
     this.#draft = draft;
@@ -89,12 +90,12 @@ export class Store {
   /** Something is wrong that no draft shows: what was pasted or opened. */
   refuse(refusal: Refusal): void {
     this.#problems = new Map([...this.#problems, [refusal.field, refusal.message]]);
-    this.changed();
+    this.changed(false);
   }
 
   notify(notice: string | undefined): void {
     this.#notice = notice;
-    this.changed();
+    this.changed(false);
   }
 
   /** Draws the draft, if it can be drawn. */
@@ -131,7 +132,7 @@ export class Store {
     this.#notice = undefined;
     clearTimeout(this.#addressTimer);
     this.#addressTimer = setTimeout(() => this.#writeAddress(), ADDRESS_AFTER_MS);
-    this.changed();
+    this.changed(true);
   }
 
   /** The address is that of what can be drawn. */

@@ -16,7 +16,7 @@ use super::types::{
 use super::{Backend, Progress};
 use crate::config::nearest;
 use crate::ledger::path::{CheckpointKey, Path, Step, Version};
-use crate::ledger::transition::{CutReason, Fixed, Increment, JobNumber, Millis};
+use crate::ledger::transition::{CutReason, Fixed, Increment, JobNumber};
 use crate::ledger::tree::{Checkpoint, Job, Shard, Tree};
 use crate::retention::judge::{self, Verdict};
 use crate::run_stream::{self, RunStream, Seen};
@@ -210,15 +210,15 @@ fn jobs(tree: &Tree, own: Path, version: Version) -> Vec<JobSpent> {
         let start = &job.attempts.last()?.start;
         let serves =
             start.path == own || start.version == Some(version) && start.path.paradigm == own.paradigm;
-        let ended = || job.attempts.iter().filter_map(|attempt| Some((attempt, attempt.end.as_ref()?)));
+        let (ran, time) = job.spent();
         serves.then(|| JobSpent {
             job: *number,
             path: start.path,
             from: start.from,
             to: start.to,
             attempts: start.attempt,
-            ran: ended().map(|(attempt, end)| end.reached.saturating_sub(attempt.start.first_step())).sum(),
-            time: ended().map(|(attempt, end)| end.at.saturating_sub(attempt.started_at)).sum::<Millis>(),
+            ran,
+            time,
         })
     };
     tree.jobs().iter().filter_map(spent).collect()

@@ -8,9 +8,9 @@ use super::client::Client;
 use super::draw::explain::draw as draw_explained;
 use super::draw::units::{bytes, count, counted};
 use super::draw::{events, lists, plan, status, tree};
-use super::flags::{Check, Command, ConfigCommand, Cut, Events, Explain, Generate, Logs, Place};
+use super::flags::{Check, Command, ConfigCommand, Cut, Events, Explain, Export, Generate, Logs, Place};
 use super::screen::Screen;
-use super::{backup, configuration, init, manual, offline, shapes, upkeep, watch};
+use super::{backup, configuration, export, init, manual, offline, shapes, upkeep, watch};
 use crate::api::types::{
     CutAnswer, CutAsked, Explained, JobDetail, PauseAnswer, Shards, Status, TreeView, VersionDetail,
 };
@@ -88,6 +88,7 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
         Command::Alias(asked) => upkeep::alias(&client()?, &asked, screen),
         Command::Gc(asked) => upkeep::gc(&client()?, &asked, screen),
         Command::Plan(asked) => screen.answer(asked.output, &super::plan::run(&asked)?, plan::draw),
+        Command::Export(asked) => export(place, &asked, screen),
         Command::Check(asked) => check(place, &asked, screen),
         Command::Rebuild(output) => {
             let report = offline::rebuild(&place.state())?;
@@ -113,6 +114,21 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
         Command::Schema(asked) => screen.json(&shapes::schema(&asked.command)?),
         Command::Demo(asked) => super::demo::run(&asked, screen),
     }
+}
+
+/// Standard output is for programs, with `--json` and without; a file is for people who open it in the planner.
+fn export(place: &Place, asked: &Export, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let exported = export::of_state(&place.state(), &place.config())?;
+    let Some(file) = &asked.file else { return screen.json(&exported) };
+    export::write(&exported, file)?;
+    screen.answer(asked.output, &exported, |exported, _| {
+        format!(
+            "{} holds {} and {} that were trained; the planner opens it\n",
+            file.display(),
+            counted(exported.increments.len() as u64, "increment", "increments"),
+            counted(exported.spent.steps, "step", "steps")
+        )
+    })
 }
 
 fn check(place: &Place, asked: &Check, screen: &mut Screen<'_>) -> Result<(), Failure> {

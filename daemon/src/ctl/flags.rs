@@ -97,6 +97,8 @@ pub enum Command {
     Gc(Gc),
     /// What versions will cost, before a step is trained; needs no daemon
     Plan(Plan),
+    /// The project as JSON, with what it has cost, for the planner; needs no daemon
+    Export(Export),
     /// Verify the journal, the version tree, checkpoints and releases
     Check(Check),
     /// Make the version tree's copy in sled anew out of the journal
@@ -129,6 +131,17 @@ pub struct Init {
     /// A tokenizer.json, where no configuration is given; one is trained on the first shards without it
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub tokenizer: Option<PathBuf>,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// The project as JSON.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The file to write; standard output without it
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
     /// What to print.
     #[command(flatten)]
     pub output: Output,

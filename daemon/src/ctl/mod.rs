@@ -10,6 +10,7 @@ mod commands;
 mod configuration;
 mod demo;
 pub mod draw;
+mod export;
 pub mod flags;
 pub mod init;
 mod layout;

@@ -7,7 +7,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-use super::{backup, check, configuration, demo, init};
+use super::{backup, check, configuration, demo, export, init};
 use crate::api::types::{
     AliasAnswer, AliasLine, CancelAnswer, CutAnswer, EvaluationAnswer, Explained, GcAnswer, JobDetail,
     PauseAnswer, RetryAnswer, Shards, Status, TreeView, VersionDetail, WithdrawAnswer,
@@ -53,6 +53,7 @@ fn shapes() -> Vec<Shape> {
         Shape { command: "alias", schema: alias },
         shape::<GcAnswer>("gc"),
         shape::<paradigm::Report>("plan"),
+        shape::<export::Exported>("export"),
         shape::<check::Findings>("check"),
         shape::<Report>("rebuild"),
         shape::<backup::Taken>("backup"),

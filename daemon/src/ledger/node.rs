@@ -396,6 +396,17 @@ pub struct Job {
     pub attempts: Vec<Attempt>,
 }
 
+impl Job {
+    /// What its attempts that have ended took: steps, repeated ones included, and milliseconds.
+    pub fn spent(&self) -> (Step, Millis) {
+        let ended = self.attempts.iter().filter_map(|attempt| Some((attempt, attempt.end.as_ref()?)));
+        ended.fold((0, 0), |(steps, time), (attempt, end)| {
+            let ran = end.reached.saturating_sub(attempt.start.first_step());
+            (steps + ran, time + end.at.saturating_sub(attempt.started_at))
+        })
+    }
+}
+
 /// An attempt at a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {

@@ -1,6 +1,6 @@
 // A figure on the page: its picture, its words, its table, its formulas, and ways to take it away.
 
-import { html, nothing, type TemplateResult } from "lit-html";
+import { html, noChange, nothing, type TemplateResult } from "lit-html";
 
 import { csv, download, svgFile } from "../download.ts";
 import { shown, type Figure } from "../figures/figure.ts";
@@ -11,14 +11,19 @@ export interface Shown {
   /** Tables that are open; the others are not made. */
   isOpen: (id: string) => boolean;
   toggled: (id: string, isOpen: boolean) => void;
+  /** Whether it is drawn now; what is out of view waits until nothing moves any more. */
+  isDrawn: (id: string) => boolean;
+  /** Everything is drawn. */
+  isWhole: boolean;
 }
 
-export function figureView(figure: Figure, picture: Picture, view: Shown, isTable = false): TemplateResult {
+export function figureView(figure: Figure, picture: Picture, view: Shown, isTable = false): TemplateResult | typeof noChange {
   const { id, title } = figure;
+  if (!view.isDrawn(id)) return noChange;
   const formulas = figure.formulas?.(picture) ?? [];
   return html`<figure id=${id} aria-labelledby="t-${id}">
     <figcaption>
-      <h2 id="t-${id}">${title}</h2>
+      <div class="title"><h2 id="t-${id}">${title}</h2>${takeAway(figure, picture)}</div>
       <p>${figure.caption(picture)}</p>
     </figcaption>
     ${figure.chart ? html`<div class="drawing">${figure.chart(picture, view.width)}</div>` : nothing}
@@ -26,16 +31,19 @@ export function figureView(figure: Figure, picture: Picture, view: Shown, isTabl
     ${formulas.length
       ? folded(`${id}-formulas`, "How the numbers come about", view, () => html`<dl class="formulas">${formulas.map(({ name, text }) => html`<dt>${name}</dt><dd>${text}</dd>`)}</dl>`)
       : nothing}
-    <p class="take">
-      ${figure.chart
-        ? html`<button type="button" @click=${(event: Event) => {
-            const drawing = (event.target as Element).closest("figure")?.querySelector("svg");
-            if (drawing) download(`lrpath-${id}.svg`, "image/svg+xml", svgFile(drawing, title));
-          }}>SVG</button>`
-        : nothing}
-      <button type="button" @click=${() => download(`lrpath-${id}.csv`, "text/csv", csv(figure.table(picture)))}>CSV</button>
-    </p>
   </figure>`;
+}
+
+function takeAway(figure: Figure, picture: Picture): TemplateResult {
+  const { id, title } = figure;
+  const save = (event: Event) => {
+    const drawing = (event.target as Element).closest("figure")?.querySelector("svg");
+    if (drawing) download(`lrpath-${id}.svg`, "image/svg+xml", svgFile(drawing, title));
+  };
+  return html`<span class="take">
+    ${figure.chart ? html`<button type="button" aria-label="${title} as SVG" @click=${save}>SVG</button>` : nothing}
+    <button type="button" aria-label="${title} as CSV" @click=${() => download(`lrpath-${id}.csv`, "text/csv", csv(figure.table(picture)))}>CSV</button>
+  </span>`;
 }
 
 function folded(id: string, title: string, view: Shown, content: () => unknown): TemplateResult {

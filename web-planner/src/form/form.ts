@@ -2,7 +2,7 @@
 
 import { html, nothing, type TemplateResult } from "lit-html";
 
-import { placeholders } from "../assumptions.ts";
+import { OTHER_DEVICE, placeholders } from "../assumptions.ts";
 import type { World } from "../core.ts";
 import { FIELDS, NAMES, type FieldName } from "../fields.ts";
 import { bytes, count, digits } from "../format.ts";
@@ -21,7 +21,7 @@ export function form(store: Store, world: World): TemplateResult {
         ...Object.fromEntries(world.presets.map(({ id, name }) => [id, name])),
         custom: "a config.json of your own",
       },
-      device: Object.fromEntries(world.devices.map(({ id, name }) => [id, name])),
+      device: { ...Object.fromEntries(world.devices.map(({ id, name }) => [id, name])), [OTHER_DEVICE]: "another device" },
     },
   };
   const fields = (...names: FieldName[]) => names.map((name) => field(name, view));
