@@ -2,6 +2,7 @@
 # no Chromium, `make test` installs Debian's, for which it must be root.
 #
 #   make build   the three programs, in target/release
+#   make web     the planner page: web-planner/dist for a web server, and lrpath-planner.html in it for a disk
 #   make demo    four eras of real text in, four versions out, in minutes on a CPU
 #   make test    installs what it needs and checks everything
 #   make bench   measures, and leaves its figures in target/bench
@@ -9,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build demo test bench lint deny nextest unit planner planner-test end-to-end peers clean
+.PHONY: build web demo test bench lint deny nextest unit planner planner-test end-to-end peers clean
 
 CARGO ?= cargo
 # What is downloaded is kept here, outside the build, so that a fresh checkout does not fetch it again.
@@ -70,10 +71,21 @@ planner:
 	$(CARGO) run --locked --quiet -p lrpath-planner-pack -- \
 	  target/wasm32-unknown-unknown/wasm/planner_wasm.wasm target/planner
 
-# The golden cases in Node and in Chromium, to the bits of a native program.
-planner-test: planner tests/planner/node_modules/.done
+web: planner web-planner/node_modules/.done
+	web-planner/node_modules/.bin/tsc -p web-planner
+	node web-planner/build.mjs target/planner web-planner/dist
+
+# What is installed is what the lock file says, to the bit.
+web-planner/node_modules/.done: web-planner/package.json web-planner/package-lock.json
+	npm ci --prefix web-planner --silent --no-audit --no-fund
+	touch $@
+
+# The golden cases in Node and in Chromium, to the bits of a native program; then the page.
+planner-test: build web tests/planner/node_modules/.done
 	$(CARGO) run --locked --quiet -p lrpath-planner-wasm --example golden > target/planner/golden.f64
-	CHROMIUM=$$(command -v chromium) node tests/planner/run.js target/planner paradigm/vectors target/planner/golden.f64
+	export CHROMIUM=$$(command -v chromium); \
+	  node tests/planner/run.js target/planner paradigm/vectors target/planner/golden.f64; \
+	  LRPATH_BIN=$(CURDIR)/target/release node --test --test-concurrency=1 --test-reporter=spec tests/planner/page/
 
 tests/planner/node_modules/.done: tests/planner/package.json
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }

@@ -5,6 +5,9 @@
 //! that a version waits for, and that before the main path ahead. Data of an increment arrive all at once, which is also
 //! when it is closed; nothing is interrupted.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::increments::Increments;
@@ -108,38 +111,47 @@ impl Timeline {
     pub fn new(paradigm: Paradigm, increments: &Increments, pace: &Pace) -> Result<Self, PaceError> {
         pace.check()?;
         let tasks = tasks(paradigm, increments, pace);
-        let mut ends: Vec<Option<f64>> = vec![None; tasks.len()];
+        let mut followers: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
+        // Tasks whose forerunner has its time, by when they can begin, and those of them that can begin now, by rank.
+        let (mut known, mut ready) = (BinaryHeap::new(), BinaryHeap::new());
+        for (place, task) in tasks.iter().enumerate() {
+            match task.after {
+                Some(before) => followers[before].push(place),
+                None => known.push(Reverse((moment(task.arrives), place))),
+            }
+        }
         let mut free = vec![0.0; pace.slots];
-        let mut waiting: Vec<usize> = (0..tasks.len()).collect();
         let (mut bars, mut trunk) = (Vec::new(), 0);
         let mut versions: Vec<Option<Ready>> = vec![None; increments.as_slice().len()];
-        while !waiting.is_empty() {
-            let soonest_slot = free.iter().copied().fold(f64::INFINITY, f64::min);
-            // Those whose forerunner has its time; the first task of all that wait has one.
-            let known = |task: &usize| {
-                let task = &tasks[*task];
-                let before = task.after.map_or(Some(0.0), |before| ends[before])?;
-                Some(task.arrives.max(before))
-            };
-            let soonest = waiting.iter().filter_map(known).fold(f64::INFINITY, f64::min).max(soonest_slot);
-            let could = waiting.iter().filter(|task| known(task).is_some_and(|can| can <= soonest));
-            let Some(&next) = could.min_by_key(|task| tasks[**task].rank) else { break };
+        let mut now = 0.0;
+        loop {
+            now = free.iter().copied().fold(f64::INFINITY, f64::min).max(now);
+            if ready.is_empty() {
+                let Some(Reverse((first, _))) = known.peek() else { break };
+                now = f64::from_bits(*first).max(now);
+            }
+            while let Some(Reverse((can, place))) = known.peek().copied()
+                && can <= moment(now)
+            {
+                known.pop();
+                ready.push(Reverse((tasks[place].rank, place)));
+            }
+            let Some(Reverse((_, next))) = ready.pop() else { break };
             let task = &tasks[next];
             let is_main = task.segment.kind == SegmentKind::Main;
             // The main path stays where it is, as far as it can.
             let slot = Some(trunk)
-                .filter(|slot| is_main && free[*slot] <= soonest)
-                .or_else(|| {
-                    (0..free.len()).find(|slot| free[*slot] <= soonest && (is_main || *slot != trunk))
-                })
-                .or_else(|| (0..free.len()).find(|slot| free[*slot] <= soonest))
+                .filter(|slot| is_main && free[*slot] <= now)
+                .or_else(|| (0..free.len()).find(|slot| free[*slot] <= now && (is_main || *slot != trunk)))
+                .or_else(|| (0..free.len()).find(|slot| free[*slot] <= now))
                 .unwrap_or(0);
-            let end = soonest + task.segment.steps() as f64 * pace.hours_per_step;
+            let end = now + task.segment.steps() as f64 * pace.hours_per_step;
             free[slot] = end;
-            ends[next] = Some(end);
-            waiting.retain(|task| *task != next);
+            for follower in &followers[next] {
+                known.push(Reverse((moment(tasks[*follower].arrives.max(end)), *follower)));
+            }
             trunk = if is_main { slot } else { trunk };
-            bars.push(Bar { segment: task.segment, ahead: task.ahead, slot, begins: soonest, ends: end });
+            bars.push(Bar { segment: task.segment, ahead: task.ahead, slot, begins: now, ends: end });
             if task.is_last {
                 let (version, arrives) = (task.segment.version, task.arrives);
                 versions[version as usize - 1] =
@@ -148,6 +160,11 @@ impl Timeline {
         }
         Ok(Self { bars, versions: versions.into_iter().flatten().collect() })
     }
+}
+
+/// A time as a key: of numbers that are not negative, the bits have the order of the numbers.
+fn moment(hours: f64) -> u64 {
+    hours.to_bits()
 }
 
 impl Pace {

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import test from "node:test";
 
-import { downloaded, drawn, openFile, opened, set, summary, table, until } from "./harness.js";
+import { downloaded, openFile, opened, SCREENSHOTS, set, summary, table, until } from "./harness.js";
 
 const BIN = process.env.LRPATH_BIN ?? resolve(import.meta.dirname, "../../../target/release");
 const lrpathctl = (...words) => execFileSync(join(BIN, "lrpathctl"), words, { encoding: "utf8" });
@@ -41,6 +41,8 @@ test("a plan as JSON comes back as it was", async () => {
 
 test("each picture is an SVG that stands alone, each table a CSV with whole numbers", async () => {
   await opened(async (page) => {
+    // A page of its own, under no policy, as any reader of SVG is.
+    const reader = await page.context().newPage();
     await set(page, "sizes", "list");
     await set(page, "list", 'the "first", one 10.5B\nsecond 12B'.replace(", one", ""));
     const ids = await page.locator("figure").evaluateAll((figures) => figures.map(({ id }) => id));
@@ -65,13 +67,15 @@ test("each picture is an SVG that stands alone, each table a CSV with whole numb
       if (!(await svg.count())) continue;
       const drawing = await downloaded(page, svg);
       assert.doesNotMatch(drawing.text, /light-dark|var\(|<!--|NaN|undefined/, id);
-      const root = await page.evaluate((text) => {
+      const root = await reader.evaluate((text) => {
         const document = new DOMParser().parseFromString(text, "image/svg+xml");
         return [document.querySelector("parsererror")?.textContent, document.documentElement.localName, document.querySelector("title")?.textContent];
       }, drawing.text);
       assert.equal(root[0], undefined);
       assert.equal(root[1], "svg");
       assert.ok(root[2]);
+      await reader.setContent(drawing.text);
+      await reader.screenshot({ path: join(SCREENSHOTS, `file-${id}.png`) });
     }
     const { text } = await downloaded(page, page.locator("#cumulative button", { hasText: "CSV" }));
     assert.match(text, /^"?version/);
