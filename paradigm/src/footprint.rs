@@ -8,7 +8,8 @@
 //!
 //! The letters: s tokens of a sequence, b sequences of a micro batch, d the width of the residual stream, q = H hd columns
 //! of all queries and k = G hd of all keys, f the width of the feed-forward part (of experts those that a token goes
-//! through), V the vocabulary, P' the parameters of a device, t devices of tensor and p of pipeline parallelism, r replicas.
+//! through), V the vocabulary, P' the parameters of a device, t devices of tensor and p of pipeline parallelism, r replicas,
+//! e of which share the experts: of these, then, there are r / e.
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,8 @@ pub struct Sharding {
     pub tensor: u64,
     /// p: devices that share the layers.
     pub pipeline: u64,
+    /// e: replicas that share the experts of each layer; 1 where there are none.
+    pub expert: u64,
     /// What replicas share out.
     pub zero: Zero,
     /// Activations outside of the shared matrices are shared too (sequence parallelism).
@@ -80,11 +83,13 @@ pub struct Footprint {
     pub parameters: u64,
     /// r.
     pub replicas: u64,
-    /// 2 P', or 2 P' / r.
+    /// Of these, those of experts.
+    pub expert_parameters: u64,
+    /// 2 P', or 2 P' / r; experts' / (r / e).
     pub weights: u64,
-    /// 2 P' or 4 P', or that / r.
+    /// 2 P' or 4 P', or that shared out likewise.
     pub gradients: u64,
-    /// Master weights and both moments: 12 P', or 12 P' / r.
+    /// Master weights and both moments: 12 P', or that shared out likewise.
     pub optimizer: u64,
     /// Weights of two layers that were gathered from the replicas.
     pub gathered: u64,
@@ -119,6 +124,16 @@ pub enum FootprintError {
         /// p.
         pipeline: u64,
     },
+    /// Replicas or experts that do not come out even.
+    #[error("expert: {expert} must divide the experts of a layer, {experts}, and the replicas, {replicas}")]
+    Experts {
+        /// e.
+        expert: u64,
+        /// Experts of a layer.
+        experts: u64,
+        /// r.
+        replicas: u64,
+    },
     /// More stages than layers.
     #[error("pipeline: {pipeline} devices cannot share the {layers} layers of the model")]
     Layers {
@@ -134,7 +149,9 @@ pub enum FootprintError {
 
 /// What one stage of the pipeline holds.
 struct Stage {
+    /// Without those of experts.
     parameters: u64,
+    expert_parameters: u64,
     activations: u64,
     logits: u64,
 }
@@ -147,28 +164,34 @@ impl Footprint {
     pub fn new(model: &Model, sharding: &Sharding, load: &Load) -> Result<Self, FootprintError> {
         sharding.check(model)?;
         load.check()?;
-        let Sharding { devices, tensor, pipeline, zero, .. } = *sharding;
-        let replicas = devices / (tensor * pipeline);
-        let share = |is_shared: bool, bytes: u64| if is_shared { bytes.div_ceil(replicas) } else { bytes };
+        let Sharding { tensor, expert, zero, .. } = *sharding;
+        let replicas = sharding.replicas();
         let of = |stage: Stage| -> Result<Self, FootprintError> {
-            let Stage { parameters, activations, logits } = stage;
-            let weights = share(zero == Zero::Weights, product(&[BF16, parameters])?);
-            let gradients = share(
-                matches!(zero, Zero::Gradients | Zero::Weights),
-                product(&[load.gradient_bytes, parameters])?,
-            );
-            let optimizer = share(zero != Zero::None, product(&[3, F32, parameters])?);
+            let Stage { parameters, expert_parameters, activations, logits } = stage;
+            let share = |is_shared: bool, each: u64| {
+                let [common, experts] = [product(&[each, parameters])?, product(&[each, expert_parameters])?];
+                match is_shared {
+                    true => sum(common.div_ceil(replicas), experts.div_ceil(replicas / expert)),
+                    false => sum(common, experts),
+                }
+            };
+            let weights = share(zero == Zero::Weights, BF16)?;
+            let gradients = share(matches!(zero, Zero::Gradients | Zero::Weights), load.gradient_bytes)?;
+            let optimizer = share(zero != Zero::None, 3 * F32)?;
             let gathered = match zero {
                 Zero::Weights if replicas > 1 => {
-                    product(&[BF16, GATHERED, layer_parameters(model).div_ceil(tensor)])?
+                    let (common, experts) = layer_parameters(model);
+                    let layer = sum(common.div_ceil(tensor), experts.div_ceil(tensor * expert))?;
+                    product(&[BF16, GATHERED, layer])?
                 }
                 _ => 0,
             };
             let bytes = [weights, gradients, optimizer, gathered, activations, logits];
             let bytes = bytes.into_iter().try_fold(0, sum)?;
             Ok(Self {
-                parameters,
+                parameters: sum(parameters, expert_parameters)?,
                 replicas,
+                expert_parameters,
                 weights,
                 gradients,
                 optimizer,
@@ -187,13 +210,15 @@ impl Footprint {
 impl Stage {
     /// Holds the embedding, and most micro batches: as many as there are stages are under way.
     fn first(model: &Model, sharding: &Sharding, load: &Load) -> Result<Self, FootprintError> {
-        let Sharding { tensor, pipeline, .. } = *sharding;
+        let pipeline = sharding.pipeline;
         let layers = model.sizes().layers.div_ceil(pipeline);
         let embedding = model.embedding_parameters();
         let is_whole = pipeline == 1;
         let ends = if is_whole && !model.sizes().tied { product(&[2, embedding])? } else { embedding };
+        let (parameters, expert_parameters) = stage_parameters(model, sharding, layers, ends)?;
         Ok(Self {
-            parameters: sum(product(&[layers, layer_parameters(model)])?, ends)?.div_ceil(tensor),
+            parameters,
+            expert_parameters,
             activations: activations(model, sharding, load, layers, pipeline)?,
             logits: if is_whole { logits(model, sharding, load)? } else { 0 },
         })
@@ -205,19 +230,38 @@ impl Stage {
             return Self::first(model, sharding, load);
         }
         let layers = model.sizes().layers.div_ceil(sharding.pipeline);
-        let parameters = sum(product(&[layers, layer_parameters(model)])?, model.embedding_parameters())?;
+        let (parameters, expert_parameters) =
+            stage_parameters(model, sharding, layers, model.embedding_parameters())?;
         Ok(Self {
-            parameters: parameters.div_ceil(sharding.tensor),
+            parameters,
+            expert_parameters,
             activations: activations(model, sharding, load, layers, 1)?,
             logits: logits(model, sharding, load)?,
         })
     }
 }
 
-/// Parameters of a layer, of the average one where they are not all alike.
-fn layer_parameters(model: &Model) -> u64 {
+/// Parameters of a device that holds so many layers and those at an end of the model: common ones, and experts'.
+fn stage_parameters(
+    model: &Model,
+    sharding: &Sharding,
+    layers: u64,
+    ends: u64,
+) -> Result<(u64, u64), TooLarge> {
+    let (common, experts) = layer_parameters(model);
+    let Sharding { tensor, expert, .. } = *sharding;
+    Ok((
+        sum(product(&[layers, common])?, ends)?.div_ceil(tensor),
+        product(&[layers, experts])?.div_ceil(tensor * expert),
+    ))
+}
+
+/// Parameters of a layer, of the average one where they are not all alike: common ones, and experts'.
+fn layer_parameters(model: &Model) -> (u64, u64) {
+    let layers = model.sizes().layers;
     let ends = model.embedding_parameters() * if model.sizes().tied { 1 } else { 2 };
-    (model.parameters() - ends).div_ceil(model.sizes().layers)
+    let experts = model.expert_parameters();
+    ((model.parameters() - ends - experts).div_ceil(layers), experts.div_ceil(layers))
 }
 
 fn logits(model: &Model, sharding: &Sharding, load: &Load) -> Result<u64, TooLarge> {
@@ -272,8 +316,10 @@ fn layer_activations(model: &Model, sharding: &Sharding, load: &Load) -> Result<
 
 impl Sharding {
     fn check(&self, model: &Model) -> Result<(), FootprintError> {
-        let Self { devices, tensor, pipeline, .. } = *self;
-        for (what, value) in [("devices", devices), ("tensor", tensor), ("pipeline", pipeline)] {
+        let Self { devices, tensor, pipeline, expert, .. } = *self;
+        for (what, value) in
+            [("devices", devices), ("tensor", tensor), ("pipeline", pipeline), ("expert", expert)]
+        {
             at_least_one(what, value)?;
         }
         let layers = model.sizes().layers;
@@ -281,9 +327,20 @@ impl Sharding {
             return Err(FootprintError::Layers { pipeline, layers });
         }
         match tensor.checked_mul(pipeline) {
-            Some(both) if devices.is_multiple_of(both) => Ok(()),
-            _ => Err(FootprintError::Uneven { devices, tensor, pipeline }),
+            Some(both) if devices.is_multiple_of(both) => {}
+            _ => return Err(FootprintError::Uneven { devices, tensor, pipeline }),
         }
+        let (replicas, experts) =
+            (self.replicas(), model.sizes().form.experts.map_or(1, |experts| experts.count));
+        if replicas.is_multiple_of(expert) && experts.is_multiple_of(expert) {
+            Ok(())
+        } else {
+            Err(FootprintError::Experts { expert, experts, replicas })
+        }
+    }
+
+    fn replicas(&self) -> u64 {
+        self.devices / (self.tensor * self.pipeline)
     }
 }
 
@@ -336,8 +393,14 @@ mod tests {
         .unwrap()
     }
 
-    const ALONE: Sharding =
-        Sharding { devices: 1, tensor: 1, pipeline: 1, zero: Zero::None, sequence_parallel: false };
+    const ALONE: Sharding = Sharding {
+        devices: 1,
+        tensor: 1,
+        pipeline: 1,
+        expert: 1,
+        zero: Zero::None,
+        sequence_parallel: false,
+    };
     const LOAD: Load =
         Load { micro_batch: 2, sequence_length: 8, recompute: Recompute::Selective, gradient_bytes: 2 };
 
@@ -409,6 +472,35 @@ mod tests {
         assert_eq!(tied, untied, "both ends of the pipeline need their own");
     }
 
+    /// Mixtral 8x7B: 32 layers of 8 experts of 3 x 4096 x 14336.
+    #[test]
+    fn replicas_that_share_experts_keep_the_rest_and_each_expert_is_held_once() {
+        let mixtral: Model = serde_json::from_value(serde_json::json!({
+            "model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
+            "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+            "num_local_experts": 8, "num_experts_per_tok": 2,
+        }))
+        .unwrap();
+        let experts = 32 * 8 * 3 * 4096 * 14336;
+        assert_eq!(mixtral.expert_parameters(), experts);
+        let with = |expert, zero| {
+            Footprint::new(&mixtral, &Sharding { devices: 16, expert, zero, ..ALONE }, &LOAD).unwrap()
+        };
+        let [alone, shared] = [1, 8].map(|expert| with(expert, Zero::None));
+        assert_eq!([alone.expert_parameters, shared.expert_parameters], [experts, experts / 8]);
+        assert_eq!(alone.parameters - alone.expert_parameters, shared.parameters - shared.expert_parameters);
+        // Where everything is shared out, it does not matter in which order.
+        let [alone, shared] = [1, 8].map(|expert| with(expert, Zero::Weights));
+        assert!(alone.optimizer.abs_diff(shared.optimizer) < 16, "{alone:?}, {shared:?}");
+        assert!(shared.gathered < alone.gathered, "an eighth of the experts is gathered");
+        for (devices, expert) in [(16, 3), (4, 8), (16, 16)] {
+            let refused =
+                Footprint::new(&mixtral, &Sharding { devices, expert, ..ALONE }, &LOAD).unwrap_err();
+            assert!(refused.to_string().starts_with(&format!("expert: {expert} must divide")), "{refused}");
+        }
+        assert!(Footprint::new(&small(false), &Sharding { devices: 2, expert: 2, ..ALONE }, &LOAD).is_err());
+    }
+
     #[test]
     fn what_is_no_cluster_is_refused_with_its_name() {
         let refused = |sharding: Sharding, load: Load| {
@@ -432,7 +524,7 @@ mod tests {
         ) {
             let devices = tensor * pipeline * replicas;
             let load = Load { recompute, ..LOAD };
-            let sharding = Sharding { devices, tensor, pipeline, zero, sequence_parallel };
+            let sharding = Sharding { devices, tensor, pipeline, expert: 1, zero, sequence_parallel };
             let found = of(sharding, load);
             let alone = of(ALONE, load);
             prop_assert!(found.optimizer * devices >= 12 * small(false).parameters());

@@ -121,7 +121,7 @@ impl Timeline {
             }
         }
         let mut free = vec![0.0; pace.slots];
-        let (mut bars, mut trunk) = (Vec::new(), 0);
+        let (mut bars, mut trunk) = (Vec::new(), None);
         let mut versions: Vec<Option<Ready>> = vec![None; increments.as_slice().len()];
         let mut now = 0.0;
         loop {
@@ -140,9 +140,11 @@ impl Timeline {
             let task = &tasks[next];
             let is_main = task.segment.kind == SegmentKind::Main;
             // The main path stays where it is, as far as it can.
-            let slot = Some(trunk)
+            let slot = trunk
                 .filter(|slot| is_main && free[*slot] <= now)
-                .or_else(|| (0..free.len()).find(|slot| free[*slot] <= now && (is_main || *slot != trunk)))
+                .or_else(|| {
+                    (0..free.len()).find(|slot| free[*slot] <= now && (is_main || Some(*slot) != trunk))
+                })
                 .or_else(|| (0..free.len()).find(|slot| free[*slot] <= now))
                 .unwrap_or(0);
             let end = now + task.segment.steps() as f64 * pace.hours_per_step;
@@ -150,7 +152,7 @@ impl Timeline {
             for follower in &followers[next] {
                 known.push(Reverse((moment(tasks[*follower].arrives.max(end)), *follower)));
             }
-            trunk = if is_main { slot } else { trunk };
+            trunk = if is_main { Some(slot) } else { trunk };
             bars.push(Bar { segment: task.segment, ahead: task.ahead, slot, begins: now, ends: end });
             if task.is_last {
                 let (version, arrives) = (task.segment.version, task.arrives);

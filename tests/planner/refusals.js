@@ -12,7 +12,7 @@ const LLAMA = {
 };
 const SETTINGS = { peak: 3e-4, min: 3e-5, warmup_steps: 0, rewarmup_steps: 0, decay: "cosine" };
 const PACE = { slots: 1, hours_per_step: 1, hours_between: 0, ahead: true };
-const ALONE = { devices: 1, tensor: 1, pipeline: 1, zero: "none", sequence_parallel: false };
+const ALONE = { devices: 1, tensor: 1, pipeline: 1, expert: 1, zero: "none", sequence_parallel: false };
 const LOAD = { micro_batch: 1, sequence_length: 2048, recompute: "selective", gradient_bytes: 2 };
 const exactly = (value) => ({ low: value, likely: value, high: value });
 const RATES = { price: exactly(1), power: exactly(400), pue: exactly(1.2), carbon: exactly(0.4) };

@@ -237,6 +237,7 @@ export const FIELDS = {
   }),
   tensor: number({ label: "Tensor parallel", default: "1", whole: true, min: 1, max: 1e4 }),
   pipeline: number({ label: "Pipeline parallel", default: "1", whole: true, min: 1, max: 1e4 }),
+  expert: number({ label: "Expert parallel", help: "Replicas that share the experts of each layer.", default: "1", whole: true, min: 1, max: 1e4 }),
   sequence_parallel: flag("Sequence parallel", "no"),
   gradient_bytes: choice("Gradients are summed in", "4", { "2": "bf16", "4": "f32" }),
   memory: number({ label: "Memory of a device", unit: "GB", default: "", optional: true, min: 0, above: true, max: 1e6 }),

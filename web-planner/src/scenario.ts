@@ -108,8 +108,8 @@ export function load(scenario: Scenario) {
 
 export function sharding(scenario: Scenario) {
   const zero: Zero = scenario.zero;
-  const { devices, tensor, pipeline, sequence_parallel } = scenario;
-  return { devices, tensor, pipeline, zero, sequence_parallel };
+  const { devices, tensor, pipeline, expert, sequence_parallel } = scenario;
+  return { devices, tensor, pipeline, expert, zero, sequence_parallel };
 }
 
 /** Published fits, which stand in until a team has its own. */

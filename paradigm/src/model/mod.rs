@@ -285,6 +285,19 @@ impl Model {
         self.active_parameters
     }
 
+    /// The parameters of all experts, of which a token goes through a few; neither routers nor shared experts.
+    pub fn expert_parameters(&self) -> u64 {
+        self.sizes.form.experts.as_ref().map_or(0, |experts| {
+            let layers = self.sizes.layers.saturating_sub(experts.dense_layers);
+            // They are among all parameters, which can be counted.
+            self.sizes.form.feed_forward_matrices()
+                * layers
+                * experts.count
+                * self.sizes.width
+                * experts.width
+        })
+    }
+
     /// Parameters of the embedding, V d. An output head that is not tied has as many again, and they are not among
     /// these.
     pub fn embedding_parameters(&self) -> u64 {

@@ -41,6 +41,7 @@ const CASES = {
   "a site that takes less than its devices": [{ pue: "0.5" }, "pue", /at least 1/],
   "devices that cannot be shared out": [{ devices: "6", tensor: "4" }, "devices", /cannot be shared out/],
   "more stages than layers": [{ devices: "64", pipeline: "64" }, "pipeline", /cannot share the 22 layers/],
+  "experts where there are none": [{ devices: "4", expert: "4" }, "expert", /must divide the experts of a layer, 1,/],
   "no slots": [{ slots: "0" }, "slots", /at least 1/],
   "more made than there are": [{ made: "9" }, "made", /only 4 versions/],
   "a device of which nothing is known": [{ device: "other" }, "flops", /a number is missing/],

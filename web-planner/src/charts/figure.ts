@@ -27,7 +27,7 @@ export function figureView(figure: Figure, picture: Picture, view: Shown, isTabl
       <p>${figure.caption(picture)}</p>
     </figcaption>
     ${figure.chart ? html`<div class="drawing">${figure.chart(picture, view.width)}</div>` : nothing}
-    ${isTable ? table(figure, picture) : folded(`${id}-table`, "Table", view, () => table(figure, picture))}
+    ${isTable ? html`<div class="whole">${table(figure, picture)}</div>` : folded(`${id}-table`, "Table", view, () => table(figure, picture))}
     ${formulas.length
       ? folded(`${id}-formulas`, "How the numbers come about", view, () => html`<dl class="formulas">${formulas.map(({ name, text }) => html`<dt>${name}</dt><dd>${text}</dd>`)}</dl>`)
       : nothing}

@@ -70,18 +70,23 @@ export const memory: Figure = {
 };
 
 function memoryFormulas({ footprint, scenario, model }: Picture): Formula[] {
-  const { tensor: t, sequence_length: s, micro_batch: b } = scenario;
-  const r = footprint.replicas;
-  const over = (isShared: boolean) => (isShared && r > 1 ? ` / ${r}` : "");
-  const share = { none: 0, optimizer: 1, gradients: 2, weights: 3 }[scenario.zero];
+  const { tensor: t, expert: e, sequence_length: s, micro_batch: b } = scenario;
+  const { replicas: r, parameters, expert_parameters: experts } = footprint;
+  const stage = { none: 0, optimizer: 1, gradients: 2, weights: 3 }[scenario.zero];
+  /** So many bytes of each parameter, shared out from a stage on. */
+  const share = (bytes: number | string, from: number) => {
+    if (stage < from || r === 1) return `${bytes} P′`;
+    return e === 1 || experts === 0 ? `${bytes} P′ / ${r}` : `${bytes} (P′ − E′) / ${r} + ${bytes} E′ / (${r} / ${e})`;
+  };
   return [
     {
       name: "parameters of a device, P′",
-      text: `of ${count(model.parameters)}, over tensor ${t} × pipeline ${scenario.pipeline}: ${count(footprint.parameters)}; replicas r = ${scenario.devices} / (${t} × ${scenario.pipeline}) = ${r}`,
+      text: `of ${count(model.parameters)}, over tensor ${t} × pipeline ${scenario.pipeline}: ${count(parameters)}; replicas r = ${scenario.devices} / (${t} × ${scenario.pipeline}) = ${r}`,
     },
-    { name: "weights, bf16", text: `2 P′${over(share >= 3)} = ${gib(footprint.weights)}` },
-    { name: "gradients", text: `${scenario.gradient_bytes} P′${over(share >= 2)} = ${gib(footprint.gradients)}` },
-    { name: "optimizer: master weights and two moments, f32", text: `12 P′${over(share >= 1)} = ${gib(footprint.optimizer)}` },
+    ...(experts ? [{ name: "of these in experts, E′", text: `over tensor ${t} × pipeline ${scenario.pipeline} × expert ${e}: ${count(experts)}` }] : []),
+    { name: "weights, bf16", text: `${share(2, 3)} = ${gib(footprint.weights)}` },
+    { name: "gradients", text: `${share(scenario.gradient_bytes, 2)} = ${gib(footprint.gradients)}` },
+    { name: "optimizer: master weights and two moments, f32", text: `${share(12, 1)} = ${gib(footprint.optimizer)}` },
     {
       name: `activations, ${scenario.recompute === "none" ? "nothing" : scenario.recompute === "full" ? "each layer" : "attention's scores"} recomputed`,
       text: `for micro-batch b = ${b}, sequence s = ${count(s)}, width ${count(model.sizes.width)}, ${model.sizes.layers} layers: ${gib(footprint.activations)}`,

@@ -1,4 +1,4 @@
-import type { Bar } from "planner";
+import type { Bar, Paradigm } from "planner";
 
 import { barChart, type Box } from "../charts/bars.ts";
 import { lineChart } from "../charts/lines.ts";
@@ -17,15 +17,9 @@ const LOOKS = [
 ];
 const MOST_ARRIVALS = 60;
 
-function look({ segment, ahead }: Bar): string {
-  switch (segment.kind) {
-    case "main":
-      return ahead ? "ahead" : "main";
-    case "scratch":
-      return "from-scratch";
-    default:
-      return segment.kind;
-  }
+function look(paradigm: Paradigm, { segment, ahead }: Pick<Bar, "segment" | "ahead">): string {
+  if (paradigm !== "path-switching") return paradigm;
+  return segment.kind === "main" && ahead ? "ahead" : segment.kind;
 }
 
 /** Hours, or days where it goes on for long. */
@@ -53,7 +47,7 @@ export const timeline: Figure = {
           row: rows.length + slot,
           from: begins / hours,
           to: ends / hours,
-          look: look({ slot, begins, ends, ...bar }),
+          look: look(paradigm, bar),
           label: named,
         });
       }

@@ -68,8 +68,8 @@ export function form(store: Store, world: World): TemplateResult {
     )}
     ${group(
       "Memory of a device",
-      isTouched(draft, ["micro_batch", "recompute", "zero", "tensor", "pipeline", "sequence_parallel", "gradient_bytes", "memory"]),
-      fields("micro_batch", "recompute", "zero", "tensor", "pipeline", "sequence_parallel", "gradient_bytes", "memory"),
+      isTouched(draft, ["micro_batch", "recompute", "zero", "tensor", "pipeline", "expert", "sequence_parallel", "gradient_bytes", "memory"]),
+      fields("micro_batch", "recompute", "zero", "tensor", "pipeline", "expert", "sequence_parallel", "gradient_bytes", "memory"),
     )}
     ${group("Predicted loss", isTouched(draft, ["law"]), fields("law"), lawFields(view, store))}
     ${group("Drawing", isTouched(draft, ["measure"]), fields("measure"))}
