@@ -4,7 +4,7 @@ import { patched, type Found } from "./address.ts";
 import { FORMAT, VERSION } from "./export.ts";
 import { DEFAULTS, type Draft } from "./fields.ts";
 import { OTHER_DEVICE } from "./assumptions.ts";
-import { LARGEST_FILE } from "./form/form.ts";
+import { TOO_LARGE } from "./files.ts";
 
 /** Why nothing was loaded, as a sentence. */
 export class WrongImport extends Error {}
@@ -33,8 +33,9 @@ interface Project {
 /** Versions that a project is planned to make next. */
 const NEXT = 4;
 
-export function load(text: string, draft: Draft): Found {
-  if (!text) throw new WrongImport(`the file has more than ${LARGEST_FILE / 1e6} MB, or nothing in it`);
+export function load(text: string | undefined, draft: Draft): Found {
+  if (text === undefined) throw new WrongImport(TOO_LARGE);
+  if (!text.trim()) throw new WrongImport("there is nothing in it");
   let found: unknown;
   try {
     found = JSON.parse(text);

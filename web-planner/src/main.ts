@@ -3,6 +3,7 @@
 import { html, render } from "lit-html";
 
 import { load, type World } from "./core.ts";
+import { textOf } from "./files.ts";
 import { page, open, summary } from "./page.ts";
 import { Prediction } from "./prediction.ts";
 import { Store } from "./state.ts";
@@ -123,7 +124,7 @@ function run(root: HTMLElement, status: HTMLElement, world: World): void {
   addEventListener("drop", async (event) => {
     event.preventDefault();
     const file = event.dataTransfer?.files[0];
-    if (file) open(store, await file.text());
+    if (file) open(store, await textOf(file));
   });
 }
 

@@ -3,9 +3,9 @@
 import { html, nothing, type TemplateResult } from "lit-html";
 
 import { placeholders } from "./assumptions.ts";
-import { figureView, type Shown } from "./charts/figure.ts";
+import { figureView, type Shown } from "./figures/view.ts";
 import { lawError, lossWarning, type World } from "./core.ts";
-import { download } from "./download.ts";
+import { download } from "./files.ts";
 import { citation, inputs, json, toml } from "./export.ts";
 import { alpha } from "./figures/alpha.ts";
 import { comparison } from "./figures/comparison.ts";
@@ -62,7 +62,7 @@ export function page({ store, world, prediction, shown }: Page): TemplateResult 
 }
 
 /** The text of a file or of the clipboard, loaded or refused. */
-export function open(store: Store, text: string): void {
+export function open(store: Store, text: string | undefined): void {
   try {
     const { draft, notice } = load(text, store.state.draft);
     store.replace(draft, notice);

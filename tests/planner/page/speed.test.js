@@ -8,7 +8,7 @@ import { gzipSync } from "node:zlib";
 
 import { DIST, drawn, opened, SCREENSHOTS, set, summary } from "./harness.js";
 
-const MOST_BYTES = 120 * 1024;
+const MOST_BYTES = 120_000;
 const STEPS = 30;
 const ROUNDS = 3;
 const median = (numbers) => [...numbers].sort((one, other) => one - other)[numbers.length >> 1];

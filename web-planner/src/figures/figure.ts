@@ -39,3 +39,12 @@ export function shown(column: Column | undefined, cell: Cell): string {
   if (cell === undefined) return "–";
   return typeof cell === "number" ? (column?.show ?? String)(cell) : cell;
 }
+
+/** RFC 4180. Numbers stand in full, under a name that has their unit. */
+export function csv({ columns, rows }: Table): string {
+  const cell = (value: string | number | undefined) => {
+    const text = value === undefined ? "" : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return [columns.map(({ name }) => name), ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+}

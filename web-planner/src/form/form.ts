@@ -5,6 +5,7 @@ import { html, nothing, type TemplateResult } from "lit-html";
 import { OTHER_DEVICE, placeholders } from "../assumptions.ts";
 import type { World } from "../core.ts";
 import { FIELDS, NAMES, type FieldName } from "../fields.ts";
+import { textOf, TOO_LARGE } from "../files.ts";
 import { bytes, count, digits } from "../format.ts";
 import type { Store } from "../state.ts";
 import { increments, pastedLaw, PUBLISHED_LAWS, read, Refusal } from "../scenario.ts";
@@ -31,7 +32,7 @@ export function form(store: Store, world: World): TemplateResult {
       "Model",
       true,
       fields("model"),
-      draft.model === "custom" ? [field("config", view), opener("Open a config.json", (text) => store.set("config", text))] : nothing,
+      draft.model === "custom" ? [field("config", view), opener("Open a config.json", (text) => (text === undefined ? store.refuse(new Refusal("config", TOO_LARGE)) : store.set("config", text)))] : nothing,
       picture && !state.problems.size
         ? html`<p class="help">${count(picture.model.parameters)} parameters${
             picture.model.activeParameters === picture.model.parameters
@@ -108,18 +109,16 @@ function lawFields(view: FormView, store: Store) {
 }
 
 /** A button that opens a file. */
-export function opener(label: string, opened: (text: string) => void, accept = "application/json,.json"): TemplateResult {
-  return html`<label class="button">${label}<input type="file" class="unseen" accept=${accept} @input=${(event: Event) => event.stopPropagation()}
+export function opener(label: string, opened: (text: string | undefined) => void): TemplateResult {
+  return html`<label class="button">${label}<input type="file" class="unseen" accept="application/json,.json"
+    @input=${(event: Event) => event.stopPropagation()}
     @change=${async (event: Event) => {
       const input = event.target as HTMLInputElement;
       const file = input.files?.[0];
-      if (file) opened(await (file.size > LARGEST_FILE ? Promise.resolve("") : file.text()));
+      if (file) opened(await textOf(file));
       input.value = "";
     }} /></label>`;
 }
-
-/** Of what is opened. */
-export const LARGEST_FILE = 8_000_000;
 
 function take(event: Event, store: Store): void {
   const input = event.target;

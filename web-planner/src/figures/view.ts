@@ -2,8 +2,8 @@
 
 import { html, noChange, nothing, type TemplateResult } from "lit-html";
 
-import { csv, download, svgFile } from "../download.ts";
-import { shown, type Figure } from "../figures/figure.ts";
+import { download, svgFile } from "../files.ts";
+import { csv, shown, type Figure } from "./figure.ts";
 import type { Picture } from "../picture.ts";
 
 export interface Shown {

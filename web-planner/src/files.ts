@@ -1,7 +1,16 @@
-// Files that the page gives away.
+// Files that the page is given, and those that it gives away.
 
 import chartStyle from "./chart.css";
-import type { Table } from "./figures/figure.ts";
+
+/** Of what is opened, in bytes. */
+const LARGEST = 8_000_000;
+
+/** The text of a file; undefined where it is larger than anything that this page reads. */
+export async function textOf(file: File): Promise<string | undefined> {
+  return file.size > LARGEST ? undefined : file.text();
+}
+
+export const TOO_LARGE = `it has more than ${LARGEST / 1e6} MB`;
 
 export function download(name: string, type: string, content: string): void {
   const link = document.createElement("a");
@@ -10,15 +19,6 @@ export function download(name: string, type: string, content: string): void {
   link.click();
   // The browser has the file by then.
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
-
-/** RFC 4180. Numbers stand in full, under a name that has their unit. */
-export function csv({ columns, rows }: Table): string {
-  const cell = (value: string | number | undefined) => {
-    const text = value === undefined ? "" : String(value);
-    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
-  return [columns.map(({ name }) => name), ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
 
 /** A drawing that stands alone, light, with its style inside. */
