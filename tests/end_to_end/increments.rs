@@ -7,7 +7,7 @@ use harness::daemon::{Daemon, wait_for, wait_for_releases};
 use harness::definition::{Rules, Shard};
 use harness::packed;
 use harness::recount::{PathSteps, recount};
-use harness::state::{END_OF_TEXT, State, byte_config};
+use harness::state::{END_OF_TEXT, State, byte_config, config};
 use harness::text::{Chance, sentences};
 use serde_json::{Value, json};
 
@@ -196,4 +196,30 @@ fn five_hundred_shards_smaller_than_a_sequence_are_one_increment() {
     let distinct: usize = trained.values().map(|steps| steps.distinct.len()).sum();
     assert_eq!(Some(distinct as u64), status["paradigms"]["path-switching"]["steps"]["executed"].as_u64());
     daemon.stop();
+}
+
+/// Who has tokens only may have no tokenizer here. Such versions were trained and then waited for a `tokenizer.json` for ever.
+#[test]
+fn tokens_alone_make_versions_that_have_no_tokenizer() {
+    let config = config(&format!("seed = {}", RULES.seed), TABLES)
+        .replace("train_bytes = 2000", "train_bytes = 2000\nend_of_text = false")
+        .replace("[data]\n", "[data]\ntoken_width = \"uint16\"\n");
+    let state = State::new(&config);
+    let daemon = Daemon::start(&state);
+    state.drop_file("tokens.bin", &token_file(3, 1000, 2));
+    wait_for(&state, "acceptance", 30, |status| status["shards"]["accepted"] == json!(1));
+    state.ask(&["cut"]);
+    wait_for_releases(&state, "path-switching", 1, 60);
+    let release = state.path().join("releases/v1");
+    assert!(!release.join("tokenizer.json").exists() && !release.join("tokenizer_config.json").exists());
+    let card = std::fs::read_to_string(release.join("README.md")).unwrap();
+    assert!(card.contains("There is no tokenizer here"), "{card}");
+    let provenance: Value =
+        serde_json::from_slice(&std::fs::read(release.join("lrpath.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&provenance["stream"]["tokenizer"], &provenance["stream"]["end_of_text"]),
+        (&json!(null), &json!(null))
+    );
+    daemon.stop();
+    assert_eq!(state.ask(&["check", "--all"])["damage"], json!([]));
 }

@@ -77,8 +77,8 @@ pub struct Parent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StreamShape {
-    /// Digest of `tokenizer.json`.
-    pub tokenizer: Digest,
+    /// Digest of `tokenizer.json`; none where everything came as tokens, and no tokenizer was given.
+    pub tokenizer: Option<Digest>,
     /// Tokens that a sequence predicts.
     pub sequence_length: u32,
     /// Sequences of one step.
@@ -195,7 +195,7 @@ mod tests {
             kernels: "reference".into(),
             optimizer: Optimizer { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 },
             stream: StreamShape {
-                tokenizer: digest,
+                tokenizer: Some(digest),
                 sequence_length: 128,
                 sequences_per_step: 4,
                 end_of_text: Some(0),

@@ -4,7 +4,6 @@
 //! acceptance that holds enough bytes, or, when an increment is to be cut earlier, on all that was accepted before: that
 //! hangs on the journal alone, never on how fast the files were read.
 
-use artifacts::Digest;
 use artifacts::shard::Format;
 
 use crate::ledger::transition::{Fixed, TokenizerSource, Transition};
@@ -51,14 +50,6 @@ pub struct Circumstances {
     pub most: usize,
 }
 
-/// The tokenizer that a tree says there is: its digest.
-pub fn tokenizer(tree: &Tree) -> Option<Digest> {
-    match tree.fixed()?.tokenizer {
-        TokenizerSource::Given { digest } => Some(digest),
-        TokenizerSource::Trained { .. } => tree.run().tokenizer,
-    }
-}
-
 /// Tokens of the vocabulary of the tokenizer that is to be trained.
 pub fn vocabulary(fixed: &Fixed) -> u32 {
     match fixed.tokenizer {
@@ -73,7 +64,7 @@ impl Tokenising {
         if self.withdrawals != tree.withdrawals() {
             *self = Self { withdrawals: tree.withdrawals(), ..Self::default() };
         }
-        if tokenizer(tree).is_some() {
+        if tree.tokenizer().is_some() {
             let rest = tree.shards().get(self.tokenised..).unwrap_or_default();
             self.tokenised += rest.iter().take_while(|shard| !shard.is_untokenised()).count();
             let rest = tree.shards().get(self.tokenised..).unwrap_or_default();

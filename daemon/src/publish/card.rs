@@ -51,6 +51,12 @@ fn write(card: &mut String, provenance: &Provenance, curve: &[Point]) {
         "\nA step is {} sequences of {} tokens.",
         stream.sequences_per_step, stream.sequence_length
     );
+    if stream.tokenizer.is_none() {
+        let _ = writeln!(
+            card,
+            "\nThere is no tokenizer here: everything came as tokens, and the one that made them was not given."
+        );
+    }
     if !provenance.evaluations.is_empty() {
         let _ = writeln!(
             card,

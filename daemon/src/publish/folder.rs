@@ -110,13 +110,15 @@ pub fn make(
         Ok(())
     };
     let tokenizer = Tokens::read(&publishing.state, &fixed, ledger)?;
-    put(release::TOKENIZER, &tokenizer.file)?;
-    put(release::TOKENIZER_CONFIG, &pretty(&tokenizer.config(&fixed)))?;
+    if let Some(file) = &tokenizer.file {
+        put(release::TOKENIZER, file)?;
+        put(release::TOKENIZER_CONFIG, &pretty(&tokenizer.config(&fixed)))?;
+    }
     put(release::CONFIG, &pretty(&config(&fixed, tokenizer.end_of_text)))?;
     put(release::GENERATION_CONFIG, &pretty(&generation_config(tokenizer.end_of_text)))?;
     let known = Known {
         fixed: &fixed,
-        tokenizer: Digest::of(&tokenizer.file),
+        tokenizer: tokenizer.file.as_deref().map(Digest::of),
         end_of_text: tokenizer.end_of_text,
         state: &state,
     };
@@ -155,15 +157,19 @@ fn way(tree: &Tree, paradigm: Paradigm, increment: &Increment) -> Vec<(Path, std
     }
 }
 
-/// The run's tokenizer.
+/// The run's tokenizer, and its end-of-text token.
 struct Tokens {
-    file: Vec<u8>,
+    /// None where one was to be trained and everything came as tokens. Then no token is known to end a text either.
+    file: Option<Vec<u8>>,
     end_of_text: Option<u32>,
     end_of_text_token: Option<String>,
 }
 
 impl Tokens {
     fn read(state: &FilePath, fixed: &Fixed, ledger: &Ledger) -> Result<Self, PublishError> {
+        if ledger.read(|tree| tree.tokenizer().is_none()) {
+            return Ok(Self { file: None, end_of_text: None, end_of_text_token: None });
+        }
         let path: PathBuf = state.join(release::TOKENIZER);
         let unreadable = |reason: String| PublishError::Unreadable { path: path.clone(), reason };
         let file = std::fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
@@ -177,7 +183,7 @@ impl Tokens {
         let vocabulary = Vocabulary::read(&path, tokenizer::LONGEST, wanted)
             .map_err(|error| unreadable(error.to_string()))?;
         let end_of_text_token = vocabulary.text;
-        Ok(Self { file, end_of_text, end_of_text_token })
+        Ok(Self { file: Some(file), end_of_text, end_of_text_token })
     }
 
     fn config(&self, fixed: &Fixed) -> Value {

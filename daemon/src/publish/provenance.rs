@@ -16,8 +16,8 @@ use crate::run_stream::{self, Seen};
 pub struct Known<'a> {
     /// What was fixed at `init`.
     pub fixed: &'a Fixed,
-    /// Digest of the run's `tokenizer.json`.
-    pub tokenizer: Digest,
+    /// Digest of the run's `tokenizer.json`, if it has one.
+    pub tokenizer: Option<Digest>,
     /// Number of the end-of-text token.
     pub end_of_text: Option<u32>,
     /// State of the version's last checkpoint.

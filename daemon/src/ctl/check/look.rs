@@ -9,7 +9,7 @@ use artifacts::{Digest, checkpoint, manifest};
 use super::{Damage, Depth, Findings, Mend};
 use crate::alias::links;
 use crate::ledger::path::CheckpointKey;
-use crate::ledger::transition::{Release, TokenizerSource};
+use crate::ledger::transition::Release;
 use crate::ledger::tree::{Checkpoint, Shard, Tree};
 use crate::publish::mark::{self, Unmarked};
 
@@ -43,11 +43,7 @@ impl Look<'_> {
     }
 
     fn at_tokenizer(&mut self) {
-        let given = match self.tree.fixed().map(|fixed| &fixed.tokenizer) {
-            Some(TokenizerSource::Given { digest }) => Some(*digest),
-            _ => None,
-        };
-        let Some(digest) = self.tree.run().tokenizer.or(given) else { return };
+        let Some(digest) = self.tree.tokenizer() else { return };
         if let Err(what) = self.file(TOKENIZER, digest) {
             self.same_bytes_elsewhere(TOKENIZER.to_owned(), what, digest);
         }

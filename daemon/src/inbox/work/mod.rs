@@ -19,7 +19,7 @@ use super::accept::Window;
 use super::reader::Session;
 use super::scan::{self, Seen};
 use super::settle::RETRY;
-use super::tokenising::{self, Tokenising};
+use super::tokenising::Tokenising;
 use super::watch::{Hint, Watch};
 use super::workers::{Job, Shared, Workers};
 use super::{Inbox, InboxSettings, Message, rejected, sources};
@@ -291,7 +291,7 @@ fn session(inbox: &Inbox) -> Arc<Session> {
         parent: std::process::id(),
         memory: inbox.settings.limits.memory,
         reading: inbox.settings.reading.clone(),
-        tokenizer: inbox.ledger.read(tokenising::tokenizer),
+        tokenizer: inbox.ledger.read(Tree::tokenizer),
     })
 }
 

@@ -9,7 +9,7 @@ use paradigm::Paradigm;
 use super::Tree;
 use crate::ledger::node::*;
 use crate::ledger::path::{CheckpointKey, Path, Step, Version};
-use crate::ledger::transition::{CutNumber, Evaluation, Fixed, Increment, JobNumber};
+use crate::ledger::transition::{CutNumber, Evaluation, Fixed, Increment, JobNumber, TokenizerSource};
 
 impl Tree {
     /// Place in the journal of the last record that was applied; 0 before the first.
@@ -25,6 +25,14 @@ impl Tree {
     /// What was fixed at `init`; none in a tree without records.
     pub fn fixed(&self) -> Option<&Fixed> {
         self.run.fixed.as_deref()
+    }
+
+    /// Digest of the run's tokenizer, if it was given, or is trained already.
+    pub fn tokenizer(&self) -> Option<Digest> {
+        match self.fixed()?.tokenizer {
+            TokenizerSource::Given { digest } => Some(digest),
+            TokenizerSource::Trained { .. } => self.run().tokenizer,
+        }
     }
 
     /// Accepted shards, in the order of acceptance.
