@@ -112,6 +112,15 @@ export const FIELDS = {
     min: 0,
     max: MOST_VERSIONS,
   }),
+  spent: number({
+    label: "What was spent so far",
+    unit: "device-hours",
+    help: "Measured, with all that was trained twice.",
+    default: "",
+    optional: true,
+    min: 0,
+    max: 1e12,
+  }),
 
   alpha: number({
     label: "Alpha",

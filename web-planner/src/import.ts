@@ -27,9 +27,11 @@ interface Project {
   branch_points: number;
   slots: number;
   increments: { name: string; tokens: number; released: boolean }[];
+  spent: { time: number };
   tokens_per_second: number | null;
 }
 
+const MS_OF_AN_HOUR = 3_600_000;
 /** Versions that a project is planned to make next. */
 const NEXT = 4;
 
@@ -94,6 +96,7 @@ function ofProject(project: Project, draft: Draft): Draft {
     hold: schedule.hold === null ? "" : number(schedule.hold, "hold"),
     paradigm: String(project.paradigms?.[0]),
     branch_points: number(project.branch_points, "the number of branch points that are kept"),
+    spent: (Number(number(project.spent?.time, "the time that was spent")) / MS_OF_AN_HOUR).toPrecision(6),
     slots: number(project.slots, "the number of slots"),
     device: OTHER_DEVICE,
     devices: "1",

@@ -20,7 +20,7 @@ import { devices, published } from "./figures/trust.ts";
 import { FIELDS, type FieldName } from "./fields.ts";
 import { form, opener } from "./form/form.ts";
 import { field } from "./form/field.ts";
-import { count, hours, percent } from "./format.ts";
+import { count, digits, hours, percent } from "./format.ts";
 import { load, WrongImport } from "./import.ts";
 import type { Picture } from "./picture.ts";
 import type { Prediction } from "./prediction.ts";
@@ -109,6 +109,10 @@ export function summary(picture: Picture): string[] {
     lines.push(
       `Of that, ${show(behind)}${unit} are behind you with ${count(scenario.made)} versions, and ${show(of(ours.cost).likely - behind)}${unit} are to come with ${count(sizes.length - scenario.made)}.`,
     );
+  }
+  if (scenario.spent !== undefined) {
+    const planned = ours.cumulative[scenario.made - 1]?.device_hours.likely ?? 0;
+    lines.push(`${digits(scenario.spent)} device-hours were spent so far, as measured; for these versions the plan says ${digits(planned)}.`);
   }
   lines.push(verdict(picture).sentence);
   return lines;

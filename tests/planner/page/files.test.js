@@ -165,6 +165,10 @@ test("a running project's export shows what it has cost and what its next versio
       assert.equal(await page.locator("#f-alpha").inputValue(), "0.5");
       assert.equal(await page.locator("#f-speed").inputValue(), "measured");
       assert.match(await summary(page), /are behind you with 2 versions, and .* are to come with 4/);
+      const hours = exported.spent.time / 3_600_000;
+      const [, said] = /([\d.e× ⁻⁰-⁹]+) device-hours were spent so far, as measured/.exec(await summary(page)) ?? [];
+      assert.ok(said, await summary(page));
+      assert.ok(Math.abs(Number(await page.locator("#f-spent").inputValue()) / hours - 1) < 1e-4);
       await until(page, () => location.hash.includes("january"));
     });
   } finally {

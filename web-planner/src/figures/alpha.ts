@@ -1,18 +1,9 @@
 import { lineChart } from "../charts/lines.ts";
 import { upTo } from "../charts/scale.ts";
 import { count, digits, percent } from "../format.ts";
-import type { Picture } from "../picture.ts";
 import { PARADIGM_NAMES, PARADIGMS } from "../scenario.ts";
 import type { Figure } from "./figure.ts";
-import { measure } from "./measure.ts";
-
-/** Costs are proportional to steps, so one way's cost gives that of any number of steps. */
-function costOf(picture: Picture) {
-  const { of, show, name } = measure(picture);
-  const { cost, steps } = picture.ways["path-switching"];
-  const band = of(cost);
-  return { show, name, each: { low: band.low / steps, likely: band.likely / steps, high: band.high / steps } };
-}
+import { measure, ofOneStep } from "./measure.ts";
 
 export const alpha: Figure = {
   id: "alpha",
@@ -20,7 +11,8 @@ export const alpha: Figure = {
   caption: () =>
     "Alpha is the share of each increment that its branch covers, and the main path then trains again. The other two paradigms have none.",
   chart(picture, width) {
-    const { each, show, name } = costOf(picture);
+    const { show, name } = measure(picture);
+    const each = ofOneStep(picture);
     const xs = picture.alphas.map(({ alpha }) => alpha);
     const ends = [0, 1];
     const lines = PARADIGMS.map((paradigm) => {
@@ -48,8 +40,24 @@ export const alpha: Figure = {
       description: `Cost in ${name} against alpha: at ${digits(alpha)}, path switching takes ${percent(ours.ratio)} of from scratch.`,
     });
   },
+  formulas(picture) {
+    const { show } = measure(picture);
+    const { alpha } = picture.scenario;
+    const { steps, ratio, segments } = picture.ways["path-switching"];
+    const branches = segments.filter(({ kind }) => kind === "branch").reduce((sum, { from, to }) => sum + to - from, 0);
+    const each = ofOneStep(picture).likely;
+    return [
+      {
+        name: `steps at alpha ${digits(alpha)}`,
+        text: `B_N + ΣDᵢ, Dᵢ = min(Tᵢ, max(1, ⌊α Tᵢ + ½⌋)): ${count(steps - branches)} + ${count(branches)} = ${count(steps)}`,
+      },
+      { name: "cost", text: `steps × cost of a step = ${count(steps)} × ${digits(each)} = ${show(steps * each)}` },
+      { name: "of from scratch", text: `${count(steps)} / ${count(picture.ways["from-scratch"].steps)} = ${percent(ratio)}` },
+    ];
+  },
   table(picture) {
-    const { each, show, name } = costOf(picture);
+    const { show, name } = measure(picture);
+    const each = ofOneStep(picture);
     return {
       columns: [
         { name: "alpha", show: digits },

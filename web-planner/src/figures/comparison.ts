@@ -9,7 +9,7 @@ import type { Figure, Formula, Table } from "./figure.ts";
 import { ranged } from "./measure.ts";
 
 interface Row {
-  name: string;
+  name: string | ((picture: Picture) => string);
   of: (way: Way) => Band | number;
   show: (value: number) => string;
   known?: (picture: Picture) => boolean;
@@ -19,7 +19,7 @@ const ROWS: readonly Row[] = [
   { name: "steps", of: ({ steps }) => steps, show: format.count },
   { name: "of from scratch", of: ({ ratio }) => ratio, show: format.percent },
   { name: "tokens", of: ({ cost }) => cost.tokens, show: format.short },
-  { name: "FLOPs", of: ({ cost }) => cost.flops, show: format.digits },
+  { name: ({ scenario }) => `FLOPs (attention ${scenario.speed === "share" ? scenario.convention : "full"})`, of: ({ cost }) => cost.flops, show: format.digits },
   { name: "device-hours", of: ({ cost }) => cost.device_hours, show: format.digits },
   { name: "money", of: ({ cost }) => cost.money, show: format.dollars, known: ({ known }) => known.money },
   { name: "energy, kWh", of: ({ cost }) => cost.energy, show: format.digits, known: ({ known }) => known.energy },
@@ -38,7 +38,7 @@ export const comparison: Figure = {
     return {
       columns: [{ name: "" }, ...PARADIGMS.map((paradigm) => ({ name: PARADIGM_NAMES[paradigm] }))],
       rows: ROWS.map(({ name, of, show, known }) => [
-        name,
+        typeof name === "string" ? name : name(picture),
         ...PARADIGMS.map((paradigm) => {
           if (known && !known(picture)) return undefined;
           const value = of(picture.ways[paradigm]);

@@ -1,9 +1,9 @@
 import { lineChart } from "../charts/lines.ts";
 import { upTo } from "../charts/scale.ts";
-import { count } from "../format.ts";
+import { count, digits } from "../format.ts";
 import { PARADIGM_NAMES, PARADIGMS } from "../scenario.ts";
 import type { Figure } from "./figure.ts";
-import { measure } from "./measure.ts";
+import { measure, ofOneStep } from "./measure.ts";
 
 export const cumulative: Figure = {
   id: "cumulative",
@@ -37,6 +37,19 @@ export const cumulative: Figure = {
       description: `Cost in ${name} against versions: ${lines
         .map(({ name, pieces }) => `${name} ${show(pieces[0]?.y.at(-1) ?? 0)}`)
         .join(", ")} after version ${versions}.`,
+    });
+  },
+  formulas(picture) {
+    const { show } = measure(picture);
+    const versions = picture.sizes.length;
+    return PARADIGMS.map((paradigm) => {
+      const { steps, cumulative } = picture.ways[paradigm];
+      const each = ofOneStep(picture);
+      const cost = cumulative.at(-1);
+      return {
+        name: `${PARADIGM_NAMES[paradigm]}, up to version ${versions}`,
+        text: `its steps × cost of a step = ${count(steps)} × ${digits(each.likely)} = ${cost ? show(measure(picture).of(cost).likely) : ""}`,
+      };
     });
   },
   table(picture) {

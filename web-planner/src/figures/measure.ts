@@ -30,6 +30,13 @@ export function measure({ scenario, known }: Picture): Measure {
   return MEASURES[isUnknown ? "device_hours" : asked];
 }
 
+/** Costs are proportional to steps, so those of one way give that of any number of steps. */
+export function ofOneStep(picture: Picture): Band {
+  const { cost, steps } = picture.ways["path-switching"];
+  const { low, likely, high } = measure(picture).of(cost);
+  return { low: low / steps, likely: likely / steps, high: high / steps };
+}
+
 export function ranged(band: Band, show: (value: number) => string): string {
   return band.low === band.high ? show(band.likely) : `${show(band.likely)} (${show(band.low)} to ${show(band.high)})`;
 }

@@ -126,6 +126,17 @@ export const latency: Figure = {
         .join(", ")}.`,
     });
   },
+  formulas: ({ ways, names }) =>
+    PARADIGMS.flatMap((paradigm) => {
+      const last = ways[paradigm].timeline.versions.at(-1);
+      if (!last) return [];
+      return [
+        {
+          name: `${PARADIGM_NAMES[paradigm]}, ${names.at(-1)}`,
+          text: `end of its last step − arrival of its data = ${digits(last.ready)} h − ${digits(last.arrives)} h = ${digits(last.latency)} h`,
+        },
+      ];
+    }),
   table(picture) {
     return {
       columns: [

@@ -52,6 +52,7 @@ export function form(store: Store, world: World): TemplateResult {
             a step trains ${count(picture.tokensPerStep)} tokens.</p>`
         : nothing,
       fields("days_between", "made"),
+      draft.made === "0" && !draft.spent ? nothing : fields("spent"),
     )}
     ${group("Path switching", true, fields("alpha", "decay", "warmup_steps", "peak", "min", "rewarmup_steps", "hold"))}
     ${group(
@@ -60,6 +61,7 @@ export function form(store: Store, world: World): TemplateResult {
       fields("device", "devices", "slots", "ahead", "speed"),
       draft.speed === "measured" ? bandField("tokens_per_second", view) : [bandField("mfu", view), ...fields("convention", "flops")],
       bandField("price", view),
+      html`<p class="help">Price from: ${world.devices.find(({ id }) => id === draft.device)?.price_source ?? "you"}.</p>`,
       bandField("power", view),
       bandField("pue", view),
       bandField("carbon", view),
