@@ -211,7 +211,7 @@ fn jobs(tree: &Tree, own: Path, version: Version) -> Vec<JobSpent> {
         let serves =
             start.path == own || start.version == Some(version) && start.path.paradigm == own.paradigm;
         let (ran, time) = job.spent();
-        serves.then(|| JobSpent {
+        serves.then_some(JobSpent {
             job: *number,
             path: start.path,
             from: start.from,
