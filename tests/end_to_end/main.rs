@@ -14,6 +14,7 @@ mod refused_shards;
 mod refused_starts;
 mod replay;
 mod same_bits;
+mod service_manager;
 mod shapes;
 mod upkeep;
 mod withdrawals;

@@ -142,7 +142,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ("daemon::retention", &[&["judge"], &["things"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"], &["mark"]]),
     ("daemon::edge", &[&["look"], &["failure"], &["lrpathd"]]),
-    ("daemon::service", &[&["error", "neighbours", "settings"]]),
+    ("daemon::service", &[&["error", "manager", "neighbours", "settings", "sweep"]]),
     (
         "daemon::config",
         &[

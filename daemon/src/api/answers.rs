@@ -146,15 +146,20 @@ pub(crate) fn refused_markers(tree: &Tree, markers: &BTreeSet<CutNumber>) -> Vec
 }
 
 /// What the daemon does while nothing can be written; why stands beside it.
-pub(crate) const WAITS: &str = "waits until it can write again";
+const WAITS: &str = "waits until it can write again";
 
-/// What the daemon does now, and when it will probably be done with that.
+/// What the daemon does now, and when it will probably be done with that; `is_held`: no job is started, since what it writes
+/// could not be.
 pub(crate) fn doing(
     tree: &Tree,
     running: &[RunningJob],
     waiting: u64,
     now: Millis,
+    is_held: bool,
 ) -> (String, Option<Millis>) {
+    if running.is_empty() && is_held {
+        return (WAITS.to_owned(), None);
+    }
     if let Some(first) = running.first() {
         let more = match running.len() - 1 {
             0 => String::new(),

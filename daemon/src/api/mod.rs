@@ -92,6 +92,15 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// What the daemon does now, a sentence, and when it will probably be done with that. It may block for a moment.
+    pub fn doing(&self) -> (String, Option<Millis>) {
+        let (waiting, now) = (self.live.waiting().len() as u64, self.clock.now());
+        let is_held = self.ledger.hindrances().holds_jobs();
+        self.at_one_moment(|tree, progress| {
+            answers::doing(tree, &answers::running(tree, progress, now), waiting, now, is_held)
+        })
+    }
+
     /// Asks the tree and the running attempts as they are at one moment.
     fn at_one_moment<T>(&self, question: impl Fn(&Tree, &BTreeMap<JobNumber, Progress>) -> T) -> T {
         let mut answer = None;

@@ -92,10 +92,7 @@ fn status_of(backend: &Backend) -> Status {
     let hindrances = backend.ledger.hindrances();
     let (mut status, releases) = backend.at_one_moment(|tree, progress| {
         let jobs = answers::running(tree, progress, now);
-        let (doing, until) = match jobs.is_empty() && hindrances.holds_jobs() {
-            true => (answers::WAITS.to_owned(), None),
-            false => answers::doing(tree, &jobs, waiting, now),
-        };
+        let (doing, until) = answers::doing(tree, &jobs, waiting, now, hindrances.holds_jobs());
         let status = Status {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             state: backend.state.display().to_string(),

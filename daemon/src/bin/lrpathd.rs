@@ -15,6 +15,10 @@ fn main() -> ExitCode {
     match cli.child {
         Some(Child::ReadShard) => return inbox::reader::child(),
         Some(Child::Probe { view }) => return ledger::probe::child(&view),
+        Some(Child::Sweep) => {
+            service::sweep::run();
+            return ExitCode::SUCCESS;
+        }
         None => {}
     }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sled=warn"));

@@ -11,6 +11,9 @@ pub const READ_SHARD: &str = "read-shard";
 /// What it calls the child that looks at the tree's copy.
 pub const PROBE: &str = "probe-tree";
 
+/// What ends what a stopped service has left behind.
+pub const SWEEP: &str = "sweep";
+
 /// Watches a folder for data, trains the main path and its branches, publishes versions.
 #[derive(Debug, Parser)]
 #[command(name = "lrpathd", version, after_help = EXIT_CODES, max_term_width = 100)]
@@ -35,4 +38,7 @@ pub enum Child {
         /// The copy's folder.
         view: PathBuf,
     },
+    /// Ends what a stopped service has left behind.
+    #[command(name = SWEEP, hide = true)]
+    Sweep,
 }

@@ -4,8 +4,10 @@
 //! go on; then all are told to stop, trainers are asked to save, and the journal says that it ended in order.
 
 mod error;
+mod manager;
 mod neighbours;
 mod settings;
+pub mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use crate::publish::{Publisher, Publishing};
 use crate::retention::Retention;
 use crate::scheduler::Scheduler;
 pub use error::ServiceError;
+use manager::Manager;
 use neighbours::Neighbours;
 
 /// Runs the daemon on a state until a signal ends it.
@@ -56,6 +59,8 @@ pub fn run(state: &Path) -> Result<(), ServiceError> {
 
 /// Between two tries of a start that the disk has no room for.
 const HINDERED: Duration = Duration::from_secs(1);
+
+type Actors = JoinSet<Result<(), ServiceError>>;
 
 struct Daemon {
     state: PathBuf,
@@ -118,7 +123,10 @@ impl Daemon {
             }
         }
         let (stop, shutdown) = watch::channel(false);
-        let mut actors = self.start(&shutdown)?;
+        let manager = Manager::of_environment();
+        let (mut actors, backend) = self.start(&shutdown)?;
+        manager.ready();
+        let telling = tokio::spawn(manager.keep(backend, shutdown));
         tracing::info!(state = %self.state.display(), version, "lrpathd is ready");
         let first = tokio::select! {
             ended = actors.join_next() => ended,
@@ -126,12 +134,14 @@ impl Daemon {
             _ = interrupt.recv() => None,
         };
         tracing::info!("stopping: trainers are asked to save");
+        manager.stopping();
         let _ = stop.send(true);
         let mut result = first.map_or(Ok(()), outcome);
         while let Some(ended) = actors.join_next().await {
             let ended = outcome(ended);
             result = result.and(ended);
         }
+        telling.abort();
         match self.ledger.commit(Transition::DaemonStopped) {
             // It has stopped in order all the same, and the next start finds nothing amiss.
             Err(error) if error.hindrance().is_some() => result,
@@ -139,10 +149,7 @@ impl Daemon {
         }
     }
 
-    fn start(
-        &self,
-        shutdown: &watch::Receiver<bool>,
-    ) -> Result<JoinSet<Result<(), ServiceError>>, ServiceError> {
+    fn start(&self, shutdown: &watch::Receiver<bool>) -> Result<(Actors, Arc<Backend>), ServiceError> {
         let (ledger, clock) = (&self.ledger, &self.clock);
         let inbox = settings::inbox(&self.state, &self.program, &self.settings, &self.fixed);
         let (inbox, inbox_handle) = Inbox::new(inbox, ledger.clone(), clock.clone());
@@ -163,7 +170,7 @@ impl Daemon {
             rules: settings::retention(&self.settings),
             turn: Arc::default(),
         };
-        let backend = Backend {
+        let backend = Arc::new(Backend {
             retention: retention.clone(),
             links,
             ledger: ledger.clone(),
@@ -171,7 +178,7 @@ impl Daemon {
             clock: clock.clone(),
             state: self.state.clone(),
             slots: self.settings.slots.clone(),
-        };
+        });
         let socket = Socket::bind(&self.settings.socket)?;
 
         let mut actors = JoinSet::new();
@@ -194,11 +201,12 @@ impl Daemon {
             actors.spawn(async move { Ok(retention.run(down).await?) });
         }
         let down = shutdown.clone();
+        let served = backend.clone();
         actors.spawn(async move {
-            api::serve(socket, Arc::new(backend), down).await;
+            api::serve(socket, served, down).await;
             Ok(())
         });
-        Ok(actors)
+        Ok((actors, backend))
     }
 }
 

@@ -49,7 +49,7 @@ fn status_of(world: &World) -> Status {
     let now = world.clock.now();
     world.ledger.read(|tree: &Tree| {
         let jobs = answers::running(tree, &progress, now);
-        let (doing, until) = answers::doing(tree, &jobs, 1, now);
+        let (doing, until) = answers::doing(tree, &jobs, 1, now, false);
         Status {
             program: "0.1.0".to_owned(),
             state: "/var/lib/lrpath".to_owned(),
