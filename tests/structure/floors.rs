@@ -141,7 +141,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ("daemon::alias", &[&["links"]]),
     ("daemon::retention", &[&["judge"], &["things"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"], &["mark"]]),
-    ("daemon::edge", &[&["look"], &["failure"], &["lrpathd"]]),
+    ("daemon::edge", &[&["look"], &["failure", "log"], &["lrpathd"]]),
     ("daemon::service", &[&["error", "manager", "neighbours", "settings", "sweep"]]),
     (
         "daemon::config",

@@ -75,6 +75,11 @@ fn a_shard_that_another_user_drops_becomes_a_version_under_all_restrictions() {
     assert!(level <= 1.0, "{level}");
     assert_eq!(systemd.property("DropInPaths"), "", "the very unit, as it is installed");
 
+    // A field of a line can be asked for in the journal.
+    let about =
+        ["journalctl", "--no-pager", "--output", "cat", "LRPATH_VERSION=1", "LRPATH_PARADIGM=path-switching"];
+    assert_eq!(systemd.run(&about).trim(), "a version is public");
+
     // Who is not in the group gets nothing.
     systemd.run(&["useradd", "stranger"]);
     let stranger = ["runuser", "-u", "stranger", "--", "lrpathctl", "status", "--state", STATE];

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use daemon::edge::failure::Failure;
+use daemon::edge::log;
 use daemon::edge::look::{Colours, Look};
 use daemon::edge::lrpathd::{Child, Cli};
 use daemon::{inbox, ledger, service};
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -21,13 +21,8 @@ fn main() -> ExitCode {
         }
         None => {}
     }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sled=warn"));
     let look = Look::of_stderr(Colours::Auto);
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(look.colour)
-        .with_writer(std::io::stderr)
-        .init();
+    log::begin(cli.log, &look);
     match service::run(&cli.state) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

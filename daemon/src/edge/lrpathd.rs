@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use super::failure::EXIT_CODES;
+use super::log::Form;
 
 /// What the daemon calls its children that read shards.
 pub const READ_SHARD: &str = "read-shard";
@@ -21,6 +22,9 @@ pub struct Cli {
     /// The state's folder, made by `lrpathctl init`.
     #[arg(long, env = "LRPATH_STATE", default_value = "/var/lib/lrpath")]
     pub state: PathBuf,
+    /// The form of the log: auto is the journal under systemd, and text elsewhere; RUST_LOG says how much of it.
+    #[arg(long, env = "LRPATH_LOG", value_enum, default_value_t = Form::Auto)]
+    pub log: Form,
     #[command(subcommand)]
     /// What it is started as by itself.
     pub child: Option<Child>,

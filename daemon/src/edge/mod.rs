@@ -4,5 +4,6 @@
 //! programs tell them in the same way.
 
 pub mod failure;
+pub mod log;
 pub mod look;
 pub mod lrpathd;
