@@ -60,7 +60,8 @@ fn a_version_is_measured_on_newer_increments_and_nothing_else_changes() {
     let continual = state.ask(&["evaluate", "3", "--on", "1,2", "--paradigm", "continual"]);
     assert_eq!(losses(&continual).keys().copied().collect::<Vec<u64>>(), [1, 2]);
 
-    // Asked again, it is known; and versions tell it too.
+    // Asked again, it is known; and versions tell it too. A loss is known a moment before its job has ended.
+    wait_for(&state, "quiet", 60, |status| status["jobs"].as_array().unwrap().is_empty());
     let jobs = state.ask(&["jobs"]);
     assert_eq!(state.ask(&["evaluate", "v1"]), first);
     assert_eq!(state.ask(&["jobs"]), jobs);

@@ -21,6 +21,7 @@ import { assumed, type Assumed } from "./assumptions.ts";
 import * as core from "./core.ts";
 import type { World } from "./core.ts";
 import { MOST_VERSIONS, type FieldName, type Scenario } from "./fields.ts";
+import { remembered } from "./remembered.ts";
 import { increments, law, load, PARADIGMS, Refusal, settings, sharding, type NamedIncrement } from "./scenario.ts";
 
 /** One paradigm. */
@@ -119,20 +120,24 @@ export function picture(scenario: Scenario, world: World): Picture {
     high: perDevice(step.device_hours.high),
   };
 
-  const timeline = (paradigm: Paradigm, hours: number) =>
-    ask("slots", () =>
-      core.timeline(paradigm, sizes, scenario.alpha, {
-        slots: scenario.slots,
-        hours_per_step: hours,
-        hours_between: scenario.days_between * 24,
-        ahead: scenario.ahead,
-      }),
+  const timeline = (paradigm: Paradigm, end: keyof Band) => {
+    const pace = {
+      slots: scenario.slots,
+      hours_per_step: hoursPerStep[end],
+      hours_between: scenario.days_between * 24,
+      ahead: scenario.ahead,
+    };
+    // Only a branch hangs on alpha.
+    const alpha = paradigm === "path-switching" ? scenario.alpha : 1;
+    return remembered(`timeline ${paradigm} ${end}`, [sizes, alpha, pace], () =>
+      ask("slots", () => core.timeline(paradigm, sizes, alpha, pace)),
     );
+  };
   const last = ({ versions }: Timeline) => versions.at(-1)?.ready ?? 0;
   const ways = PARADIGMS.map((paradigm, place): Way => {
     const cumulative = others.slice(place * sizes.length, (place + 1) * sizes.length);
     const cost = cumulative.at(-1) ?? step;
-    const likely = timeline(paradigm, hoursPerStep.likely);
+    const likely = timeline(paradigm, "likely");
     return {
       paradigm,
       steps: report.paradigms[paradigm].steps,
@@ -143,9 +148,9 @@ export function picture(scenario: Scenario, world: World): Picture {
       cumulative,
       timeline: likely,
       wallClock: {
-        low: last(timeline(paradigm, hoursPerStep.low)),
+        low: last(timeline(paradigm, "low")),
         likely: last(likely),
-        high: last(timeline(paradigm, hoursPerStep.high)),
+        high: last(timeline(paradigm, "high")),
       },
       disk: ask("branch_points", () => core.disk(config, paradigm, sizes.length, scenario.branch_points)),
     };
@@ -166,7 +171,9 @@ export function picture(scenario: Scenario, world: World): Picture {
     hoursPerStep,
     ways: Object.fromEntries(ways.map((way) => [way.paradigm, way])) as Record<Paradigm, Way>,
     report,
-    alphas: ask("alpha", () => core.alphaPoints([...sizes], rates, undefined, ALPHAS)),
+    alphas: remembered("alphas", [sizes, rates], () =>
+      ask("alpha", () => core.alphaPoints([...sizes], rates, undefined, ALPHAS)),
+    ),
     footprint: ask("devices", () => core.footprint(config, sharding(scenario), load(scenario))),
     law: law(scenario),
     known: { money: price.high > 0, energy: power.high > 0 },

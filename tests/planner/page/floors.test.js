@@ -9,7 +9,7 @@ const SOURCE = resolve(import.meta.dirname, "../../../web-planner/src");
 
 /** The lowest first. */
 const FLOORS = [
-  ["wasm/served", "wasm/inlined", "modules.d", "format", "fields", "files", "charts/scale"],
+  ["wasm/served", "wasm/inlined", "modules.d", "format", "fields", "files", "remembered", "charts/scale"],
   ["charts/lines", "scenario", "address"],
   ["charts/bars", "core"],
   ["assumptions"],

@@ -7,6 +7,7 @@ import { lineChart, frame, type Line, type Piece } from "../charts/lines.ts";
 import { learningRates } from "../core.ts";
 import { count, rate, short } from "../format.ts";
 import type { Picture } from "../picture.ts";
+import { remembered } from "../remembered.ts";
 import { PARADIGM_NAMES, PARADIGMS } from "../scenario.ts";
 import type { Figure } from "./figure.ts";
 
@@ -27,7 +28,11 @@ export const rates: Figure = {
     const panel = { width: width / columns, height: columns === 1 ? 170 : 220 };
     const panels = PARADIGMS.map((paradigm, place) => {
       const [x, y] = columns === 1 ? [0, place * panel.height] : [place * panel.width, 0];
-      return svg`<g transform="translate(${x} ${y})">${drawn(picture, paradigm, panel)}</g>`;
+      return svg`<g transform="translate(${x} ${y})">${remembered(
+        `rates ${paradigm}`,
+        [picture.sizes, paradigm === "path-switching" ? picture.scenario.alpha : 1, picture.settings, panel],
+        () => drawn(picture, paradigm, panel),
+      )}</g>`;
     });
     return frame(
       width,
