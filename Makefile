@@ -132,7 +132,7 @@ service-test: nextest build web
 	for needed in /lib/systemd/systemd:systemd dbus-daemon:dbus ip:iproute2 pgrep:procps; do \
 	  command -v $${needed%:*} >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $${needed#*:}; }; \
 	done; \
-	$(CARGO) nextest run --locked -p lrpath-tests --test systemd
+	LRPATH_BIN=$(CURDIR)/target/release $(CARGO) nextest run --locked -p lrpath-tests --test systemd
 
 # Some tests mount small disks, in a namespace of their own: nothing is left behind, and who may not mount elsewhere may there.
 OWN_MOUNTS = $(shell unshare --mount true 2>/dev/null && echo unshare --mount || echo unshare --map-root-user --mount)

@@ -47,7 +47,6 @@ async function script(place) {
     charset: "utf8",
     legalComments: "none",
     define: { "import.meta.url": "undefined" },
-    loader: { ".css": "text" },
     plugins: [
       {
         name: "core",

@@ -17,13 +17,11 @@ export interface Preset {
 const ELSEWHERE: Readonly<Record<string, FieldName>> = {
   increments: "tokens",
   steps: "tokens",
-  tokens: "tokens",
-  law: "law",
   hours_per_step: "devices",
   hours_between: "days_between",
-  memory_gb: "memory",
   "tokens of a step": "sequences_per_step",
-  bytes: "micro_batch",
+  "bytes of a device": "micro_batch",
+  "bytes on the disk": "branch_points",
   ...Object.fromEntries(["L0", "A", "a", "B", "C", "lambda", "beta", "gamma"].map((key) => [key, `law_${key}` as FieldName])),
 };
 

@@ -72,7 +72,8 @@ function ofProject(project: Project, draft: Draft): Draft {
     return String(value);
   };
   if (typeof model !== "object" || model === null) throw new WrongImport("the model's configuration is missing in it");
-  if (!Array.isArray(increments)) throw new WrongImport("its increments are missing");
+  const isOne = (increment: unknown) => typeof increment === "object" && increment !== null;
+  if (!Array.isArray(increments) || !increments.every(isOne)) throw new WrongImport("its increments are missing");
   if (typeof schedule !== "object" || schedule === null) throw new WrongImport("its schedule is missing");
   const made = increments.map(
     ({ name, tokens }, place) => `${String(name).replace(/[\n;,]/g, " ")} ${number(tokens, `the number of tokens of increment ${place + 1}`)}`,

@@ -31,8 +31,6 @@ export interface Way {
   /** Of the steps of from-scratch. */
   ratio: number;
   segments: readonly Segment[];
-  /** What each version adds, in the order of versions. */
-  stepsOf: readonly number[];
   cost: Cost;
   /** What all versions up to each have cost. */
   cumulative: readonly Cost[];
@@ -58,7 +56,6 @@ export interface Picture {
   flopsPerToken: number;
   hoursPerStep: Band;
   ways: Readonly<Record<Paradigm, Way>>;
-  report: Report;
   alphas: readonly Point[];
   footprint: Footprint;
   law: Law | undefined;
@@ -143,7 +140,6 @@ export function picture(scenario: Scenario, world: World): Picture {
       steps: report.paradigms[paradigm].steps,
       ratio: report.paradigms[paradigm].ratio,
       segments: report.paradigms[paradigm].segments,
-      stepsOf: stepsOf(report, paradigm, sizes.length),
       cost,
       cumulative,
       timeline: likely,
@@ -170,7 +166,6 @@ export function picture(scenario: Scenario, world: World): Picture {
     flopsPerToken: costs.flopsPerToken,
     hoursPerStep,
     ways: Object.fromEntries(ways.map((way) => [way.paradigm, way])) as Record<Paradigm, Way>,
-    report,
     alphas: remembered("alphas", [sizes, rates], () =>
       ask("alpha", () => core.alphaPoints([...sizes], rates, undefined, ALPHAS)),
     ),

@@ -89,6 +89,7 @@ test("a foreign file is refused with its reason, and nothing changes", async () 
       ['{"format": "lrpath-export", "version": 2}', /of version 2/],
       ['{"format": "lrpath-export", "version": 1}', /is missing in it/],
       ['{"format": "lrpath-export", "version": 1, "model": {}, "increments": 3}', /increments are missing/],
+      ['{"format": "lrpath-export", "version": 1, "model": {}, "schedule": {}, "increments": [null]}', /increments are missing/],
       ["9".repeat(9_000_000), /more than 8 MB/],
     ]) {
       await openFile(page, text);

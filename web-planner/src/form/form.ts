@@ -6,9 +6,9 @@ import { OTHER_DEVICE, placeholders } from "../assumptions.ts";
 import type { World } from "../core.ts";
 import { FIELDS, NAMES, type FieldName } from "../fields.ts";
 import { textOf, TOO_LARGE } from "../files.ts";
-import { bytes, count, digits } from "../format.ts";
+import { bytes, count } from "../format.ts";
 import type { Store } from "../state.ts";
-import { increments, pastedLaw, PUBLISHED_LAWS, read, Refusal } from "../scenario.ts";
+import { increments, LAW_SOURCES, pastedLaw, PUBLISHED_LAWS, read, Refusal } from "../scenario.ts";
 import { bandField, field, valueOf, type FormView } from "./field.ts";
 
 export function form(store: Store, world: World): TemplateResult {
@@ -48,7 +48,7 @@ export function form(store: Store, world: World): TemplateResult {
       fields("sizes"),
       draft.sizes === "equal" ? fields("versions", "tokens") : fields("list"),
       picture && !state.problems.size
-        ? html`<p class="help">${count(picture.sizes.length)} versions, ${digits(picture.sizes[0] ?? 0)} steps the first;
+        ? html`<p class="help">${count(picture.sizes.length)} versions, ${count(picture.sizes[0] ?? 0)} steps the first;
             a step trains ${count(picture.tokensPerStep)} tokens.</p>`
         : nothing,
       fields("days_between", "made"),
@@ -106,7 +106,7 @@ function lawFields(view: FormView, store: Store) {
   if (law !== "tissue" && law !== "multi-power") return paste;
   const names = Object.keys(PUBLISHED_LAWS[law]).map((key) => `law_${key}` as FieldName);
   return html`<div class="few">${names.map((name) => field(name, view))}</div>
-    <p class="help">Grey numbers are of a published fit to another model. Only parameters that were fitted to your own runs say anything of them.</p>
+    <p class="help">Grey numbers are of a published fit to another model (${LAW_SOURCES[law]}). Only parameters that were fitted to your own runs say anything of them.</p>
     ${paste}`;
 }
 
