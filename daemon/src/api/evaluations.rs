@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use paradigm::Paradigm;
 
 use super::Backend;
+use super::describe::Whose;
 use super::refused::Refused;
 use super::shared::{Answer, Shared, WaitAsked, blocking, body, waiting};
 use super::types::{EvaluationAnswer, EvaluationAsked};
@@ -20,6 +21,14 @@ use crate::ledger::path::Version;
 use crate::ledger::transition::Transition;
 use crate::ledger::tree::Tree;
 
+/// Asks for held-out losses of a public version.
+#[utoipa::path(
+    post,
+    path = "/v1/evaluations",
+    operation_id = "evaluate",
+    request_body = EvaluationAsked,
+    responses((status = 200, description = "The answer.", body = EvaluationAnswer))
+)]
 pub(super) async fn ask(
     State(shared): State<Shared>,
     bytes: Result<Bytes, BytesRejection>,
@@ -36,6 +45,18 @@ pub(super) async fn ask(
     blocking(&shared.backend, commit).await?.map(axum::Json)
 }
 
+/// What is known of a version's held-out losses.
+#[utoipa::path(
+    get,
+    path = "/v1/evaluations/{paradigm}/{version}",
+    operation_id = "evaluations",
+    params(
+        ("paradigm" = Whose, Path, description = "Whose version."),
+        ("version" = u32, Path, description = "The version."),
+        ("wait" = Option<u64>, Query, description = "Seconds to wait for what is pending, 30 at most."),
+    ),
+    responses((status = 200, description = "The answer.", body = EvaluationAnswer))
+)]
 pub(super) async fn known(
     State(shared): State<Shared>,
     of: Result<Path<(Paradigm, Version)>, PathRejection>,

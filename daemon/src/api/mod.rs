@@ -1,15 +1,19 @@
-//! The control API: HTTP and JSON on a unix socket.
+//! The control API: HTTP and JSON on a unix socket, and on a loopback port for those who look.
 //!
 //! Readers get the version tree as it stands; whoever asks for something has it journalled, or is told in a sentence why
 //! not. What is no fact of the journal, such as how far a running trainer is, comes from the neighbours through [`Live`].
 
 pub(crate) mod answers;
 pub mod counters;
+mod describe;
 mod evaluations;
 pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod gate;
+mod page;
 mod refused;
+mod router;
 mod routes;
 mod server;
 mod shared;
@@ -32,7 +36,10 @@ use crate::ledger::{Clock, Ledger};
 use crate::retention::Retention;
 use types::WaitingFile;
 
-pub use server::{Socket, SocketError, serve};
+pub use gate::{Token, TokenError};
+pub use page::Page;
+pub use router::description;
+pub use server::{Face, Loopback, Socket, SocketError, serve, serve_tcp};
 
 /// How far a running attempt is, out of its own events.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -4,79 +4,65 @@
 //! socket.
 
 use std::path::{Path as FilePath, PathBuf};
-use std::time::Duration;
 
 use artifacts::storage;
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use paradigm::Paradigm;
 use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::describe::Whose;
 use super::refused::Refused;
 use super::shared::{Answer, Shared, WaitAsked, blocking, body, reading, waiting};
 use super::types::{
-    BlockedFiles, CutAnswer, CutAsked, Disk, Explained, PauseAnswer, ShardCounts, Status, TreeView,
-    WaitingFile, WithdrawAnswer, WithdrawAsked,
+    BlockedFiles, CutAnswer, CutAsked, Disk, Explained, JobDetail, PauseAnswer, ShardCounts, Shards, Status,
+    TreeView, VersionDetail, WaitingFile, WithdrawAnswer, WithdrawAsked,
 };
 use super::{Backend, answers, evaluations, explain, stream, upkeep};
-use crate::ledger::transition::{CutNumber, JobNumber, Transition};
+use crate::ledger::transition::{CutNumber, JobNumber, Record, Transition};
 use crate::ledger::tree::{CutOutcome, Tree};
 use crate::withdrawal;
 
-/// Longest body of a request, in bytes.
-const LONGEST_BODY: usize = 64 << 10;
-/// A request is answered within this time, or refused; what streams only has to begin.
-const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 /// Records that one answer holds at most.
 const MOST_RECORDS: usize = 1000;
 /// Blocked files of which a status tells at most; it counts all.
 const MOST_BLOCKED: usize = 16;
 
-/// All routes.
-pub(super) fn router(shared: Shared) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/tree", get(tree))
-        .route("/v1/versions", get(versions))
-        .route("/v1/shards", get(shards))
-        .route("/v1/jobs", get(jobs))
-        .route("/v1/jobs/{job}/log", get(log))
-        .route("/v1/events", get(events))
-        .route("/v1/cuts/{cut}", get(cut_outcome))
-        .route("/v1/cut", post(cut))
-        .route("/v1/pause", post(pause))
-        .route("/v1/resume", post(resume))
-        .route("/v1/retry", post(upkeep::retry))
-        .route("/v1/cancel", post(upkeep::cancel))
-        .route("/v1/evaluations", post(evaluations::ask))
-        .route("/v1/evaluations/{paradigm}/{version}", get(evaluations::known))
-        .route("/v1/gc", post(upkeep::gc))
-        .route("/v1/alias", get(upkeep::aliases).post(upkeep::alias))
-        .route("/v1/withdraw", post(withdraw))
-        .route("/v1/explain", get(explained))
-        .fallback(|request: Request| async move { Refused::no_route(&request) })
-        .method_not_allowed_fallback(|request: Request| async move { Refused::no_method(&request) })
-        .layer(DefaultBodyLimit::max(LONGEST_BODY))
-        .layer(middleware::from_fn(in_time))
-        .with_state(shared)
+/// All routes, and their description.
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(status))
+        .routes(routes!(tree))
+        .routes(routes!(versions))
+        .routes(routes!(shards))
+        .routes(routes!(jobs))
+        .routes(routes!(log))
+        .routes(routes!(events))
+        .routes(routes!(cut_outcome))
+        .routes(routes!(cut))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+        .routes(routes!(upkeep::retry))
+        .routes(routes!(upkeep::cancel))
+        .routes(routes!(evaluations::ask))
+        .routes(routes!(evaluations::known))
+        .routes(routes!(upkeep::gc))
+        .routes(routes!(upkeep::aliases, upkeep::alias))
+        .routes(routes!(withdraw))
+        .routes(routes!(explained))
 }
 
-async fn in_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(LONGEST_ANSWER, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            let error = "the daemon did not answer in time".to_owned();
-            Refused::new(StatusCode::GATEWAY_TIMEOUT, "timeout", error).into_response()
-        }
-    }
-}
-
+/// What the daemon does, and how far everything is.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    responses((status = 200, description = "The answer.", body = Status))
+)]
 async fn status(State(shared): State<Shared>) -> Answer<Status> {
     reading(&shared, status_of).await
 }
@@ -139,6 +125,12 @@ fn file_bytes(path: &FilePath) -> u64 {
     path.symlink_metadata().map_or(0, |metadata| metadata.len())
 }
 
+/// The version tree.
+#[utoipa::path(
+    get,
+    path = "/v1/tree",
+    responses((status = 200, description = "The answer.", body = TreeView))
+)]
 async fn tree(State(shared): State<Shared>) -> Answer<TreeView> {
     let view = |backend: &Backend| {
         let (tree, progress) = backend.at_one_moment(|tree, progress| (tree.clone(), progress.clone()));
@@ -151,11 +143,23 @@ async fn tree(State(shared): State<Shared>) -> Answer<TreeView> {
     reading(&shared, view).await
 }
 
-async fn versions(State(shared): State<Shared>) -> Answer<Vec<super::types::VersionDetail>> {
+/// All versions.
+#[utoipa::path(
+    get,
+    path = "/v1/versions",
+    responses((status = 200, description = "The answer.", body = Vec<VersionDetail>))
+)]
+async fn versions(State(shared): State<Shared>) -> Answer<Vec<VersionDetail>> {
     reading(&shared, |backend| backend.at_one_moment(answers::versions)).await
 }
 
-async fn shards(State(shared): State<Shared>) -> Answer<super::types::Shards> {
+/// All files that are known, in the watched folder and taken.
+#[utoipa::path(
+    get,
+    path = "/v1/shards",
+    responses((status = 200, description = "The answer.", body = Shards))
+)]
+async fn shards(State(shared): State<Shared>) -> Answer<Shards> {
     let files = |backend: &Backend| {
         let waiting = backend.live.waiting();
         backend.ledger.read(|tree| answers::shards(tree, waiting))
@@ -163,7 +167,13 @@ async fn shards(State(shared): State<Shared>) -> Answer<super::types::Shards> {
     reading(&shared, files).await
 }
 
-async fn jobs(State(shared): State<Shared>) -> Answer<Vec<super::types::JobDetail>> {
+/// All jobs with their attempts.
+#[utoipa::path(
+    get,
+    path = "/v1/jobs",
+    responses((status = 200, description = "The answer.", body = Vec<JobDetail>))
+)]
+async fn jobs(State(shared): State<Shared>) -> Answer<Vec<JobDetail>> {
     reading(&shared, |backend| backend.at_one_moment(answers::jobs)).await
 }
 
@@ -179,6 +189,17 @@ struct LogAsked {
     follow: Option<String>,
 }
 
+/// What an attempt wrote on standard error.
+#[utoipa::path(
+    get,
+    path = "/v1/jobs/{job}/log",
+    params(
+        ("job" = u64, Path, description = "The job's number."),
+        ("attempt" = Option<u32>, Query, description = "The attempt; the last one if not given."),
+        ("follow" = Option<bool>, Query, description = "Go on while it runs."),
+    ),
+    responses((status = 200, description = "The text.", body = String, content_type = "text/plain; charset=utf-8"))
+)]
 async fn log(
     State(shared): State<Shared>,
     job: Result<Path<JobNumber>, PathRejection>,
@@ -206,6 +227,17 @@ struct EventsAsked {
     follow: Option<String>,
 }
 
+/// The journal's records, one JSON object a line.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    params(
+        ("after" = Option<u64>, Query, description = "The position behind which the records begin."),
+        ("limit" = Option<usize>, Query, description = "Records at most; 1000 if not given, and never more."),
+        ("follow" = Option<bool>, Query, description = "Go on with those that come."),
+    ),
+    responses((status = 200, description = "The records.", body = Record, content_type = "application/x-ndjson"))
+)]
 async fn events(
     State(shared): State<Shared>,
     asked: Result<Query<EventsAsked>, QueryRejection>,
@@ -221,6 +253,16 @@ async fn events(
     Ok((lines, Body::from(stream::lines(&records))).into_response())
 }
 
+/// What became of a request to cut.
+#[utoipa::path(
+    get,
+    path = "/v1/cuts/{cut}",
+    params(
+        ("cut" = u64, Path, description = "The request's number."),
+        ("wait" = Option<u64>, Query, description = "Seconds to wait for what is undecided, 30 at most."),
+    ),
+    responses((status = 200, description = "The answer.", body = CutAnswer))
+)]
 async fn cut_outcome(
     State(shared): State<Shared>,
     cut: Result<Path<CutNumber>, PathRejection>,
@@ -232,6 +274,13 @@ async fn cut_outcome(
     waiting(shared, asked, look, |answer| answer.outcome == CutOutcome::Waiting).await
 }
 
+/// Asks for a cut: the open increment becomes a version.
+#[utoipa::path(
+    post,
+    path = "/v1/cut",
+    request_body = CutAsked,
+    responses((status = 200, description = "The answer.", body = CutAnswer))
+)]
 async fn cut(State(shared): State<Shared>, bytes: Result<Bytes, BytesRejection>) -> Answer<CutAnswer> {
     let asked: CutAsked = body(bytes)?;
     let request = move |backend: &Backend| {
@@ -252,6 +301,16 @@ struct ExplainAsked {
     paradigm: Option<Paradigm>,
 }
 
+/// Why something is as it is.
+#[utoipa::path(
+    get,
+    path = "/v1/explain",
+    params(
+        ("what" = String, Query, description = "A version, a shard or a checkpoint."),
+        ("paradigm" = Option<Whose>, Query, description = "Whose version; the first one's if not given."),
+    ),
+    responses((status = 200, description = "The answer.", body = Explained))
+)]
 async fn explained(
     State(shared): State<Shared>,
     asked: Result<Query<ExplainAsked>, QueryRejection>,
@@ -263,10 +322,22 @@ async fn explained(
     Ok(axum::Json(explained?))
 }
 
+/// Trainers save and stop, and none is started.
+#[utoipa::path(
+    post,
+    path = "/v1/pause",
+    responses((status = 200, description = "The answer.", body = PauseAnswer))
+)]
 async fn pause(State(shared): State<Shared>) -> Answer<PauseAnswer> {
     set_paused(&shared, true).await
 }
 
+/// Ends a pause.
+#[utoipa::path(
+    post,
+    path = "/v1/resume",
+    responses((status = 200, description = "The answer.", body = PauseAnswer))
+)]
 async fn resume(State(shared): State<Shared>) -> Answer<PauseAnswer> {
     set_paused(&shared, false).await
 }
@@ -283,6 +354,13 @@ async fn set_paused(shared: &Shared, paused: bool) -> Answer<PauseAnswer> {
     Ok(axum::Json(PauseAnswer { paused, changed }))
 }
 
+/// Takes a shard out of the stream.
+#[utoipa::path(
+    post,
+    path = "/v1/withdraw",
+    request_body = WithdrawAsked,
+    responses((status = 200, description = "The answer.", body = WithdrawAnswer))
+)]
 async fn withdraw(
     State(shared): State<Shared>,
     bytes: Result<Bytes, BytesRejection>,

@@ -1,22 +1,27 @@
-//! The socket, and who may come in.
+//! Where connections come from: the control socket, and a loopback port for those who only look.
 //!
 //! A socket file that is left from a daemon that died is removed only when nobody answers on it. The new one is made
 //! under another name and renamed, so that it is never there with another mode than it should have.
 
 use std::io;
+use std::net::{self, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::{Router, middleware};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 use super::Backend;
-use super::routes::router;
+use super::gate::{Token, gate};
+use super::page::{self, Page};
+use super::router::{router, router_with};
 use super::shared::Shared;
 
 /// Who may connect: the owner and the group.
@@ -53,6 +58,14 @@ pub enum SocketError {
         .0.display()
     )]
     TooLong(PathBuf),
+    /// The port cannot be had.
+    #[error("cannot listen on {address}: {cause}")]
+    Port {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
     /// The system would not.
     #[error("cannot listen on `{}`: {cause}", path.display())]
     Io {
@@ -117,51 +130,118 @@ fn make_room(path: &Path) -> Result<(), SocketError> {
     }
 }
 
+/// A port on the loopback interface, listening.
+#[derive(Debug)]
+pub struct Loopback {
+    listener: TcpListener,
+}
+
+impl Loopback {
+    /// Listens. Inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The port is taken, or the system would not.
+    pub fn bind(address: SocketAddr) -> Result<Self, SocketError> {
+        let fail = |cause| SocketError::Port { address, cause };
+        let listener = net::TcpListener::bind(address).map_err(fail)?;
+        listener.set_nonblocking(true).map_err(fail)?;
+        let listener = TcpListener::from_std(listener).map_err(fail)?;
+        tracing::info!(address = %listener.local_addr().map_err(fail)?, "serves the page, the metrics and the API");
+        Ok(Self { listener })
+    }
+}
+
+/// What is shown and asked over TCP beside the API.
+pub struct Face {
+    /// What a request that changes something must show; without it nothing is changed.
+    pub token: Option<Token>,
+    /// The page.
+    pub page: Page,
+}
+
 /// Answers on the socket until shutdown, and then for a moment more to those who are being answered.
-pub async fn serve(socket: Socket, backend: Arc<Backend>, mut shutdown: watch::Receiver<bool>) {
+pub async fn serve(socket: Socket, backend: Arc<Backend>, shutdown: watch::Receiver<bool>) {
     let router = router(Shared { backend, shutdown: shutdown.clone() });
+    serve_on(socket, router, shutdown).await;
+}
+
+/// Likewise on a port, behind the gate.
+pub async fn serve_tcp(port: Loopback, face: Face, backend: Arc<Backend>, shutdown: watch::Receiver<bool>) {
+    let shared = Shared { backend, shutdown: shutdown.clone() };
+    let router = router_with(shared, page::routes(face.page))
+        .layer(middleware::from_fn_with_state(Arc::new(face.token), gate));
+    serve_on(port, router, shutdown).await;
+}
+
+/// Somewhere that connections come from.
+trait Listening: Send + 'static {
+    type Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
+}
+
+impl Listening for Socket {
+    type Connection = tokio::net::UnixStream;
+
+    async fn accept(&self) -> io::Result<Self::Connection> {
+        Ok(self.listener.accept().await?.0)
+    }
+}
+
+impl Listening for Loopback {
+    type Connection = tokio::net::TcpStream;
+
+    async fn accept(&self) -> io::Result<Self::Connection> {
+        Ok(self.listener.accept().await?.0)
+    }
+}
+
+async fn serve_on<L: Listening>(listening: L, router: Router, mut shutdown: watch::Receiver<bool>) {
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     while !*shutdown.borrow() {
         let accepted = tokio::select! {
-            accepted = accept(&socket.listener, &room) => accepted,
+            accepted = accept(&listening, &room) => accepted,
             changed = shutdown.changed() => if changed.is_err() { break } else { continue },
         };
         match accepted {
-            Ok((stream, permit)) => {
+            Ok((connection, permit)) => {
                 let (router, shutdown) = (router.clone(), shutdown.clone());
                 tokio::spawn(async move {
-                    answer(stream, router, shutdown).await;
+                    answer(connection, router, shutdown).await;
                     drop(permit);
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "no connection on the control socket");
+                tracing::warn!(%error, "no connection can be taken");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
-    drop(socket);
+    drop(listening);
     // All permits are back when all connections are closed.
     let all = u32::try_from(MOST_CONNECTIONS).unwrap_or(u32::MAX);
     let _ = tokio::time::timeout(LAST_ANSWERS, room.acquire_many(all)).await;
 }
 
-async fn accept(
-    listener: &UnixListener,
+async fn accept<L: Listening>(
+    listening: &L,
     room: &Arc<Semaphore>,
-) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(L::Connection, tokio::sync::OwnedSemaphorePermit)> {
     let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+    Ok((listening.accept().await?, permit))
 }
 
-async fn answer(stream: UnixStream, router: axum::Router, mut shutdown: watch::Receiver<bool>) {
+async fn answer(
+    connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_headers(MOST_HEADERS)
         .max_buf_size(LONGEST_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(connection), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     // A client that goes away, or talks no HTTP, is its own affair.
     tokio::select! {

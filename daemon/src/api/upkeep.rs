@@ -22,6 +22,13 @@ use crate::ledger::transition::{Increment, Transition};
 use crate::ledger::tree::{Tree, VersionState};
 use crate::retention::things::{Scope, Thing};
 
+/// Removes what is not needed, or says what would go.
+#[utoipa::path(
+    post,
+    path = "/v1/gc",
+    request_body = GcAsked,
+    responses((status = 200, description = "The answer.", body = GcAnswer))
+)]
 pub(super) async fn gc(
     State(shared): State<Shared>,
     bytes: Result<Bytes, BytesRejection>,
@@ -39,6 +46,13 @@ pub(super) async fn gc(
     Ok(axum::Json(GcAnswer { dry_run, things, left: collected.left }))
 }
 
+/// A version is not made, or a request to cut waits no more.
+#[utoipa::path(
+    post,
+    path = "/v1/cancel",
+    request_body = CancelAsked,
+    responses((status = 200, description = "The answer.", body = CancelAnswer))
+)]
 pub(super) async fn cancel(
     State(shared): State<Shared>,
     bytes: Result<Bytes, BytesRejection>,
@@ -76,6 +90,13 @@ fn cancelled(tree: &Tree, asked: &CancelAsked) -> Result<(Transition, CancelAnsw
     Ok((transition, CancelAnswer::Version { paradigm, version, running }))
 }
 
+/// What has failed or was cancelled is tried again.
+#[utoipa::path(
+    post,
+    path = "/v1/retry",
+    request_body = RetryAsked,
+    responses((status = 200, description = "The answer.", body = RetryAnswer))
+)]
 pub(super) async fn retry(
     State(shared): State<Shared>,
     bytes: Result<Bytes, BytesRejection>,
@@ -145,6 +166,12 @@ pub(super) fn increment(tree: &Tree, version: Version) -> Result<&Increment, Ref
     })
 }
 
+/// The names of public versions, with their history.
+#[utoipa::path(
+    get,
+    path = "/v1/alias",
+    responses((status = 200, description = "The answer.", body = Vec<AliasLine>))
+)]
 pub(super) async fn aliases(State(shared): State<Shared>) -> Answer<Vec<AliasLine>> {
     reading(&shared, |backend| backend.ledger.read(alias_lines)).await
 }
@@ -170,6 +197,13 @@ fn alias_lines(tree: &Tree) -> Vec<AliasLine> {
     lines
 }
 
+/// Points a name to a public version, or takes it away.
+#[utoipa::path(
+    post,
+    path = "/v1/alias",
+    request_body = AliasAsked,
+    responses((status = 200, description = "The answer.", body = AliasAnswer))
+)]
 pub(super) async fn alias(
     State(shared): State<Shared>,
     bytes: Result<Bytes, BytesRejection>,

@@ -12,12 +12,11 @@ use paradigm::{Paradigm, Settings as Rates};
 use super::files::Given;
 use super::keys::{Config, EndOfTextConfig};
 use super::objection::Objection;
+use super::outside;
 use crate::ledger::transition::EndOfText;
 
 /// The special token and a token for each byte.
 const SMALLEST_VOCABULARY: u32 = 257;
-/// Longest path of a unix socket, in bytes, without the zero at its end.
-pub(super) const LONGEST_SOCKET: usize = 107;
 /// Least memory of the child that reads shards.
 const LEAST_READER_MEMORY: u64 = 64 << 20;
 /// Longest time that a duration may be: a hundred years, in seconds.
@@ -37,12 +36,7 @@ pub(super) fn check(config: &Config) -> Vec<Objection> {
     slots(config, &mut found);
     at_least_one(config, &mut found);
     durations(config, &mut found);
-    if let Some(socket) = &config.control.socket
-        && socket.as_os_str().len() > LONGEST_SOCKET
-    {
-        let help = format!("choose a path of at most {LONGEST_SOCKET} bytes");
-        found.push(Objection::new("control.socket", "is too long for a unix socket", help));
-    }
+    outside::check(config, &mut found);
     found
 }
 

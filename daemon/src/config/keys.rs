@@ -2,6 +2,7 @@
 //!
 //! Every key has a default where a default can be right. A key that is fixed says so: bits hang on it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use paradigm::{Decay, Paradigm};
@@ -58,7 +59,7 @@ pub struct Config {
     /// Where jobs run; one slot with the CPU if none is given.
     #[serde(default = "default_slots")]
     pub slots: Vec<SlotConfig>,
-    /// The control socket.
+    /// Where the daemon is asked.
     #[serde(default)]
     pub control: ControlConfig,
 }
@@ -305,12 +306,18 @@ pub struct SlotConfig {
     pub devices: Vec<String>,
 }
 
-/// The control socket.
+/// Where the daemon is asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ControlConfig {
     /// The socket; `control.sock` in the state if not given.
     pub socket: Option<PathBuf>,
+    /// An address on the loopback interface where the live page, the metrics and the API are served; none if not given.
+    pub listen: Option<SocketAddr>,
+    /// A file with the token that lets a request over TCP change something; without it nothing is changed there.
+    pub token_file: Option<PathBuf>,
+    /// The folder of the built page; where it was installed beside this program if not given.
+    pub page: Option<PathBuf>,
 }
 
 fn default_slots() -> Vec<SlotConfig> {

@@ -1,6 +1,7 @@
 //! What may change while a state lives, with every default filled in.
 
 use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use crate::ledger::transition::Millis;
 
 /// The trainer that is started if no command is given.
 const TRAINER: &str = "lrpath-train";
+/// The folder of the page below the one that holds `bin`.
+const PAGE: &str = "share/lrpath/planner";
 
 /// What the defaults hang on beside the file.
 #[derive(Debug, Clone)]
@@ -36,6 +39,12 @@ impl Machine {
         }
     }
 
+    /// Where the page lies: beside the folder that this program was installed into.
+    fn page(&self) -> PathBuf {
+        let prefix = self.program.as_deref().and_then(Path::parent).and_then(Path::parent);
+        prefix.unwrap_or(Path::new("/usr")).join(PAGE)
+    }
+
     /// The project's own trainer.
     ///
     /// # Errors
@@ -55,6 +64,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// Where the API is served over TCP.
+    pub tcp: Option<TcpSettings>,
     /// Field of a `.jsonl` line that holds the text.
     pub jsonl_field: String,
     /// Width of the tokens of a `.bin` file without a header.
@@ -98,6 +109,17 @@ pub struct Settings {
     pub micro_batch: u32,
     /// How trainers are started.
     pub trainer: TrainerSettings,
+}
+
+/// How the API is served over TCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpSettings {
+    /// Where.
+    pub address: SocketAddr,
+    /// The file with the token.
+    pub token_file: Option<PathBuf>,
+    /// The folder of the page.
+    pub page: PathBuf,
 }
 
 /// How trainers are started.
@@ -147,6 +169,15 @@ impl Config {
         Ok(Settings {
             data: state.join(&self.data.folder),
             socket: self.socket(state),
+            tcp: self.control.listen.map(|address| TcpSettings {
+                address,
+                token_file: self.control.token_file.as_deref().map(|file| state.join(file)),
+                page: self
+                    .control
+                    .page
+                    .as_deref()
+                    .map_or_else(|| machine.page(), |folder| state.join(folder)),
+            }),
             jsonl_field: self.data.jsonl_field.clone(),
             token_width: self.data.token_width,
             settle: seconds(self.data.settle_seconds),

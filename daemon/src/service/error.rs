@@ -1,6 +1,8 @@
 //! Why the daemon does not run, and how that is told.
 
-use crate::api::SocketError;
+use std::io::ErrorKind;
+
+use crate::api::{SocketError, TokenError};
 use crate::config::{Changed, ConfigError, Newer, NoTrainer};
 use crate::edge::failure::{Exit, Failure, what_to_do};
 use crate::jobs::{CheckpointsError, JobsError};
@@ -42,6 +44,9 @@ pub enum ServiceError {
     /// The control socket cannot be used.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The token of the door over TCP cannot be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// A part of the daemon panicked.
     #[error("a part of the daemon ended without a word: {0}")]
     Task(String),
@@ -67,6 +72,7 @@ impl From<ServiceError> for Failure {
             ServiceError::NoTrainer(error) => error.into(),
             ServiceError::Ledger(error) => error.into(),
             ServiceError::Socket(error) => of_socket(error),
+            ServiceError::Token(error) => Self::new(error).exit(Exit::Configuration).hint(TOKEN),
             ServiceError::Scheduler(error) => of_scheduler(error),
             ServiceError::Retention(error) => of_retention(error),
             ServiceError::Jobs(error) => of_jobs(error),
@@ -80,6 +86,10 @@ impl From<ServiceError> for Failure {
 
 /// What to do about what should not happen.
 const AGAIN: &str = "start it again: nothing that was acknowledged is lost";
+
+/// How a token is made.
+const TOKEN: &str =
+    "`openssl rand -hex 32` makes one; let only this user read the file, or remove `control.token_file`";
 
 fn of_retention(error: RetentionError) -> Failure {
     match error {
@@ -114,6 +124,8 @@ fn of_jobs(error: JobsError) -> Failure {
 fn of_socket(error: SocketError) -> Failure {
     let exit = match &error {
         SocketError::InUse(_) => Exit::InUse,
+        SocketError::Port { cause, .. } if cause.kind() == ErrorKind::AddrInUse => Exit::InUse,
+        SocketError::Port { .. } => Exit::Configuration,
         SocketError::InTheWay(_) | SocketError::TooLong(_) => Exit::Configuration,
         SocketError::Io { .. } => Exit::Refused,
     };
@@ -121,6 +133,7 @@ fn of_socket(error: SocketError) -> Failure {
         SocketError::InUse(_) => "stop that one, or set `control.socket` to another path",
         SocketError::InTheWay(_) => "remove it, or set `control.socket` to another path",
         SocketError::TooLong(_) => "set `control.socket` to a shorter path",
+        SocketError::Port { .. } => "set `control.listen` to another port of 127.0.0.1, above 1023",
         SocketError::Io { .. } => "set `control.socket` to a path in a folder where this user may write",
     };
     Failure::new(error).exit(exit).hint(hint)

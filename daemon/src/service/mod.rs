@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::alias::links::Links;
-use crate::api::{self, Backend, Socket};
-use crate::config::{self, Config, Machine, Settings};
+use crate::api::{self, Backend, Face, Loopback, Page, Socket, Token};
+use crate::config::{self, Config, Machine, Settings, TcpSettings};
 use crate::edge::lrpathd::PROBE;
 use crate::inbox::Inbox;
 use crate::jobs::{self, Jobs, Local};
@@ -180,6 +180,7 @@ impl Daemon {
             slots: self.settings.slots.clone(),
         });
         let socket = Socket::bind(&self.settings.socket)?;
+        let port = self.settings.tcp.as_ref().map(open_port).transpose()?;
 
         let mut actors = JoinSet::new();
         let outlook = Outlook::new(ledger.clone(), &self.state);
@@ -206,8 +207,25 @@ impl Daemon {
             api::serve(socket, served, down).await;
             Ok(())
         });
+        if let Some((port, face)) = port {
+            let (served, down) = (backend.clone(), shutdown.clone());
+            actors.spawn(async move {
+                api::serve_tcp(port, face, served, down).await;
+                Ok(())
+            });
+        }
         Ok((actors, backend))
     }
+}
+
+/// Opens the door over TCP. A page that is not there keeps nobody from anything.
+fn open_port(settings: &TcpSettings) -> Result<(Loopback, Face), ServiceError> {
+    let token = settings.token_file.as_deref().map(Token::read).transpose()?;
+    let page = Page::read(&settings.page).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the live page is not served: `make web` builds it, `control.page` names its folder");
+        Page::default()
+    });
+    Ok((Loopback::bind(settings.address)?, Face { token, page }))
 }
 
 fn outcome(ended: Result<Result<(), ServiceError>, tokio::task::JoinError>) -> Result<(), ServiceError> {

@@ -1,3 +1,6 @@
+mod description;
+mod tcp;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
