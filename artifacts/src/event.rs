@@ -109,6 +109,12 @@ pub enum Event {
         digest: Digest,
         /// Size of all its files.
         bytes: u64,
+        /// Wall-clock seconds from its copy to the disk.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<f64>,
+        /// Of these, seconds in which no step was trained.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stalled_seconds: Option<f64>,
     },
     /// The job is done; its last checkpoint and evaluations stand before this line.
     Finished {

@@ -19,6 +19,7 @@ pub mod retention;
 pub mod run_stream;
 pub mod scheduler;
 pub mod service;
+pub mod telemetry;
 pub mod tokenizer;
 pub mod vocabulary;
 pub mod withdrawal;

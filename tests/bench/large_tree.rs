@@ -204,6 +204,7 @@ fn one_version(version: u32, start: u64, before: u32, job: u64, shards: &[String
             digest,
             bytes: 2_400_000_000,
             job: Some(number),
+            took: None,
         });
         if path == own {
             all.extend((version.saturating_sub(LOSSES) + 1..=version).map(|increment| {

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use artifacts::checkpoint::{self, MODEL, OPTIMIZER, STATE, State};
 use artifacts::manifest::{self, Damage, Manifest};
@@ -102,8 +103,21 @@ pub struct Saved {
     pub bytes: u64,
 }
 
+/// A checkpoint that was written beside training, and what that took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// The checkpoint.
+    pub saved: Saved,
+    /// Seconds from its copy to the disk.
+    pub seconds: f64,
+    /// Of these, seconds in which training waited: for the copy, and for what was not written yet when it had to be.
+    pub stalled_seconds: f64,
+}
+
 /// A copy of all that a checkpoint holds.
 pub struct Snapshot {
+    begun: Instant,
+    copied: Duration,
     model: Vec<(String, Copied)>,
     optimizer: Vec<(String, Copied)>,
     state: State,
@@ -144,6 +158,7 @@ impl View for &Copied {
 impl Snapshot {
     /// Copies the weights and moments as they are now.
     pub fn take(weights: &Weights, optimizer: &Optimizer, state: State) -> candle_core::Result<Self> {
+        let begun = Instant::now();
         let model = weights
             .iter()
             .map(|(name, variable)| Ok((name.to_owned(), Copied::of(variable)?)))
@@ -153,7 +168,7 @@ impl Snapshot {
             moments.push((format!("{EXP_AVG}{name}"), Copied::of(exp_avg)?));
             moments.push((format!("{EXP_AVG_SQ}{name}"), Copied::of(exp_avg_sq)?));
         }
-        Ok(Self { model, optimizer: moments, state })
+        Ok(Self { begun, copied: begun.elapsed(), model, optimizer: moments, state })
     }
 
     /// Bytes of its tensors: all but a few of the checkpoint's.
@@ -275,7 +290,12 @@ pub struct Saver {
     storage: Arc<dyn Storage>,
     folder: PathBuf,
     patience: Patience,
-    writing: Option<JoinHandle<Result<Saved, StateError>>>,
+    writing: Option<Writing>,
+}
+
+struct Writing {
+    thread: JoinHandle<Result<(Saved, Duration), StateError>>,
+    copied: Duration,
 }
 
 impl Saver {
@@ -288,44 +308,44 @@ impl Saver {
     pub fn submit(&mut self, snapshot: Snapshot) -> Result<(), StateError> {
         assert!(self.writing.is_none(), "one snapshot is written at a time");
         let (storage, folder, patience) = (self.storage.clone(), self.folder.clone(), self.patience.clone());
+        let (begun, copied) = (snapshot.begun, snapshot.copied);
         let write = move || {
             // Asked for before it is written: half of a checkpoint takes the room that others have.
             storage::room_for(&folder, snapshot.bytes().saturating_add(SPARE))?;
             snapshot.write(storage.as_ref(), &folder)
         };
-        let thread = std::thread::Builder::new()
-            .name("checkpoint".to_owned())
-            .spawn(move || patience.insist(write, StateError::hindrance));
-        self.writing = Some(thread.map_err(|error: io::Error| StateError::Thread(error.to_string()))?);
+        let insist = move || Ok((patience.insist(write, StateError::hindrance)?, begun.elapsed()));
+        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(insist);
+        let thread = thread.map_err(|error: io::Error| StateError::Thread(error.to_string()))?;
+        self.writing = Some(Writing { thread, copied });
         Ok(())
     }
 
     /// What was finished since the last call, without waiting.
-    pub fn poll(&mut self) -> Result<Option<Saved>, StateError> {
+    pub fn poll(&mut self) -> Result<Option<Written>, StateError> {
         match &self.writing {
-            Some(thread) if thread.is_finished() => self.finish(),
+            Some(writing) if writing.thread.is_finished() => self.finish(),
             _ => Ok(None),
         }
     }
 
     /// Waits for what is being written.
-    pub fn finish(&mut self) -> Result<Option<Saved>, StateError> {
-        match self.writing.take() {
-            Some(thread) => {
-                let written = thread.join().map_err(|_| StateError::Thread("it panicked".to_owned()))?;
-                written.map(Some)
-            }
-            None => Ok(None),
-        }
+    pub fn finish(&mut self) -> Result<Option<Written>, StateError> {
+        let Some(Writing { thread, copied }) = self.writing.take() else { return Ok(None) };
+        let waits = Instant::now();
+        let written = thread.join().map_err(|_| StateError::Thread("it panicked".to_owned()))?;
+        let (saved, took) = written?;
+        let stalled_seconds = (copied + waits.elapsed()).as_secs_f64();
+        Ok(Some(Written { saved, seconds: took.as_secs_f64(), stalled_seconds }))
     }
 }
 
 impl Drop for Saver {
     /// Waits too: whoever ends, for whatever reason, leaves no checkpoint half written.
     fn drop(&mut self) {
-        if let Some(thread) = self.writing.take() {
+        if let Some(writing) = self.writing.take() {
             // Its failure is not the one that is told.
-            let _ = thread.join();
+            let _ = writing.thread.join();
         }
     }
 }

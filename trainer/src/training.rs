@@ -19,7 +19,7 @@ use crate::model::Weights;
 use crate::optimizer::Optimizer;
 use crate::spikes::Spikes;
 use crate::start::Beginning;
-use crate::state::{Saved, Saver, Snapshot};
+use crate::state::{Saver, Snapshot, Written};
 use crate::step::{self, Arithmetic, Step};
 use crate::task::Task;
 use artifacts::checkpoint::{self, State};
@@ -241,13 +241,16 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         })
     }
 
-    fn say_saved(&mut self, saved: Option<Saved>) -> Result<(), Failure> {
-        match saved {
-            Some(Saved { name, step, digest, bytes }) => {
-                self.say(Event::Checkpoint { path: name, step, digest, bytes })
-            }
-            None => Ok(()),
-        }
+    fn say_saved(&mut self, written: Option<Written>) -> Result<(), Failure> {
+        let Some(Written { saved, seconds, stalled_seconds }) = written else { return Ok(()) };
+        self.say(Event::Checkpoint {
+            path: saved.name,
+            step: saved.step,
+            digest: saved.digest,
+            bytes: saved.bytes,
+            seconds: Some(seconds),
+            stalled_seconds: Some(stalled_seconds),
+        })
     }
 
     fn say(&mut self, event: Event) -> Result<(), Failure> {

@@ -26,6 +26,7 @@ use crate::ledger::tree::Tree;
 use crate::ledger::{Clock, Ledger};
 use crate::retention::Retention;
 use crate::retention::judge::Rules;
+use crate::telemetry::Telemetry;
 
 /// Writes a sound checkpoint with these files beside its state, and gives the digest of its manifest and its size.
 pub fn write_checkpoint(folder: &FilePath, key: CheckpointKey, files: &[(&str, &[u8])]) -> (Digest, u64) {
@@ -99,6 +100,7 @@ pub struct World {
     pub ledger: Ledger,
     pub live: Arc<FakeLive>,
     pub clock: Arc<Ticks>,
+    telemetry: Arc<Telemetry>,
     jobs: u64,
     alpha: f64,
 }
@@ -106,7 +108,8 @@ pub struct World {
 impl World {
     pub fn new(paradigms: &[Paradigm]) -> Self {
         let clock = Arc::new(Ticks::default());
-        let ledger = Ledger::in_memory(clock.clone());
+        let telemetry = Arc::new(Telemetry::default());
+        let ledger = Ledger::observed_in_memory(clock.clone(), Some(telemetry.clone()));
         let live = Arc::new(FakeLive {
             ledger: ledger.clone(),
             waiting: Mutex::default(),
@@ -124,7 +127,7 @@ impl World {
             largest_token: None,
             knows_end_of_text: None,
         };
-        let world = Self { ledger, live, clock, jobs: 0, alpha: 0.6 };
+        let world = Self { ledger, live, clock, telemetry, jobs: 0, alpha: 0.6 };
         world.commit(Transition::Initialized(Box::new(config.fixed(&given))));
         world
     }
@@ -142,6 +145,7 @@ impl World {
             state: PathBuf::from("/nowhere"),
             slots: vec![SlotConfig { name: "cpu".to_owned(), devices: vec!["cpu".to_owned()] }],
             retention: self.retention(PathBuf::from("/nowhere")),
+            telemetry: self.telemetry.clone(),
             links: Links::new(self.ledger.clone(), FilePath::new("/nowhere"), Arc::new(Disk)),
         }
     }
@@ -266,6 +270,7 @@ impl World {
             digest,
             bytes: 48_000_000,
             job: Some(self.jobs),
+            took: None,
         });
         checkpoint
     }

@@ -11,12 +11,14 @@ pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod gate;
+mod metrics;
 mod page;
 mod refused;
 mod router;
 mod routes;
 mod server;
 mod shared;
+mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ use crate::ledger::transition::{CutNumber, JobNumber, Millis};
 use crate::ledger::tree::Tree;
 use crate::ledger::{Clock, Ledger};
 use crate::retention::Retention;
+use crate::telemetry::Telemetry;
 use types::WaitingFile;
 
 pub use gate::{Token, TokenError};
@@ -96,6 +99,8 @@ pub struct Backend {
     pub retention: Retention,
     /// What lets names follow the tree.
     pub links: Links,
+    /// What was counted since the daemon was started.
+    pub telemetry: Arc<Telemetry>,
 }
 
 impl Backend {

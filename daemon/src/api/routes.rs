@@ -3,9 +3,6 @@
 //! Everything that may block runs on a thread for blocking work, so that a slow disk holds up one request and not the
 //! socket.
 
-use std::path::{Path as FilePath, PathBuf};
-
-use artifacts::storage;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -20,18 +17,16 @@ use super::describe::Whose;
 use super::refused::Refused;
 use super::shared::{Answer, Shared, WaitAsked, blocking, body, reading, waiting};
 use super::types::{
-    BlockedFiles, CutAnswer, CutAsked, Disk, Explained, JobDetail, PauseAnswer, ShardCounts, Shards, Status,
-    TreeView, VersionDetail, WaitingFile, WithdrawAnswer, WithdrawAsked,
+    CutAnswer, CutAsked, Explained, JobDetail, PauseAnswer, Shards, Status, TreeView, VersionDetail,
+    WithdrawAnswer, WithdrawAsked,
 };
-use super::{Backend, answers, evaluations, explain, stream, upkeep};
+use super::{Backend, answers, evaluations, explain, metrics, status, stream, upkeep};
 use crate::ledger::transition::{CutNumber, JobNumber, Record, Transition};
 use crate::ledger::tree::{CutOutcome, Tree};
 use crate::withdrawal;
 
 /// Records that one answer holds at most.
 const MOST_RECORDS: usize = 1000;
-/// Blocked files of which a status tells at most; it counts all.
-const MOST_BLOCKED: usize = 16;
 
 /// All routes, and their description.
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -55,6 +50,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(upkeep::aliases, upkeep::alias))
         .routes(routes!(withdraw))
         .routes(routes!(explained))
+        .routes(routes!(metrics::metrics))
 }
 
 /// What the daemon does, and how far everything is.
@@ -64,65 +60,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
     responses((status = 200, description = "The answer.", body = Status))
 )]
 async fn status(State(shared): State<Shared>) -> Answer<Status> {
-    reading(&shared, status_of).await
-}
-
-fn status_of(backend: &Backend) -> Status {
-    let files = backend.live.waiting();
-    let waiting = files.len() as u64;
-    let blocked: Vec<WaitingFile> = files.into_iter().filter(|file| file.blocked).collect();
-    let blocked =
-        BlockedFiles { count: blocked.len() as u64, first: blocked.into_iter().take(MOST_BLOCKED).collect() };
-    let markers = backend.live.markers();
-    let now = backend.clock.now();
-    let hindrances = backend.ledger.hindrances();
-    let (mut status, releases) = backend.at_one_moment(|tree, progress| {
-        let jobs = answers::running(tree, progress, now);
-        let (doing, until) = answers::doing(tree, &jobs, waiting, now, hindrances.holds_jobs());
-        let status = Status {
-            program: env!("CARGO_PKG_VERSION").to_owned(),
-            state: backend.state.display().to_string(),
-            position: tree.position(),
-            at: now,
-            doing,
-            until,
-            paused: tree.run().paused,
-            hindrances: hindrances.all(),
-            paradigms: answers::paradigms(tree, progress),
-            jobs,
-            shards: ShardCounts {
-                waiting,
-                accepted: tree.shards().len() as u64 - u64::from(tree.withdrawals()),
-                rejected: tree.rejected().len() as u64,
-                withdrawn: tree.withdrawals().into(),
-            },
-            slots: answers::slots(tree, &backend.slots),
-            disk: Disk { free: None, checkpoints: checkpoint_bytes(tree), releases: 0 },
-            waiting_cut: answers::waiting_cut(tree),
-            refused_markers: answers::refused_markers(tree, &markers),
-            blocked: blocked.clone(),
-        };
-        (status, release_files(tree))
-    });
-    status.disk.free = storage::free_bytes(&backend.state);
-    status.disk.releases = releases.iter().map(|file| file_bytes(&backend.state.join(file))).sum();
-    status
-}
-
-fn checkpoint_bytes(tree: &Tree) -> u64 {
-    let usable = tree.checkpoints().values().filter(|checkpoint| checkpoint.is_usable());
-    usable.map(|checkpoint| checkpoint.bytes).sum()
-}
-
-fn release_files(tree: &Tree) -> Vec<PathBuf> {
-    let releases = tree.releases().values().map(|published| &published.release);
-    releases
-        .flat_map(|release| release.files.keys().map(|file| FilePath::new(&release.folder).join(file)))
-        .collect()
-}
-
-fn file_bytes(path: &FilePath) -> u64 {
-    path.symlink_metadata().map_or(0, |metadata| metadata.len())
+    reading(&shared, status::of).await
 }
 
 /// The version tree.

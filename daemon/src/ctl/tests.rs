@@ -225,7 +225,9 @@ fn damage_is_named_and_has_a_code_of_its_own() {
     let ledger = Ledger::open(&state, Arc::new(Disk), Arc::new(SystemClock)).unwrap();
     let checkpoint = "path-switching.main.g1.s5".parse().unwrap();
     let digest = artifacts::Digest::of(b"manifest");
-    ledger.commit(Transition::CheckpointSaved { checkpoint, digest, bytes: 5, job: None }).unwrap();
+    ledger
+        .commit(Transition::CheckpointSaved { checkpoint, digest, bytes: 5, job: None, took: None })
+        .unwrap();
     ledger.close();
     for flag in [&["check"][..], &["check", "--quick"]] {
         let failure = run(flag, &state).unwrap_err();

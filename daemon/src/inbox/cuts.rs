@@ -126,7 +126,7 @@ pub fn command(ledger: &Ledger, name: Option<String>, waits_for: Vec<String>) ->
 /// Journals a marker's request, which waits for these files; refuses it at once where its name cannot be. Does nothing
 /// where the marker was counted before, or where a refusal is not yet its turn.
 pub fn marker(ledger: &Ledger, marker: &CutMarker, waits_for: Vec<String>) -> Result<(), LedgerError> {
-    let (records, ()) = ledger.commit_with(|tree| {
+    ledger.commit_with(|tree| {
         if is_known(tree, marker) {
             return (Vec::new(), ());
         }
@@ -143,10 +143,5 @@ pub fn marker(ledger: &Ledger, marker: &CutMarker, waits_for: Vec<String>) -> Re
         };
         (transitions, ())
     })?;
-    for record in records {
-        if let Transition::CutRefused { reason, .. } = record.transition {
-            tracing::warn!(marker = marker.file, reason, "a marker was refused");
-        }
-    }
     Ok(())
 }

@@ -147,7 +147,7 @@ impl Checkpoints<'_> {
             return Ok(false);
         }
         let bytes = Manifest::read(&path).map_or(0, |(manifest, _)| manifest.bytes());
-        let saved = Transition::CheckpointSaved { checkpoint: key, digest, bytes, job: None };
+        let saved = Transition::CheckpointSaved { checkpoint: key, digest, bytes, job: None, took: None };
         self.ledger.commit(saved)?;
         tracing::info!(%key, "a checkpoint that the journal did not know is taken over");
         Ok(true)

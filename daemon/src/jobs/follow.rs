@@ -15,7 +15,7 @@ use artifacts::event::{self, Event, LONGEST_LINE, Line};
 use super::executor::EVENTS;
 use super::warnings::Watch;
 use crate::ledger::path::{CheckpointKey, Step};
-use crate::ledger::transition::{Evaluation, JobNumber, JobStart, Millis};
+use crate::ledger::transition::{Evaluation, JobNumber, JobStart, Millis, Took};
 
 /// Bytes that are read at once.
 const CHUNK: usize = 64 << 10;
@@ -64,6 +64,8 @@ pub enum Finding {
         digest: Digest,
         /// Size of its files.
         bytes: u64,
+        /// What writing it took, where that is said.
+        took: Option<Took>,
     },
     /// A step without an update, though its numbers are finite.
     Skipped {
@@ -324,13 +326,13 @@ impl Follower {
                 let evaluation = Evaluation { increment, loss, perplexity, bits_per_byte, tokens };
                 self.find(Finding::Evaluation { step, evaluation })
             }
-            Event::Checkpoint { path, step, digest, bytes } => {
+            Event::Checkpoint { path, step, digest, bytes, seconds, stalled_seconds } => {
                 self.within_reach("a checkpoint", step)?;
                 let key = CheckpointKey { path: self.start.path, step };
                 if path != key.to_string() {
                     return Err(format!("calls a checkpoint `{}`; `{key}` was expected", shown(&path)));
                 }
-                self.find(Finding::Checkpoint { key, digest, bytes })
+                self.find(Finding::Checkpoint { key, digest, bytes, took: took(seconds, stalled_seconds) })
             }
             Event::Finished { step } => {
                 if step != self.start.to || self.progress.step != step {
@@ -405,6 +407,13 @@ fn millis(seconds: f64) -> Millis {
 /// The beginning of a bad line, fit to be shown.
 fn excerpt(line: &[u8]) -> String {
     format!("`{}`", shown(&String::from_utf8_lossy(&line[..line.len().min(4 * SHOWN)])))
+}
+
+/// Times that are some: a trainer can be any command.
+fn took(seconds: Option<f64>, stalled: Option<f64>) -> Option<Took> {
+    let is_time = |seconds: &f64| seconds.is_finite() && *seconds >= 0.0;
+    let seconds = seconds.filter(is_time)?;
+    Some(Took { seconds, stalled: stalled.filter(is_time).unwrap_or(0.0) })
 }
 
 fn shown(text: &str) -> String {

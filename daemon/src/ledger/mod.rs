@@ -22,6 +22,7 @@ pub mod tree;
 mod view;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -145,6 +146,13 @@ pub fn find(state: &Path) -> Result<PathBuf, LedgerError> {
     if journal.is_dir() { Ok(folder) } else { Err(no_state()) }
 }
 
+/// Hears of every record when it is journalled and the tree has taken it. Whoever commits waits for it, so it asks the ledger
+/// nothing and takes no time.
+pub trait Observer: Send + Sync + fmt::Debug {
+    /// A record was committed; the tree is as it is after it and those that were committed with it.
+    fn committed(&self, record: &Record, tree: &Tree);
+}
+
 /// What can be set about a ledger.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -156,11 +164,13 @@ pub struct Options {
     pub view: bool,
     /// Between two attempts at a view that cannot be built.
     pub retry: Duration,
+    /// Who hears of what is committed.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: SEGMENT_BYTES, probe: Probe::None, view: true, retry: RETRY }
+        Self { segment_bytes: SEGMENT_BYTES, probe: Probe::None, view: true, retry: RETRY, observer: None }
     }
 }
 
@@ -178,6 +188,7 @@ struct Inner {
     recent: Mutex<VecDeque<Record>>,
     follower: Option<Follower>,
     position: watch::Sender<u64>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 /// What only one may touch at a time.
@@ -227,14 +238,21 @@ impl Ledger {
         let position = watch::Sender::new(journal.point().position);
         let writer = Mutex::new(Writer { journal, draft, is_closed: false });
         let recent = Mutex::new(VecDeque::new());
-        let inner = Inner { clock, hindrances, writer, tree, recent, follower, position };
+        let observer = options.observer.clone();
+        let inner = Inner { clock, hindrances, writer, tree, recent, follower, position, observer };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// A ledger without a disk, for tests.
     #[cfg(test)]
     pub fn in_memory(clock: Arc<dyn Clock>) -> Self {
-        let options = Options { view: false, ..Options::default() };
+        Self::observed_in_memory(clock, None)
+    }
+
+    /// Likewise, with somebody who hears of what is committed.
+    #[cfg(test)]
+    pub fn observed_in_memory(clock: Arc<dyn Clock>, observer: Option<Arc<dyn Observer>>) -> Self {
+        let options = Options { view: false, observer, ..Options::default() };
         let disk = Arc::new(artifacts::storage::crash::CrashDisk::new());
         Self::open_with(Path::new("/"), disk, clock, &options).unwrap()
     }
@@ -297,6 +315,9 @@ impl Ledger {
         };
         self.inner.hindrances.goes_on(Waits::Journal);
         self.inner.take(point, changes, &records);
+        if let Some(observer) = &self.inner.observer {
+            records.iter().for_each(|record| observer.committed(record, &writer.draft));
+        }
         Ok((records, answer))
     }
 

@@ -176,6 +176,9 @@ pub enum Transition {
         bytes: u64,
         /// The job that wrote it; none for a folder that was found and verified.
         job: Option<JobNumber>,
+        /// What writing it took, where its trainer says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        took: Option<Took>,
     },
     /// A checkpoint does not verify and was moved aside.
     CheckpointSetAside {
@@ -538,6 +541,15 @@ pub enum Outcome {
         /// What is known: an exit status, a signal, or that it was gone after a restart.
         message: String,
     },
+}
+
+/// What writing a checkpoint took, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Took {
+    /// From its copy to the disk.
+    pub seconds: f64,
+    /// Of these, seconds in which no step was trained.
+    pub stalled: f64,
 }
 
 /// One held-out loss.

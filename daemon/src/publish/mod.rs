@@ -192,12 +192,10 @@ impl Publisher {
                     is_settled = false;
                 }
                 Err(PublishError::Damaged { checkpoint, reason }) => {
-                    tracing::error!(%checkpoint, reason, "the checkpoint of a version is damaged: it is made again");
                     crate::checkpoints::set_aside(&self.publishing.state, &self.ledger, checkpoint, &reason)?;
                 }
                 // Trained again, it would be the same.
                 Err(error @ PublishError::NotFinite { checkpoint, .. }) => {
-                    tracing::error!(%paradigm, version, %error, "a version has failed");
                     let (path, reason) = (checkpoint.path, error.to_string());
                     self.ledger.commit(Transition::PathFailed { path, reason })?;
                 }
@@ -226,7 +224,6 @@ impl Publisher {
 
     fn publish(&self, paradigm: Paradigm, version: Version) -> Result<(), PublishError> {
         let made = folder::make(&self.publishing, &self.ledger, paradigm, version)?;
-        let first = self.ledger.read(|tree| tree.paradigms().first().copied());
         let (public, ()) = self.ledger.commit_with(|tree| {
             // A shard that it saw may have been withdrawn while its folder was made.
             if tree.version_state(paradigm, version) != VersionState::Publishing {
@@ -243,15 +240,10 @@ impl Publisher {
             };
             (vec![Transition::Released(Box::new(release))], ())
         })?;
-        match public.is_empty() {
-            true => {
-                let state = self.ledger.read(|tree| tree.version_state(paradigm, version));
-                tracing::info!(%paradigm, version, %state, "a version is not published after all");
-                self.remove_withdrawn();
-            }
-            false => {
-                tracing::info!(%paradigm, version, folder = made.folder, first = (first == Some(paradigm)), "a version is public");
-            }
+        if public.is_empty() {
+            let state = self.ledger.read(|tree| tree.version_state(paradigm, version));
+            tracing::info!(%paradigm, version, %state, "a version is not published after all");
+            self.remove_withdrawn();
         }
         Ok(())
     }

@@ -135,11 +135,6 @@ impl<S: Surroundings> Scheduler<S> {
                 (transition.into_iter().collect(), judged.map(|verdict| verdict.wake))
             })?;
             quiet_ends = judged?.or(quiet_ends);
-            for record in &closed {
-                if let Transition::CutRefused { cut, reason } = &record.transition {
-                    tracing::warn!(cut, reason, "a cut was refused");
-                }
-            }
             if closed.is_empty() {
                 break;
             }

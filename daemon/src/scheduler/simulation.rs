@@ -264,7 +264,13 @@ impl World {
             before.is_none_or(|before| before == *history),
             "{checkpoint} was trained on other data before"
         );
-        self.commit(Transition::CheckpointSaved { checkpoint, digest: Digest::of(b""), bytes: 1, job: None });
+        self.commit(Transition::CheckpointSaved {
+            checkpoint,
+            digest: Digest::of(b""),
+            bytes: 1,
+            job: None,
+            took: None,
+        });
     }
 
     fn end(&mut self, job: JobNumber, outcome: Outcome) {

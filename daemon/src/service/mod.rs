@@ -33,6 +33,7 @@ use crate::outlook::Outlook;
 use crate::publish::{Publisher, Publishing};
 use crate::retention::Retention;
 use crate::scheduler::Scheduler;
+use crate::telemetry::Telemetry;
 pub use error::ServiceError;
 use manager::Manager;
 use neighbours::Neighbours;
@@ -49,9 +50,10 @@ pub fn run(state: &Path) -> Result<(), ServiceError> {
     let program = std::env::current_exe().map_err(system("the daemon's own program cannot be found"))?;
     let probe =
         Probe::by_this_program(&[PROBE], lock.clone()).map_err(system("the view cannot be probed"))?;
-    let options = Options { probe, ..Options::default() };
+    let telemetry = Arc::new(Telemetry::default());
+    let options = Options { probe, observer: Some(telemetry.clone()), ..Options::default() };
     let ledger = Ledger::open_with(&state, Arc::new(Disk), clock.clone(), &options)?;
-    let ended = Daemon::new(state, program, clock, &ledger).and_then(Daemon::run);
+    let ended = Daemon::new(state, program, clock, &ledger, telemetry).and_then(Daemon::run);
     ledger.close();
     drop(lock);
     ended
@@ -70,6 +72,7 @@ struct Daemon {
     program: PathBuf,
     clock: Arc<dyn Clock>,
     ledger: Ledger,
+    telemetry: Arc<Telemetry>,
 }
 
 impl Daemon {
@@ -80,6 +83,7 @@ impl Daemon {
         program: PathBuf,
         clock: Arc<dyn Clock>,
         ledger: &Ledger,
+        telemetry: Arc<Telemetry>,
     ) -> Result<Self, ServiceError> {
         let fixed = ledger.read(|tree| tree.fixed().cloned());
         let fixed = fixed.ok_or_else(|| LedgerError::NoState(state.clone()))?;
@@ -89,7 +93,7 @@ impl Daemon {
         config::is_unchanged(&fixed, &config.fixed(&given), &file)?;
         let settings = config.settings(&state, &Machine::this())?;
         let weights = config.weights_folder(&file);
-        Ok(Self { state, weights, settings, fixed, program, clock, ledger: ledger.clone() })
+        Ok(Self { state, weights, settings, fixed, program, clock, ledger: ledger.clone(), telemetry })
     }
 
     fn run(self) -> Result<(), ServiceError> {
@@ -173,6 +177,7 @@ impl Daemon {
         let backend = Arc::new(Backend {
             retention: retention.clone(),
             links,
+            telemetry: self.telemetry.clone(),
             ledger: ledger.clone(),
             live: Arc::new(neighbours),
             clock: clock.clone(),

@@ -110,9 +110,10 @@ fn a_saver_gives_each_checkpoint_once() {
     let mut saver = Saver::new(Arc::new(storage::Disk), folder.path().to_owned(), Patience::default());
     assert_eq!(saver.finish().unwrap(), None);
     saver.submit(snapshot(1)).unwrap();
-    let saved = saver.finish().unwrap().unwrap();
+    let Written { saved, seconds, stalled_seconds } = saver.finish().unwrap().unwrap();
     assert_eq!(saver.poll().unwrap(), None);
     assert!(folder.path().join(saved.name).join(manifest::NAME).exists());
+    assert!(0.0 < stalled_seconds && stalled_seconds <= seconds + 0.1, "{stalled_seconds} of {seconds}");
 }
 
 #[test]

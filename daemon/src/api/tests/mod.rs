@@ -1,4 +1,5 @@
 mod description;
+mod metrics;
 mod tcp;
 
 use std::collections::BTreeMap;

@@ -30,7 +30,8 @@ impl Made {
         };
         let made = Self { folder, key: CheckpointKey { path, step: 7 } };
         let digest = made.write_checkpoint(made.key);
-        let saved = Transition::CheckpointSaved { checkpoint: made.key, digest, bytes: 40, job: None };
+        let saved =
+            Transition::CheckpointSaved { checkpoint: made.key, digest, bytes: 40, job: None, took: None };
         made.ledger(|ledger| {
             ledger.commit(saved).unwrap();
         });

@@ -120,7 +120,6 @@ impl Work<'_> {
                 self.known.entry(name).or_default().push(facts);
             }
             Left::Rejected(Found { name, .. }) => {
-                tracing::warn!(name, "a shard was rejected; the reason lies beside it");
                 settle.forget(&name);
             }
             Left::Back(Found { name, .. }, Obstacle::Changed) => {

@@ -22,15 +22,14 @@ impl Work<'_> {
                 true => (vec![Transition::TokenizerTrained { digest, end_of_text }], true),
                 false => (Vec::new(), false),
             });
-            committed.map(|(_, is_wanted)| (digest, is_wanted))
+            committed.map(|(_, is_wanted)| is_wanted)
         });
         match committed {
-            Ok(Ok((digest, true))) => {
-                tracing::info!(%digest, "the tokenizer is trained");
+            Ok(Ok(true)) => {
                 self.ledger().hindrances().goes_on(Waits::Shards);
                 self.session = session(self.inbox);
             }
-            Ok(Ok((_, false))) => {
+            Ok(Ok(false)) => {
                 tracing::info!("a shard was withdrawn while the tokenizer was trained: it is trained anew");
             }
             // Trained again, it will be the same.

@@ -38,7 +38,7 @@ impl Supervisor {
 
     fn transition(&self, start: &JobStart, finding: &Finding) -> Result<Option<Transition>, String> {
         match *finding {
-            Finding::Checkpoint { key, digest, bytes } => {
+            Finding::Checkpoint { key, digest, bytes, took } => {
                 if self.ledger.read(|tree| is_recorded(tree, start, key, digest)) {
                     return Ok(None);
                 }
@@ -48,6 +48,7 @@ impl Supervisor {
                         digest,
                         bytes,
                         job: Some(start.job),
+                        took,
                     })),
                     Verdict::Damaged(what) => {
                         Err(format!("it says that checkpoint {key} is saved, but {what}"))
@@ -64,7 +65,6 @@ impl Supervisor {
                     return Ok(None);
                 }
                 let reason = format!("its gradient norm of {norm:.3} is out of all proportion");
-                tracing::warn!(%path, step, reason, "a step is skipped from now on");
                 Ok(Some(Transition::SpikeSkipped { path, step, reason }))
             }
             Finding::Evaluation { step, evaluation } => {
@@ -93,7 +93,6 @@ impl Supervisor {
         key: CheckpointKey,
         reason: &str,
     ) -> Result<(), JobsError> {
-        tracing::error!(job = start.job, %key, reason, "a checkpoint is damaged and is set aside");
         // Another attempt that started there may have set it aside, and its path may have been repeated since.
         if self.ledger.read(|tree| tree.checkpoint(&key).is_some()) {
             set_aside(&self.settings.state, &self.ledger, key, reason)?;
@@ -131,14 +130,15 @@ impl Supervisor {
                 (Next::GiveUp, Outcome::Failed { message, .. } | Outcome::Crashed { message }) => {
                     (None, Some(Transition::PathFailed { path, reason: message.clone() }))
                 }
-                (Next::GiveUp, Outcome::Finished | Outcome::Stopped | Outcome::Hindered { .. }) => (None, None),
+                (Next::GiveUp, Outcome::Finished | Outcome::Stopped | Outcome::Hindered { .. }) => {
+                    (None, None)
+                }
             };
             let (retry_at, further) = match guard::judge(tree, start, &outcome) {
                 None => usual(),
                 Some(guard::Verdict::Repeat) => (Some(now), None),
                 Some(guard::Verdict::Skip(step)) => {
                     let reason = message_of(&outcome);
-                    tracing::warn!(%path, step, reason, "a step is skipped from now on: it was not finite twice");
                     (Some(now), Some(Transition::StepSkipped { path, step, reason }))
                 }
                 Some(guard::Verdict::GiveUp(reason)) => (None, Some(Transition::PathFailed { path, reason })),
@@ -152,7 +152,6 @@ impl Supervisor {
             };
             (std::iter::once(ended).chain(further).collect(), ())
         })?;
-        tracing::info!(job = start.job, attempt = start.attempt, path = %start.path, reached, ?outcome, "a job has ended");
         Ok(())
     }
 }

@@ -34,7 +34,14 @@ fn line(event: Event) -> Vec<u8> {
 
 fn checkpoint_said(at: Step) -> Event {
     let path = format!("path-switching.main.g1.s{at}");
-    Event::Checkpoint { path, step: at, digest: Digest::of(b"x"), bytes: 5 }
+    Event::Checkpoint {
+        path,
+        step: at,
+        digest: Digest::of(b"x"),
+        bytes: 5,
+        seconds: None,
+        stalled_seconds: None,
+    }
 }
 
 /// A follower that has read some bytes.

@@ -277,7 +277,7 @@ impl World {
     /// A checkpoint that is there and known.
     pub fn known_checkpoint(&self, key: CheckpointKey) {
         let (digest, bytes) = self.write_checkpoint("checkpoints", key);
-        self.commit(Transition::CheckpointSaved { checkpoint: key, digest, bytes, job: None });
+        self.commit(Transition::CheckpointSaved { checkpoint: key, digest, bytes, job: None, took: None });
     }
 
     pub fn main_key(&self, step: Step) -> CheckpointKey {
@@ -370,7 +370,14 @@ impl Script<'_> {
         let key = CheckpointKey { path: self.start.path, step };
         let (digest, bytes) = self.world.write_checkpoint("ready", key);
         let path = key.to_string();
-        self.run(&format!("save {key}")).say(Event::Checkpoint { path, step, digest, bytes })
+        self.run(&format!("save {key}")).say(Event::Checkpoint {
+            path,
+            step,
+            digest,
+            bytes,
+            seconds: None,
+            stalled_seconds: None,
+        })
     }
 
     pub fn finished(self) -> Self {

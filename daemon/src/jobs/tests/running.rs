@@ -169,14 +169,28 @@ fn rubbish_ends_the_attempt_and_the_steps_before_it_count() {
             |s| {
                 let digest = Digest::of(b"");
                 let path = "path-switching.main.g1.s2".to_owned();
-                s.say(Event::Checkpoint { path, step: 2, digest, bytes: 1 })
+                s.say(Event::Checkpoint {
+                    path,
+                    step: 2,
+                    digest,
+                    bytes: 1,
+                    seconds: None,
+                    stalled_seconds: None,
+                })
             },
             "says that checkpoint path-switching.main.g1.s2 is saved, but",
         ),
         (
             |s| {
                 let digest = Digest::of(b"");
-                s.say(Event::Checkpoint { path: "../../etc".to_owned(), step: 2, digest, bytes: 1 })
+                s.say(Event::Checkpoint {
+                    path: "../../etc".to_owned(),
+                    step: 2,
+                    digest,
+                    bytes: 1,
+                    seconds: None,
+                    stalled_seconds: None,
+                })
             },
             "calls a checkpoint `../../etc`",
         ),

@@ -68,7 +68,7 @@ fn history(fixed: Fixed) -> Vec<Transition> {
         Transition::Initialized(Box::new(fixed)),
         increment(1),
         Transition::JobStarted(Box::new(start)),
-        Transition::CheckpointSaved { checkpoint, digest, bytes: 8, job: Some(1) },
+        Transition::CheckpointSaved { checkpoint, digest, bytes: 8, job: Some(1), took: None },
         Transition::JobEnded { job: 1, attempt: 1, outcome: Outcome::Finished, reached: 10, retry_at: None },
         Transition::Released(Box::new(release)),
         increment(2),

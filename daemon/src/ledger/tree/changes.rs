@@ -138,7 +138,7 @@ impl Tree {
                 self.close(increment);
             }
             Transition::JobStarted(start) => self.start_attempt(changes, start, at),
-            Transition::CheckpointSaved { checkpoint, digest, bytes, job } => {
+            Transition::CheckpointSaved { checkpoint, digest, bytes, job, took: _ } => {
                 let saved = Checkpoint {
                     digest: *digest,
                     bytes: *bytes,

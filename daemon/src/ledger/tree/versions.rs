@@ -113,6 +113,20 @@ pub enum VersionState {
 }
 
 impl VersionState {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Open,
+        Self::Cut,
+        Self::Waiting,
+        Self::Training,
+        Self::Evaluating,
+        Self::Publishing,
+        Self::Released,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Withdrawn,
+    ];
+
     /// Whether steps of it are still to be done, or tried again.
     pub fn is_to_be_made(self) -> bool {
         match self {
