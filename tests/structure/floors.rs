@@ -163,7 +163,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["refused", "describe"],
             &["shared", "gate"],
             &["stream", "upkeep", "page", "status"],
-            &["metrics"],
+            &["live", "metrics"],
             &["evaluations"],
             &["routes"],
             &["router"],

@@ -13,9 +13,9 @@ use utoipa::openapi::{OpenApi, Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::types::{
-    AliasAnswer, AliasAsked, AliasLine, CancelAnswer, CancelAsked, CutAnswer, CutAsked, EvaluationAnswer,
-    EvaluationAsked, Explained, GcAnswer, GcAsked, JobDetail, PauseAnswer, Refusal, RetryAnswer, RetryAsked,
-    Shards, Status, TreeView, VersionDetail, WithdrawAnswer, WithdrawAsked,
+    AliasAnswer, AliasAsked, AliasLine, CancelAnswer, CancelAsked, Curve, CutAnswer, CutAsked,
+    EvaluationAnswer, EvaluationAsked, Explained, GcAnswer, GcAsked, JobDetail, PauseAnswer, Refusal,
+    RetryAnswer, RetryAsked, Shards, Status, TreeView, VersionDetail, WithdrawAnswer, WithdrawAsked,
 };
 use crate::ledger::transition::Record;
 
@@ -97,7 +97,7 @@ macro_rules! shapes {
 }
 
 shapes!(
-    answers, for_serialize: AliasAnswer, AliasLine, CancelAnswer, CutAnswer, EvaluationAnswer, Explained, GcAnswer,
+    answers, for_serialize: AliasAnswer, AliasLine, CancelAnswer, Curve, CutAnswer, EvaluationAnswer, Explained, GcAnswer,
     JobDetail, PauseAnswer, Record, Refusal, RetryAnswer, Shards, Status, TreeView, VersionDetail, WithdrawAnswer,
 );
 // What may be left out of a request is always in an answer.

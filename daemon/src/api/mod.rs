@@ -11,6 +11,7 @@ pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod gate;
+mod live;
 mod metrics;
 mod page;
 mod refused;

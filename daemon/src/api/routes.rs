@@ -17,12 +17,13 @@ use super::describe::Whose;
 use super::refused::Refused;
 use super::shared::{Answer, Shared, WaitAsked, blocking, body, reading, waiting};
 use super::types::{
-    CutAnswer, CutAsked, Explained, JobDetail, PauseAnswer, Shards, Status, TreeView, VersionDetail,
-    WithdrawAnswer, WithdrawAsked,
+    Curve, CurvePoint, CutAnswer, CutAsked, Explained, JobDetail, PauseAnswer, Shards, Status, TreeView,
+    VersionDetail, WithdrawAnswer, WithdrawAsked,
 };
-use super::{Backend, answers, evaluations, explain, metrics, status, stream, upkeep};
+use super::{Backend, answers, evaluations, explain, live, metrics, status, stream, upkeep};
 use crate::ledger::transition::{CutNumber, JobNumber, Record, Transition};
 use crate::ledger::tree::{CutOutcome, Tree};
+use crate::publish::curve;
 use crate::withdrawal;
 
 /// Records that one answer holds at most.
@@ -37,6 +38,8 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(shards))
         .routes(routes!(jobs))
         .routes(routes!(log))
+        .routes(routes!(curve))
+        .routes(routes!(live::live))
         .routes(routes!(events))
         .routes(routes!(cut_outcome))
         .routes(routes!(cut))
@@ -145,12 +148,11 @@ async fn log(
 ) -> Result<Response, Refused> {
     let (Path(job), Query(asked)) = (job?, asked?);
     let last = shared.backend.ledger.read(|tree| tree.attempt(job).map(|last| last.start.attempt));
-    let no_such = |what: String| Refused::new(StatusCode::NOT_FOUND, "not-found", what);
-    let last =
-        last.ok_or_else(|| no_such(format!("there is no job {job}")).hint("`lrpathctl jobs` lists them"))?;
+    let last = last.ok_or_else(|| no_such_job(job))?;
     let attempt = asked.attempt.unwrap_or(last);
     if !(1..=last).contains(&attempt) {
-        return Err(no_such(format!("job {job} has no attempt {attempt}")));
+        let error = format!("job {job} has no attempt {attempt}");
+        return Err(Refused::new(StatusCode::NOT_FOUND, "not-found", error));
     }
     let body = stream::log(shared, job, attempt, is_set(&asked.follow));
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
@@ -163,6 +165,34 @@ struct EventsAsked {
     after: u64,
     limit: Option<usize>,
     follow: Option<String>,
+}
+
+/// The losses and learning rates of a job, all its attempts', with at most some hundred points.
+#[utoipa::path(
+    get,
+    path = "/v1/jobs/{job}/curve",
+    params(("job" = u64, Path, description = "The job's number.")),
+    responses((status = 200, description = "The answer.", body = Curve))
+)]
+async fn curve(State(shared): State<Shared>, job: Result<Path<JobNumber>, PathRejection>) -> Answer<Curve> {
+    let Path(job) = job?;
+    let known = shared.backend.ledger.read(|tree| tree.jobs().get(&job).cloned());
+    let known = known.ok_or_else(|| no_such_job(job))?;
+    let _reading = shared.reading.acquire().await;
+    let points = blocking(&shared.backend, move |backend| {
+        curve::of(&curve::said_of(&backend.state.join("jobs"), &known))
+    });
+    let point = |point: curve::Point| CurvePoint {
+        step: point.step,
+        loss: point.loss,
+        learning_rate: point.learning_rate,
+    };
+    Ok(axum::Json(Curve { job, points: points.await?.into_iter().map(point).collect() }))
+}
+
+fn no_such_job(job: JobNumber) -> Refused {
+    Refused::new(StatusCode::NOT_FOUND, "not-found", format!("there is no job {job}"))
+        .hint("`lrpathctl jobs` lists them")
 }
 
 /// The journal's records, one JSON object a line.

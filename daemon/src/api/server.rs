@@ -161,13 +161,13 @@ pub struct Face {
 
 /// Answers on the socket until shutdown, and then for a moment more to those who are being answered.
 pub async fn serve(socket: Socket, backend: Arc<Backend>, shutdown: watch::Receiver<bool>) {
-    let router = router(Shared { backend, shutdown: shutdown.clone() });
+    let router = router(Shared::new(backend, shutdown.clone()));
     serve_on(socket, router, shutdown).await;
 }
 
 /// Likewise on a port, behind the gate.
 pub async fn serve_tcp(port: Loopback, face: Face, backend: Arc<Backend>, shutdown: watch::Receiver<bool>) {
-    let shared = Shared { backend, shutdown: shutdown.clone() };
+    let shared = Shared::new(backend, shutdown.clone());
     let router = router_with(shared, page::routes(face.page))
         .layer(middleware::from_fn_with_state(Arc::new(face.token), gate));
     serve_on(port, router, shutdown).await;

@@ -8,7 +8,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::Backend;
 use super::refused::Refused;
@@ -17,11 +17,29 @@ use crate::ledger::tree::Tree;
 /// Longest wait that a request may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// Who may keep looking at a time.
+const MOST_SEATS: usize = 32;
+
 /// What every route has.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub backend: Arc<Backend>,
     pub shutdown: watch::Receiver<bool>,
+    /// Places for those who keep looking.
+    pub seats: Arc<Semaphore>,
+    /// The right to read trainers' words from their beginning: one at a time, since they may be long.
+    pub reading: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub fn new(backend: Arc<Backend>, shutdown: watch::Receiver<bool>) -> Self {
+        Self {
+            backend,
+            shutdown,
+            seats: Arc::new(Semaphore::new(MOST_SEATS)),
+            reading: Arc::new(Semaphore::new(1)),
+        }
+    }
 }
 
 /// Runs what may block.

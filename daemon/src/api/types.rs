@@ -465,6 +465,26 @@ pub struct AttemptDetail {
     pub outcome: Option<Outcome>,
 }
 
+/// What `GET /v1/jobs/{job}/curve` answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Curve {
+    /// The job.
+    pub job: JobNumber,
+    /// Its points, by step.
+    pub points: Vec<CurvePoint>,
+}
+
+/// The mean of some steps in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CurvePoint {
+    /// The middle of the steps.
+    pub step: f64,
+    /// Mean nats a token.
+    pub loss: f64,
+    /// Rate of the last of the steps.
+    pub learning_rate: f64,
+}
+
 /// What every refusal answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {

@@ -9,7 +9,7 @@ use std::path::{Path as FilePath, PathBuf};
 use artifacts::event::{Event, LONGEST_LINE, Line};
 
 use crate::ledger::path::{Path, Step};
-use crate::ledger::tree::{Attempt, Tree};
+use crate::ledger::tree::{Attempt, Job, Tree};
 
 /// Points of a drawn curve at most.
 const MOST_POINTS: usize = 400;
@@ -36,13 +36,20 @@ pub fn said(jobs: &FilePath, tree: &Tree, way: &[(Path, Range<Step>)]) -> Vec<Sa
     let on = |(path, steps): &(Path, Range<Step>)| {
         let attempts = tree.jobs().values().flat_map(|job| &job.attempts);
         let own = attempts.filter(|attempt| attempt.start.path == *path);
-        let said = |attempt: &Attempt| {
-            let folder = jobs.join(format!("{}-{}", attempt.start.job, attempt.start.attempt));
-            Said { events: folder.join("events.jsonl"), steps: steps.clone() }
-        };
+        let said = |attempt: &Attempt| Said { events: events_of(jobs, attempt), steps: steps.clone() };
         own.map(said).collect::<Vec<_>>()
     };
     way.iter().flat_map(on).collect()
+}
+
+/// Where the trainers' words of a job lie, all its attempts'.
+pub fn said_of(jobs: &FilePath, job: &Job) -> Vec<Said> {
+    let said = |attempt: &Attempt| Said { events: events_of(jobs, attempt), steps: 0..Step::MAX };
+    job.attempts.iter().map(said).collect()
+}
+
+fn events_of(jobs: &FilePath, attempt: &Attempt) -> PathBuf {
+    jobs.join(format!("{}-{}", attempt.start.job, attempt.start.attempt)).join("events.jsonl")
 }
 
 /// The training losses on the way to a version. What cannot be read is left out; the curve is an illustration, not a

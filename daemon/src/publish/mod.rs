@@ -5,7 +5,7 @@
 //! made anew, and `latest` always follows the tree.
 
 mod card;
-mod curve;
+pub mod curve;
 mod folder;
 pub mod mark;
 mod provenance;

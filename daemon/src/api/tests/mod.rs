@@ -1,4 +1,5 @@
 mod description;
+mod live;
 mod metrics;
 mod tcp;
 
