@@ -1,4 +1,4 @@
-// Builds the planner twice: a folder for a web server, and one file that is opened from a disk.
+// Builds the planner twice, a folder for a web server and one file that is opened from a disk, and the daemon's live page.
 //
 //   node build.mjs CORE OUT    CORE: planner.js and planner_bg.wasm of planner-wasm
 
@@ -35,10 +35,10 @@ const packed = await new Promise((done, failed) =>
   gzip(wasm, { numiterations: 15 }, (error, bytes) => (error ? failed(error) : done(Buffer.from(bytes)))),
 );
 
-/** The page's script, with its core beside it or inside. */
-async function script(place) {
+/** A script in one piece. */
+async function bundled(entry, plugins) {
   const { outputFiles } = await build({
-    entryPoints: [join(here, "src/main.ts")],
+    entryPoints: [join(here, "src", entry)],
     bundle: true,
     minify: true,
     write: false,
@@ -47,26 +47,30 @@ async function script(place) {
     charset: "utf8",
     legalComments: "none",
     define: { "import.meta.url": "undefined" },
-    plugins: [
-      {
-        name: "core",
-        setup({ onResolve, onLoad }) {
-          onResolve({ filter: /^planner$/ }, () => ({ path: join(core, "planner.js") }));
-          onResolve({ filter: /^wasm$/ }, () => ({ path: join(here, `src/wasm/${place}.ts`) }));
-          onResolve({ filter: /^planner\.wasm\.gz$/ }, ({ path }) => ({ path, namespace: "packed" }));
-          onLoad({ filter: /.*/, namespace: "packed" }, () => ({ contents: packed, loader: "binary" }));
-          onLoad({ filter: /\.css$/ }, ({ path }) => ({ contents: smaller(readFileSync(path, "utf8")), loader: "text" }));
-        },
-      },
-    ],
+    plugins,
   });
   return outputFiles[0].text.trimEnd();
 }
 
+/** The planner's script, with its core beside it or inside. */
+const script = (place) =>
+  bundled("main.ts", [
+    {
+      name: "core",
+      setup({ onResolve, onLoad }) {
+        onResolve({ filter: /^planner$/ }, () => ({ path: join(core, "planner.js") }));
+        onResolve({ filter: /^wasm$/ }, () => ({ path: join(here, `src/wasm/${place}.ts`) }));
+        onResolve({ filter: /^planner\.wasm\.gz$/ }, ({ path }) => ({ path, namespace: "packed" }));
+        onLoad({ filter: /.*/, namespace: "packed" }, () => ({ contents: packed, loader: "binary" }));
+        onLoad({ filter: /\.css$/ }, ({ path }) => ({ contents: smaller(readFileSync(path, "utf8")), loader: "text" }));
+      },
+    },
+  ]);
+
 const smaller = (css) => css.replace(/\/\*[^]*?\*\//g, "").replace(/\s*\n\s*/g, "").replace(/\s*([{};])\s*/g, "$1");
 const style = smaller(source("page.css")) + smaller(source("chart.css"));
 const hash = (text) => `'sha256-${createHash("sha256").update(text).digest("base64")}'`;
-const filled = (values) => source("index.html").replace(/\{(policy|style|script)\}/g, (_, name) => values[name]);
+const filled = (values, page = "index.html") => source(page).replace(/\{(policy|style|script)\}/g, (_, name) => values[name]);
 
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
@@ -95,7 +99,21 @@ writeFileSync(
   }),
 );
 
-for (const name of ["index.html", "planner.js", "planner.css", "planner.wasm", "lrpath-planner.html"]) {
+writeFileSync(join(out, "live.js"), await bundled("live/main.ts", []));
+writeFileSync(join(out, "live.css"), style + smaller(source("live.css")));
+writeFileSync(
+  join(out, "live.html"),
+  filled(
+    {
+      policy: "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'",
+      style: '<link rel="stylesheet" href="/live.css">',
+      script: '<script src="/live.js"></script>',
+    },
+    "live.html",
+  ),
+);
+
+for (const name of ["index.html", "planner.js", "planner.css", "planner.wasm", "lrpath-planner.html", "live.html", "live.js", "live.css"]) {
   const bytes = readFileSync(join(out, name));
   console.log(`${name}: ${bytes.length} bytes, ${gzipSync(bytes, { level: 9 }).length} gzipped`);
 }

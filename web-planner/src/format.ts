@@ -50,7 +50,7 @@ export function hours(value: number): string {
 
 /** Bytes as vendors of disks count them. */
 export function bytes(value: number): string {
-  const [unit, name] = value >= 1e12 ? [1e12, "TB"] : value >= 1e9 ? [1e9, "GB"] : [1e6, "MB"];
+  const [unit, name] = value >= 1e12 ? [1e12, "TB"] : value >= 1e9 ? [1e9, "GB"] : value >= 1e6 || !value ? [1e6, "MB"] : [1e3, "kB"];
   return `${digits(value / unit)} ${name}`;
 }
 

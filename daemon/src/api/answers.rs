@@ -356,30 +356,32 @@ pub(crate) fn versions(tree: &Tree, progress: &BTreeMap<JobNumber, Progress>) ->
     branches(tree, progress).into_iter().flat_map(|branches| branches.versions).collect()
 }
 
-/// All files that are known.
-pub(crate) fn shards(tree: &Tree, waiting: Vec<WaitingFile>) -> Shards {
-    let accepted = (0..).zip(tree.shards()).map(|(order, shard)| ShardLine {
-        order,
-        name: shard.name.clone(),
-        digest: shard.digest,
-        bytes: shard.file.bytes,
-        tokens: shard.tokens,
-        at: shard.at,
-        withdrawn: shard.withdrawn.as_ref().map(|withdrawn| withdrawn.at),
-    });
-    let rejected = tree.rejected().values().map(|file| RejectedFile {
+/// Files that are known: of each kind the last ones, so many at most.
+pub(crate) fn shards(tree: &Tree, waiting: Vec<WaitingFile>, most: usize) -> Shards {
+    let left_out = |all: usize| all.saturating_sub(most);
+    let accepted =
+        (0..).zip(tree.shards()).skip(left_out(tree.shards().len())).map(|(order, shard)| ShardLine {
+            order,
+            name: shard.name.clone(),
+            digest: shard.digest,
+            bytes: shard.file.bytes,
+            tokens: shard.tokens,
+            at: shard.at,
+            withdrawn: shard.withdrawn.as_ref().map(|withdrawn| withdrawn.at),
+        });
+    let rejected = tree.rejected().values().skip(left_out(tree.rejected().len())).map(|file| RejectedFile {
         name: file.name.clone(),
         digest: file.digest,
         bytes: file.bytes,
         reason: file.reason.clone(),
         at: file.at,
     });
-    let duplicates = tree
-        .duplicates()
-        .iter()
-        .map(|(name, duplicate)| DuplicateFile { name: name.clone(), digest: duplicate.digest });
+    let duplicates = tree.duplicates().iter().skip(left_out(tree.duplicates().len()));
+    let duplicates =
+        duplicates.map(|(name, duplicate)| DuplicateFile { name: name.clone(), digest: duplicate.digest });
+    let not_shown = left_out(waiting.len());
     Shards {
-        waiting,
+        waiting: waiting.into_iter().skip(not_shown).collect(),
         accepted: accepted.collect(),
         rejected: rejected.collect(),
         duplicates: duplicates.collect(),

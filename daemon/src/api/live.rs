@@ -26,10 +26,12 @@ const PAUSE: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_secs(1);
 /// Who looks and sees no change is sent a sign of life so often.
 const BEAT: Duration = Duration::from_secs(10);
+/// That sign: an event, since a browser tells a page nothing of comments.
+const ALIVE: &[u8] = b"event: beat\ndata: {}\n\n";
 /// Milliseconds after which a browser comes back.
 const COME_BACK: u32 = 1000;
 
-/// The status each time that it changes, as server-sent events of the kind `status`.
+/// The status each time that it changes, as server-sent events of the kind `status`; `beat` where nothing has.
 #[utoipa::path(
     get,
     path = "/v1/live",
@@ -59,7 +61,7 @@ async fn follow(mut shared: Shared, mut sender: Sender<Bytes>) {
         let Ok(now) = blocking(&shared.backend, status::of).await else { return };
         let piece = match &told {
             Some(before) if is_same(before, &now) => {
-                (heard.elapsed() >= BEAT).then(|| Bytes::from_static(b":\n\n"))
+                (heard.elapsed() >= BEAT).then_some(Bytes::from_static(ALIVE))
             }
             _ => event(&now, told.is_none()),
         };

@@ -98,12 +98,18 @@ async fn versions(State(shared): State<Shared>) -> Answer<Vec<VersionDetail>> {
 #[utoipa::path(
     get,
     path = "/v1/shards",
+    params(("last" = Option<usize>, Query, description = "Only so many of each list, the last ones; all if not given.")),
     responses((status = 200, description = "The answer.", body = Shards))
 )]
-async fn shards(State(shared): State<Shared>) -> Answer<Shards> {
-    let files = |backend: &Backend| {
+async fn shards(
+    State(shared): State<Shared>,
+    asked: Result<Query<ShardsAsked>, QueryRejection>,
+) -> Answer<Shards> {
+    let Query(asked) = asked?;
+    let most = asked.last.unwrap_or(usize::MAX);
+    let files = move |backend: &Backend| {
         let waiting = backend.live.waiting();
-        backend.ledger.read(|tree| answers::shards(tree, waiting))
+        backend.ledger.read(|tree| answers::shards(tree, waiting, most))
     };
     reading(&shared, files).await
 }
@@ -116,6 +122,12 @@ async fn shards(State(shared): State<Shared>) -> Answer<Shards> {
 )]
 async fn jobs(State(shared): State<Shared>) -> Answer<Vec<JobDetail>> {
     reading(&shared, |backend| backend.at_one_moment(answers::jobs)).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShardsAsked {
+    last: Option<usize>,
 }
 
 /// `?follow`, `?follow=true`, `?follow=1`.

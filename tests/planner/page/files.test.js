@@ -1,16 +1,14 @@
 // What the page gives away can be used: by itself, by spreadsheets, by browsers, and by lrpathd.
 
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import test from "node:test";
 
+import { lrpathctl, Project } from "../project.js";
 import { downloaded, openFile, opened, SCREENSHOTS, set, summary, table, until } from "./harness.js";
 
-const BIN = process.env.LRPATH_BIN ?? resolve(import.meta.dirname, "../../../target/release");
-const lrpathctl = (...words) => execFileSync(join(BIN, "lrpathctl"), words, { encoding: "utf8" });
 const button = (page, name) => page.getByRole("button", { name, exact: true });
 
 test("a plan as JSON comes back as it was", async () => {
@@ -132,29 +130,17 @@ test("lrpathctl accepts the configuration of every plan", async () => {
   }
 });
 
-const TINY = { model_type: "llama", vocab_size: 300, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 64 };
-
 test("a running project's export shows what it has cost and what its next versions will", async () => {
-  const folder = mkdtempSync(join(tmpdir(), "lrpath-page-"));
-  const state = join(folder, "state");
-  let daemon;
+  const project = new Project();
   try {
-    writeFileSync(join(folder, "config.json"), JSON.stringify(TINY));
-    writeFileSync(
-      join(folder, "lrpathd.toml"),
-      '[model]\nconfig = "config.json"\n[tokenizer]\nvocabulary = 300\ntrain_bytes = 2000\n[data]\nsequence_length = 16\nsequences_per_step = 2\nsettle_seconds = 0.2\nscan_seconds = 0.2\nheld_out_share = 0.0\n[schedule]\nwarmup_steps = 2\nalpha = 0.5\n[checkpoints]\nevery = 50\n',
-    );
-    lrpathctl("init", "--state", state, "--config", join(folder, "lrpathd.toml"));
-    daemon = spawn(join(BIN, "lrpathd"), ["--state", state], { stdio: "ignore" });
+    await project.start();
     for (const [place, name] of ["january", "february"].entries()) {
-      const text = Array.from({ length: 900 }, (_, at) => `In ${name} it was said ${at * (place + 7)} times. `).join("");
-      writeFileSync(join(state, "data", `${name}.txt`), text);
-      await come(() => JSON.parse(lrpathctl("status", "--state", state, "--json")).shards.accepted === place + 1);
-      lrpathctl("cut", name, "--state", state);
-      await come(() => JSON.parse(lrpathctl("versions", "--state", state, "--json")).filter(({ release }) => release).length === place + 1);
+      await project.drop(`${name}.txt`, 900);
+      project.cut(name);
+      await project.released(place + 1);
     }
-    const file = join(folder, "project.json");
-    assert.match(lrpathctl("export", file, "--state", state), /holds 2 increments/);
+    const file = join(project.folder, "project.json");
+    assert.match(lrpathctl("export", file, "--state", project.state), /holds 2 increments/);
     const exported = JSON.parse(readFileSync(file, "utf8"));
     await opened(async (page) => {
       await openFile(page, JSON.stringify(exported));
@@ -172,20 +158,6 @@ test("a running project's export shows what it has cost and what its next versio
       await until(page, () => location.hash.includes("january"));
     });
   } finally {
-    daemon?.kill("SIGTERM");
-    await new Promise((ended) => (daemon && daemon.exitCode === null ? daemon.once("exit", ended) : ended()));
-    rmSync(folder, { recursive: true });
+    await project.remove();
   }
 });
-
-async function come(question) {
-  for (let tries = 0; tries < 400; tries++) {
-    try {
-      if (question()) return;
-    } catch {
-      // The daemon is not there yet.
-    }
-    await new Promise((later) => setTimeout(later, 100));
-  }
-  assert.fail(`it never came: ${question}`);
-}

@@ -9,12 +9,12 @@ const SOURCE = resolve(import.meta.dirname, "../../../web-planner/src");
 
 /** The lowest first. */
 const FLOORS = [
-  ["wasm/served", "wasm/inlined", "modules.d", "format", "fields", "files", "remembered", "charts/scale"],
-  ["charts/lines", "scenario", "address"],
-  ["charts/bars", "core"],
-  ["assumptions"],
+  ["wasm/served", "wasm/inlined", "modules.d", "format", "fields", "files", "remembered", "charts/scale", "live/api"],
+  ["charts/lines", "scenario", "address", "live/wire", "live/curves"],
+  ["charts/bars", "core", "live/tree"],
+  ["assumptions", "live/page"],
   ["picture"],
-  ["state", "prediction", "figures/figure", "figures/measure"],
+  ["state", "prediction", "figures/figure", "figures/measure", "live/main"],
   ["figures/alpha", "figures/comparison", "figures/cumulative", "figures/loss", "figures/memory", "figures/rates", "figures/timeline"],
   ["figures/trust", "figures/view", "export"],
   ["import", "form/field"],

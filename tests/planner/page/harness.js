@@ -1,7 +1,8 @@
 // A page under test: what it asks for and complains about is kept, and a test that leaves a complaint fails.
 
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
 import { after, before } from "node:test";
 import { pathToFileURL } from "node:url";
@@ -12,6 +13,8 @@ const root = resolve(import.meta.dirname, "../../..");
 export const DIST = process.env.LRPATH_PAGE ?? join(root, "web-planner/dist");
 export const SCREENSHOTS = join(root, "target/planner/screenshots");
 const SERVED = ["index.html", "planner.js", "planner.css", "planner.wasm"];
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 let browser;
 let server;
@@ -25,14 +28,30 @@ after(async () => {
   server?.close();
 });
 
+/** axe finds nothing to complain about. */
+export async function clean(page) {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => axe.run());
+  const words = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(" | ")}`);
+  assert.deepEqual(words, []);
+}
+
 /** Where the page is, as one file and behind a server. */
 export const PLACES = {
   file: () => pathToFileURL(join(DIST, "lrpath-planner.html")).href,
   served: () => `${server.address}/`,
 };
 
-/** Opens the page, gives it to the test, and holds it against what every page must keep. */
-export async function opened(test, { at = "file", hash = "", width = 1280, scheme = "light", complaints = 0 } = {}) {
+/** Opens the planner, gives it to the test, and holds it against what every page must keep. */
+export async function opened(test, { at = "file", hash = "", ...options } = {}) {
+  await openedAt(PLACES[at]() + hash, async (page, kept) => {
+    await drawn(page);
+    await test(page, kept);
+  }, options);
+}
+
+/** Opens any page likewise. */
+export async function openedAt(address, test, { width = 1280, scheme = "light", complaints = 0 } = {}) {
   const context = await browser.newContext({
     viewport: { width, height: 900 },
     colorScheme: scheme,
@@ -46,10 +65,10 @@ export async function opened(test, { at = "file", hash = "", width = 1280, schem
   page.on("console", (message) => ["error", "warning"].includes(message.type()) && said.push(message.text()));
   page.on("pageerror", (error) => said.push(error.stack));
   try {
-    await page.goto(PLACES[at]() + hash);
-    await drawn(page);
+    await page.goto(address);
     await test(page, { requests, said });
-    const foreign = requests.filter((url) => !url.startsWith(PLACES[at]()) && !/^(data|blob):/.test(url));
+    const [own] = address.split("#");
+    const foreign = requests.filter((url) => !url.startsWith(own) && !/^(data|blob):/.test(url));
     assert.deepEqual(foreign, [], "no request leaves the page");
     assert.equal(said.length, complaints, said.join("\n"));
   } finally {

@@ -256,7 +256,7 @@ fn lists_wrap_on_a_terminal_and_not_in_a_pipe() {
     let (versions, shards, jobs) = world.ledger.read(|tree| {
         (
             answers::versions(tree, &BTreeMap::new()),
-            answers::shards(tree, waiting),
+            answers::shards(tree, waiting, usize::MAX),
             answers::jobs(tree, &BTreeMap::new()),
         )
     });
