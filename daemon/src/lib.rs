@@ -20,6 +20,7 @@ pub mod run_stream;
 pub mod scheduler;
 pub mod service;
 pub mod telemetry;
+pub mod tensorboard;
 pub mod tokenizer;
 pub mod vocabulary;
 pub mod withdrawal;

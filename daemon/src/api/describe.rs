@@ -48,7 +48,29 @@ pub(super) fn document(api: &OpenApi) -> Value {
             complete(method, operation);
         }
     }
+    bound(&mut document);
     document
+}
+
+/// utoipa and schemars call numbers without a sign differently, and neither says where they end.
+fn bound(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            let has_no_sign = object.get("minimum") == Some(&json!(0));
+            let largest = match object.get("format").and_then(Value::as_str) {
+                Some("uint32" | "int32") if has_no_sign => Some(("uint32", u64::from(u32::MAX))),
+                Some("uint64" | "int64" | "uint") if has_no_sign => Some(("uint64", u64::MAX)),
+                _ => None,
+            };
+            if let Some((format, maximum)) = largest {
+                object.insert("format".to_owned(), json!(format));
+                object.insert("maximum".to_owned(), json!(maximum));
+            }
+            object.values_mut().for_each(bound);
+        }
+        Value::Array(items) => items.iter_mut().for_each(bound),
+        _ => {}
+    }
 }
 
 /// What all operations have.

@@ -62,6 +62,9 @@ pub struct Config {
     /// Where the daemon is asked.
     #[serde(default)]
     pub control: ControlConfig,
+    /// Event files for TensorBoard.
+    #[serde(default)]
+    pub tensorboard: TensorBoardConfig,
 }
 
 /// One paradigm or several.
@@ -318,6 +321,14 @@ pub struct ControlConfig {
     pub token_file: Option<PathBuf>,
     /// The folder of the built page; where it was installed beside this program if not given.
     pub page: Option<PathBuf>,
+}
+
+/// Event files for TensorBoard.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TensorBoardConfig {
+    /// The folder that they are written to, relative to the state; none are if not given.
+    pub folder: Option<PathBuf>,
 }
 
 fn default_slots() -> Vec<SlotConfig> {

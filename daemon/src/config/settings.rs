@@ -109,6 +109,8 @@ pub struct Settings {
     pub micro_batch: u32,
     /// How trainers are started.
     pub trainer: TrainerSettings,
+    /// Where TensorBoard's event files are written.
+    pub tensorboard: Option<PathBuf>,
 }
 
 /// How the API is served over TCP.
@@ -199,6 +201,7 @@ impl Config {
             branch_points: self.retention.branch_points,
             evaluate_every: self.evaluate.every,
             evaluate_tokens: self.evaluate.max_tokens,
+            tensorboard: self.tensorboard.folder.as_deref().map(|folder| state.join(folder)),
             slots: self.slots.clone(),
             micro_batch: trainer.micro_batch.unwrap_or(self.data.sequences_per_step),
             trainer: TrainerSettings {

@@ -80,8 +80,10 @@ fn the_default_file_says_the_defaults() {
             table = line;
         }
         let is_setting = line.starts_with('#') && !line.starts_with("# ");
-        let keeps =
-            is_setting && !is_example(line) && !(table == "[evaluate]" && line.starts_with("#every "));
+        let keeps = is_setting
+            && !is_example(line)
+            && !((table == "[evaluate]" && line.starts_with("#every "))
+                || (table == "[tensorboard]" && line.starts_with("#folder ")));
         text.push_str(if keeps { line.trim_start_matches('#') } else { line });
         text.push('\n');
     }

@@ -34,6 +34,7 @@ use crate::publish::{Publisher, Publishing};
 use crate::retention::Retention;
 use crate::scheduler::Scheduler;
 use crate::telemetry::Telemetry;
+use crate::tensorboard::TensorBoard;
 pub use error::ServiceError;
 use manager::Manager;
 use neighbours::Neighbours;
@@ -194,6 +195,14 @@ impl Daemon {
             outlook.run(down).await;
             Ok(())
         });
+        if let Some(folder) = &self.settings.tensorboard {
+            let tensorboard = TensorBoard::new(ledger.clone(), &self.state, folder.clone());
+            let down = shutdown.clone();
+            actors.spawn(async move {
+                tensorboard.run(down).await;
+                Ok(())
+            });
+        }
         let down = shutdown.clone();
         actors.spawn(async move { Ok(inbox.run(down).await?) });
         let down = shutdown.clone();
