@@ -52,13 +52,15 @@ fn tensorboard_reads_the_losses_that_trainers_said_also_after_deaths_of_the_daem
         watched.state.ask(&["cut"]);
         wait_for_releases(&watched.state, "path-switching", number as usize - 1, 60);
     }
+    watched.state.ask(&["pause"]);
+    wait_for(&watched.state, "rest", 30, |status| status["jobs"] == json!([]));
+    let said = said(&watched);
+    // At its end in order it writes what is not written yet.
     watched.daemon.stop();
-    watched.daemon = Daemon::start(&watched.state);
     let board = watched.state.path().join("board");
     let read = Command::new(observer("python")).args(["-c", READER]).arg(&board).output().unwrap();
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
     let runs: Value = serde_json::from_slice(&read.stdout).unwrap();
-    let said = said(&watched);
     assert!(said.len() > 500, "{}", said.len());
     let mut found = 0;
     for (run, tags) in runs.as_object().unwrap() {
@@ -72,6 +74,5 @@ fn tensorboard_reads_the_losses_that_trainers_said_also_after_deaths_of_the_daem
     assert_eq!(found, said.len());
     let evaluated = &runs["path-switching.v2.g1"]["held_out_loss/increment_1"];
     assert_eq!(evaluated.as_array().map(Vec::len), Some(1), "{runs}");
-    watched.daemon.stop();
     assert!(watched.state.ctl(&["check", "--all"]).status.success());
 }
