@@ -10,6 +10,7 @@ pub mod checkpoints;
 pub mod config;
 pub mod ctl;
 pub mod edge;
+pub mod hooks;
 pub mod inbox;
 pub mod jobs;
 pub mod ledger;

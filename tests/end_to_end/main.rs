@@ -7,6 +7,7 @@ mod damage;
 mod evaluations;
 mod failing_trainers;
 mod guards;
+mod hooks;
 mod increments;
 mod paradigms;
 mod refused_cuts;

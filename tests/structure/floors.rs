@@ -88,7 +88,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["ledger", "vocabulary"],
             &["config", "tokenizer"],
-            &["alias", "checkpoints", "outlook", "run_stream", "telemetry", "tensorboard"],
+            &["alias", "checkpoints", "outlook", "run_stream", "telemetry", "tensorboard", "hooks"],
             &["withdrawal", "inbox", "scheduler", "jobs", "publish", "retention"],
             &["api"],
             &["edge"],
@@ -126,6 +126,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ),
     ("daemon::inbox::reader", &[&["body", "session"]]),
     ("daemon::telemetry", &[&["counters"], &["events"]]),
+    ("daemon::hooks", &[&["command"]]),
     ("daemon::tensorboard", &[&["record"]]),
     ("daemon::tokenizer", &[&["training"]]),
     ("daemon::inbox::work", &[&["looking", "training"], &["taking"]]),

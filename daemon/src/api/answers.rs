@@ -331,7 +331,13 @@ pub(super) fn version(
         number: increment.version,
         name: increment.name.clone(),
         state: version_state,
-        failed: (version_state == VersionState::Failed).then(|| own_failure.or_else(main_failure)).flatten(),
+        failed: match version_state {
+            VersionState::Failed => own_failure.or_else(main_failure),
+            VersionState::Vetoed => {
+                tree.veto(paradigm, increment.version).map(|veto| format!("pre_publish {}", veto.reason))
+            }
+            _ => None,
+        },
         steps: increment.steps,
         end: increment.end,
         alpha: plan.and_then(|plan| plan.alpha),

@@ -298,7 +298,7 @@ pub struct VersionDetail {
     pub name: String,
     /// How far it is.
     pub state: VersionState,
-    /// Why it failed.
+    /// Why it failed, or was vetoed.
     pub failed: Option<String>,
     /// T: steps of its increment.
     pub steps: Step,

@@ -136,6 +136,7 @@ fn retried(tree: &Tree, asked: &RetryAsked) -> Result<(Vec<Transition>, Path), R
             let again = has_failed(&own).then_some(Transition::PathRetried { path: own });
             Ok((std::iter::once(wanted).chain(again).collect(), own))
         }
+        VersionState::Vetoed => Ok((vec![Transition::VersionRetried { paradigm, version }], own)),
         VersionState::Failed if has_failed(&own) => of_path(own),
         VersionState::Failed => of_path(main),
         state => Err(refused(format!("version {version} of {paradigm} has not failed: it is {state}"))),

@@ -62,6 +62,9 @@ pub struct Config {
     /// Where the daemon is asked.
     #[serde(default)]
     pub control: ControlConfig,
+    /// Commands that are asked and told.
+    #[serde(default)]
+    pub hooks: HookConfig,
     /// Event files for TensorBoard.
     #[serde(default)]
     pub tensorboard: TensorBoardConfig,
@@ -323,6 +326,20 @@ pub struct ControlConfig {
     pub page: Option<PathBuf>,
 }
 
+/// Commands that are asked and told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HookConfig {
+    /// Asked before a version is published; one that does not end with 0 keeps it from that.
+    pub pre_publish: Option<Vec<String>>,
+    /// Told when a version is public.
+    pub on_release: Option<Vec<String>>,
+    /// Told when a path has used up its attempts, or a version was vetoed.
+    pub on_failure: Option<Vec<String>>,
+    /// Seconds that each of them may take.
+    pub seconds: f64,
+}
+
 /// Event files for TensorBoard.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -411,6 +428,12 @@ impl Default for RetentionConfig {
 impl Default for EvaluateConfig {
     fn default() -> Self {
         Self { every: None, max_tokens: 131_072 }
+    }
+}
+
+impl Default for HookConfig {
+    fn default() -> Self {
+        Self { pre_publish: None, on_release: None, on_failure: None, seconds: 60.0 }
     }
 }
 

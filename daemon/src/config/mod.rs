@@ -29,7 +29,7 @@ pub use fixed::{Changed, Difference, FORMAT, Newer, differences, format_is_known
 pub use keys::*;
 pub use read::{ConfigError, Fault};
 pub(crate) use settings::SOCKET;
-pub use settings::{Machine, NoTrainer, Settings, TcpSettings, TrainerSettings};
+pub use settings::{HookSettings, Machine, NoTrainer, Settings, TcpSettings, TrainerSettings};
 pub use template::{DEFAULT_MODEL, DEFAULT_TOML, point_at};
 
 pub(crate) use nearest::nearest;

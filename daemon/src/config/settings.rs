@@ -8,7 +8,7 @@ use std::time::Duration;
 use paradigm::Settings as Rates;
 
 use super::check::{rates, tokens_of_a_step};
-use super::keys::{Config, MainPath, OnSpike, SlotConfig, TokenWidth};
+use super::keys::{Config, HookConfig, MainPath, OnSpike, SlotConfig, TokenWidth};
 use crate::ledger::path::Step;
 use crate::ledger::transition::Millis;
 
@@ -109,8 +109,37 @@ pub struct Settings {
     pub micro_batch: u32,
     /// How trainers are started.
     pub trainer: TrainerSettings,
+    /// Commands that are asked and told.
+    pub hooks: HookSettings,
     /// Where TensorBoard's event files are written.
     pub tensorboard: Option<PathBuf>,
+}
+
+/// Commands that are asked and told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HookSettings {
+    /// Asked before a version is published.
+    pub pre_publish: Option<Vec<OsString>>,
+    /// Told when a version is public.
+    pub on_release: Option<Vec<OsString>>,
+    /// Told when something has failed for good.
+    pub on_failure: Option<Vec<OsString>>,
+    /// Time that each of them may take.
+    pub limit: Duration,
+}
+
+impl HookSettings {
+    fn of(config: &HookConfig) -> Self {
+        let words = |words: &Option<Vec<String>>| {
+            words.as_ref().map(|words| words.iter().map(OsString::from).collect())
+        };
+        Self {
+            pre_publish: words(&config.pre_publish),
+            on_release: words(&config.on_release),
+            on_failure: words(&config.on_failure),
+            limit: seconds(config.seconds),
+        }
+    }
 }
 
 /// How the API is served over TCP.
@@ -201,6 +230,7 @@ impl Config {
             branch_points: self.retention.branch_points,
             evaluate_every: self.evaluate.every,
             evaluate_tokens: self.evaluate.max_tokens,
+            hooks: HookSettings::of(&self.hooks),
             tensorboard: self.tensorboard.folder.as_deref().map(|folder| state.join(folder)),
             slots: self.slots.clone(),
             micro_batch: trainer.micro_batch.unwrap_or(self.data.sequences_per_step),

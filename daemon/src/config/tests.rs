@@ -71,7 +71,17 @@ fn the_default_file_says_the_defaults() {
     let is_example = |line: &str| {
         let key = line.trim_start_matches('#').split(' ').next().unwrap_or_default();
         without_default.contains(&key)
-            || ["micro_batch", "socket", "listen", "token_file", "page"].contains(&key)
+            || [
+                "micro_batch",
+                "socket",
+                "listen",
+                "token_file",
+                "page",
+                "pre_publish",
+                "on_release",
+                "on_failure",
+            ]
+            .contains(&key)
     };
     let mut table = "";
     let mut text = String::new();

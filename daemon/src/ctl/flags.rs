@@ -83,7 +83,7 @@ pub enum Command {
     Pause(Output),
     /// Go on after a pause
     Resume(Output),
-    /// Try again what has failed, or make a cancelled version after all
+    /// Try again what has failed or was vetoed, or make a cancelled version after all
     Retry(Retry),
     /// Not make a version, or not wait any more for what a cut waits for
     Cancel(Cancel),

@@ -106,6 +106,15 @@ pub enum Node {
         /// Since when.
         at: Millis,
     },
+    /// A version that is trained and that a command keeps from being published.
+    Vetoed {
+        /// Whose.
+        paradigm: Paradigm,
+        /// Its number.
+        version: Version,
+        /// The veto.
+        veto: Veto,
+    },
     /// Increments that a public version is still to be measured on, since somebody asked for it.
     Asked {
         /// Whose.
@@ -152,6 +161,7 @@ impl Node {
             }
             Self::Asked { paradigm, version, .. } => format!("asked/{paradigm}/{version:010}"),
             Self::Cancelled { paradigm, version, .. } => format!("cancelled/{paradigm}/{version:010}"),
+            Self::Vetoed { paradigm, version, .. } => format!("vetoed/{paradigm}/{version:010}"),
             Self::Alias { paradigm, name, .. } => format!("alias/{paradigm}/{name}"),
         }
     }
@@ -439,6 +449,15 @@ pub struct Published {
     /// Withdrawn shards that its folder speaks of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub marked: Vec<Digest>,
+}
+
+/// A veto against a version's publication.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Veto {
+    /// What the command said.
+    pub reason: String,
+    /// When.
+    pub at: Millis,
 }
 
 /// A name that began to point somewhere.

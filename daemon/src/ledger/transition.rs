@@ -253,7 +253,16 @@ pub enum Transition {
         /// Its number.
         version: Version,
     },
-    /// Somebody asks that a cancelled version be made after all.
+    /// The command that is asked before a version is published says no. It keeps its number, its data and its checkpoints.
+    VersionVetoed {
+        /// Whose.
+        paradigm: Paradigm,
+        /// Its number.
+        version: Version,
+        /// What the command said.
+        reason: String,
+    },
+    /// Somebody asks that a version be made after all that was cancelled, or asked about again that was vetoed.
     VersionRetried {
         /// Whose.
         paradigm: Paradigm,

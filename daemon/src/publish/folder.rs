@@ -19,7 +19,7 @@ use crate::outlook::SPARE;
 use crate::tokenizer;
 use crate::vocabulary::{Vocabulary, Wanted};
 
-/// A folder that is published on disk.
+/// A folder that is whole, and has no name yet.
 pub struct Made {
     /// The checkpoint that it was made of.
     pub checkpoint: CheckpointKey,
@@ -27,10 +27,23 @@ pub struct Made {
     pub folder: String,
     /// Digest of every file.
     pub files: BTreeMap<String, Digest>,
+    /// Where it lies.
+    pub temporary: PathBuf,
+    published: PathBuf,
 }
 
-/// Makes the folder of a version and gives it its final name. One that has this name already is unknown to the journal,
-/// and replaced.
+impl Made {
+    /// Gives it its name. One that has this name already is unknown to the journal, and replaced.
+    pub fn place(&self, publishing: &Publishing) -> Result<(), storage::Error> {
+        let storage = &*publishing.storage;
+        if storage.kind(&self.published)?.is_some() {
+            storage::remove_tree(storage, &self.published)?;
+        }
+        storage::publish_folder(storage, &self.temporary, &self.published)
+    }
+}
+
+/// Makes the folder of a version under a temporary name.
 pub fn make(
     publishing: &Publishing,
     ledger: &Ledger,
@@ -63,9 +76,6 @@ pub fn make(
     if storage.kind(storage::parent(&published))?.is_none() {
         storage.create_folder(storage::parent(&published))?;
         storage.sync_folder(&releases)?;
-    }
-    if storage.kind(&published)?.is_some() {
-        storage::remove_tree(storage, &published)?;
     }
     let temporary = storage::temporary_folder(storage, &published)?;
 
@@ -134,9 +144,8 @@ pub fn make(
     if !curve.is_empty() {
         put(card::CURVE, card::drawing(&curve).as_bytes())?;
     }
-    storage::publish_folder(storage, &temporary, &published)?;
     let folder = published.strip_prefix(&publishing.state).unwrap_or(&published).display().to_string();
-    Ok(Made { checkpoint, folder, files })
+    Ok(Made { checkpoint, folder, files, temporary, published })
 }
 
 /// The steps on the way to a version, by path.

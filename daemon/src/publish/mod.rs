@@ -20,6 +20,7 @@ use paradigm::Paradigm;
 use tokio::sync::watch;
 
 use crate::alias::links::Links;
+use crate::hooks::{Answer, Hooks};
 use crate::ledger::hindrances::Waits;
 use crate::ledger::path::{CheckpointKey, Version};
 use crate::ledger::transition::{Release, Transition};
@@ -104,12 +105,13 @@ pub struct Publisher {
     ledger: Ledger,
     publishing: Publishing,
     links: Links,
+    hooks: Hooks,
 }
 
 impl Publisher {
     /// A publisher for the state behind a ledger.
-    pub fn new(ledger: Ledger, publishing: Publishing, links: Links) -> Self {
-        Self { ledger, publishing, links }
+    pub fn new(ledger: Ledger, publishing: Publishing, links: Links, hooks: Hooks) -> Self {
+        Self { ledger, publishing, links, hooks }
     }
 
     /// Publishes what is ready whenever the tree moves, until shutdown.
@@ -224,6 +226,20 @@ impl Publisher {
 
     fn publish(&self, paradigm: Paradigm, version: Version) -> Result<(), PublishError> {
         let made = folder::make(&self.publishing, &self.ledger, paradigm, version)?;
+        match self.hooks.may_publish(&self.ledger, paradigm, version, &made.temporary) {
+            Answer::Yes => made.place(&self.publishing)?,
+            Answer::No(reason) => {
+                storage::remove_tree(&*self.publishing.storage, &made.temporary)?;
+                self.ledger.commit_with(|tree| {
+                    let is_ready = tree.version_state(paradigm, version) == VersionState::Publishing;
+                    let vetoed = Transition::VersionVetoed { paradigm, version, reason };
+                    (is_ready.then_some(vetoed).into_iter().collect(), ())
+                })?;
+                return Ok(());
+            }
+            // The next daemon makes it anew and asks again.
+            Answer::Unknown => return Ok(()),
+        }
         let (public, ()) = self.ledger.commit_with(|tree| {
             // A shard that it saw may have been withdrawn while its folder was made.
             if tree.version_state(paradigm, version) != VersionState::Publishing {

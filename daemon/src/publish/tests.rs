@@ -13,6 +13,8 @@ use paradigm::Paradigm::{Continual, PathSwitching};
 use super::failing::{Failing, Failure};
 use super::*;
 use crate::api::fixture::{self, World};
+use crate::config::HookSettings;
+use crate::hooks::Hooks;
 use crate::ledger::path::Step;
 use crate::tokenizer::{Corpus, train};
 
@@ -102,7 +104,9 @@ fn names(folder: &Path) -> BTreeSet<PathBuf> {
 fn publisher(world: &World, state: &Path, storage: Arc<dyn Storage>) -> Publisher {
     let publishing = Publishing { state: state.to_owned(), storage, split_above: u64::MAX };
     let links = Links::new(world.ledger.clone(), &publishing.state, publishing.storage.clone());
-    Publisher::new(world.ledger.clone(), publishing, links)
+    let (_, never) = watch::channel(false);
+    let hooks = Hooks::new(HookSettings::default(), state, never);
+    Publisher::new(world.ledger.clone(), publishing, links, hooks)
 }
 
 /// Every release of the tree is there, as it says.

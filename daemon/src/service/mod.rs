@@ -23,6 +23,7 @@ use crate::alias::links::Links;
 use crate::api::{self, Backend, Face, Loopback, Page, Socket, Token};
 use crate::config::{self, Config, Machine, Settings, TcpSettings};
 use crate::edge::lrpathd::PROBE;
+use crate::hooks::Hooks;
 use crate::inbox::Inbox;
 use crate::jobs::{self, Jobs, Local};
 use crate::ledger::lock::StateLock;
@@ -167,7 +168,8 @@ impl Daemon {
         let publishing =
             Publishing { state: self.state.clone(), storage: Arc::new(Disk), split_above: SPLIT_ABOVE };
         let links = Links::new(ledger.clone(), &self.state, Arc::new(Disk));
-        let publisher = Publisher::new(ledger.clone(), publishing, links.clone());
+        let hooks = Hooks::new(self.settings.hooks.clone(), &self.state, shutdown.clone());
+        let publisher = Publisher::new(ledger.clone(), publishing, links.clone(), hooks.clone());
         let retention = Retention {
             ledger: ledger.clone(),
             state: self.state.clone(),
@@ -193,6 +195,14 @@ impl Daemon {
         let down = shutdown.clone();
         actors.spawn(async move {
             outlook.run(down).await;
+            Ok(())
+        });
+        let (told, down) = (ledger.clone(), shutdown.clone());
+        actors.spawn(async move {
+            hooks.tell(told, down.clone()).await?;
+            // Whoever has nobody to tell is no part that has ended.
+            let mut down = down;
+            let _ = down.wait_for(|stops| *stops).await;
             Ok(())
         });
         if let Some(folder) = &self.settings.tensorboard {

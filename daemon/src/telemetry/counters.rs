@@ -42,6 +42,7 @@ pub struct Counters {
     pub(super) checkpoints_set_aside: Counter,
     pub(super) steps_skipped: Counter,
     pub(super) paths_failed: Counter,
+    pub(super) versions_vetoed: Counter,
     pub(super) versions_released: Family<Of, Counter>,
 }
 
@@ -70,6 +71,7 @@ impl Default for Counters {
             checkpoints_set_aside: Counter::default(),
             steps_skipped: Counter::default(),
             paths_failed: Counter::default(),
+            versions_vetoed: Counter::default(),
             versions_released: Family::default(),
         }
     }
@@ -88,6 +90,11 @@ impl Counters {
         add("lrpath_checkpoints_set_aside", "Checkpoints that were damaged", &self.checkpoints_set_aside);
         add("lrpath_steps_skipped", "Steps that make no update from then on", &self.steps_skipped);
         add("lrpath_paths_failed", "Paths that have used up their attempts", &self.paths_failed);
+        add(
+            "lrpath_versions_vetoed",
+            "Versions that pre_publish kept from being published",
+            &self.versions_vetoed,
+        );
         let help = "Files of the watched folder that were settled";
         registry.register("lrpath_files", help, self.files.clone());
         registry.register("lrpath_cuts", "Cuts that were decided", self.cuts.clone());

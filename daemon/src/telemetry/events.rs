@@ -56,6 +56,9 @@ pub(super) fn tell(transition: &Transition, tree: &Tree, counters: &Counters) {
         T::VersionCancelled { paradigm, version } => {
             Box::new(VersionWanted { paradigm: *paradigm, version: *version, is_wanted: false })
         }
+        T::VersionVetoed { paradigm, version, reason } => {
+            Box::new(VersionVetoed { paradigm: *paradigm, version: *version, reason })
+        }
         T::VersionRetried { paradigm, version } => {
             Box::new(VersionWanted { paradigm: *paradigm, version: *version, is_wanted: true })
         }
@@ -337,6 +340,20 @@ impl Event for VersionWanted {
             true => tracing::info!(%paradigm, version, "a version is to be made after all"),
             false => tracing::info!(%paradigm, version, "a version is not to be made"),
         }
+    }
+}
+
+struct VersionVetoed<'a> {
+    paradigm: Paradigm,
+    version: Version,
+    reason: &'a str,
+}
+
+impl Event for VersionVetoed<'_> {
+    fn emit(&self, counters: &Counters) {
+        let (paradigm, version, reason) = (self.paradigm, self.version, self.reason);
+        tracing::error!(%paradigm, version, reason, "a version is not published: pre_publish said no");
+        counters.versions_vetoed.inc();
     }
 }
 

@@ -47,7 +47,7 @@ pub struct RetryAsked {
     /// Whose path; the run's first paradigm if not given.
     #[serde(default)]
     pub paradigm: Option<Paradigm>,
-    /// The version, failed or cancelled; the main path if not given.
+    /// The version, failed, cancelled or vetoed; the main path if not given.
     #[serde(default)]
     pub version: Option<Version>,
 }

@@ -103,6 +103,9 @@ fn sentence(transition: &Transition) -> (Option<Paint>, String) {
         Transition::VersionCancelled { paradigm, version } => {
             (calm, format!("version {version} of {paradigm} is cancelled"))
         }
+        Transition::VersionVetoed { paradigm, version, reason } => {
+            (bad, format!("version {version} of {paradigm} is not published: pre_publish {reason}"))
+        }
         Transition::VersionRetried { paradigm, version } => {
             (None, format!("version {version} of {paradigm} is to be made after all"))
         }

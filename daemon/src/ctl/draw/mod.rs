@@ -37,7 +37,7 @@ pub fn paint_of(state: VersionState) -> Paint {
         VersionState::Released => Paint::Good,
         VersionState::Training | VersionState::Evaluating | VersionState::Publishing => Paint::Busy,
         VersionState::Open | VersionState::Cut | VersionState::Waiting => Paint::Calm,
-        VersionState::Failed | VersionState::Withdrawn => Paint::Bad,
+        VersionState::Failed | VersionState::Vetoed | VersionState::Withdrawn => Paint::Bad,
         VersionState::Cancelled => Paint::Calm,
     }
 }

@@ -212,7 +212,16 @@ impl Tree {
                 changes.put(Node::Cancelled { paradigm: *paradigm, version: *version, at });
                 self.cancelled.insert((*paradigm, *version), at);
             }
+            Transition::VersionVetoed { paradigm, version, reason } => {
+                let veto = Veto { reason: reason.clone(), at };
+                changes.put(Node::Vetoed { paradigm: *paradigm, version: *version, veto: veto.clone() });
+                self.vetoed.insert((*paradigm, *version), veto);
+            }
             Transition::VersionRetried { paradigm, version } => {
+                let key = (*paradigm, *version);
+                if let Some(veto) = self.vetoed.remove(&key) {
+                    changes.remove(&Node::Vetoed { paradigm: *paradigm, version: *version, veto });
+                }
                 if let Some(at) = self.cancelled.remove(&(*paradigm, *version)) {
                     changes.remove(&Node::Cancelled { paradigm: *paradigm, version: *version, at });
                 }

@@ -59,6 +59,7 @@ pub struct Tree {
     evaluations: BTreeMap<(Path, Step, Version), Evaluation>,
     releases: BTreeMap<(Paradigm, Version), Published>,
     cancelled: BTreeMap<(Paradigm, Version), Millis>,
+    vetoed: BTreeMap<(Paradigm, Version), Veto>,
     aliases: BTreeMap<(Paradigm, String), Vec<AliasMove>>,
     /// What public versions are still to be measured on.
     asked: BTreeMap<(Paradigm, Version), BTreeSet<Version>>,

@@ -47,6 +47,11 @@ impl Tree {
             version: *version,
             at: *at,
         });
+        let vetoed = self.vetoed.iter().map(|((paradigm, version), veto)| Node::Vetoed {
+            paradigm: *paradigm,
+            version: *version,
+            veto: veto.clone(),
+        });
         let aliases = self.aliases.iter().map(|((paradigm, name), moves)| Node::Alias {
             paradigm: *paradigm,
             name: name.clone(),
@@ -72,6 +77,7 @@ impl Tree {
             .chain(evaluations)
             .chain(releases)
             .chain(cancelled)
+            .chain(vetoed)
             .chain(aliases)
             .chain(asked)
     }
@@ -118,6 +124,9 @@ impl Tree {
                 }
                 Node::Cancelled { paradigm, version, at } => {
                     tree.cancelled.insert((paradigm, version), at);
+                }
+                Node::Vetoed { paradigm, version, veto } => {
+                    tree.vetoed.insert((paradigm, version), veto);
                 }
                 Node::Asked { paradigm, version, increments } => {
                     tree.asked.insert((paradigm, version), increments);

@@ -205,6 +205,11 @@ impl Tree {
         self.cancelled.contains_key(&(paradigm, version))
     }
 
+    /// Why a version is not published, where the command that is asked before says so.
+    pub fn veto(&self, paradigm: Paradigm, version: Version) -> Option<&Veto> {
+        self.vetoed.get(&(paradigm, version))
+    }
+
     /// Increments that public versions are still to be measured on, since somebody asked for it.
     pub fn asked(&self) -> &BTreeMap<(Paradigm, Version), BTreeSet<Version>> {
         &self.asked

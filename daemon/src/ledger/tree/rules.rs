@@ -124,9 +124,15 @@ impl Tree {
                     format!("version {version} of {paradigm} is not to be made")
                 })
             }
+            Transition::VersionVetoed { paradigm, version, .. } => {
+                rule(self.version_state(*paradigm, *version) == VersionState::Publishing, &|| {
+                    format!("version {version} of {paradigm} is not to be published")
+                })
+            }
             Transition::VersionRetried { paradigm, version } => {
-                rule(self.is_cancelled(*paradigm, *version), &|| {
-                    format!("version {version} of {paradigm} was not cancelled")
+                let key = (*paradigm, *version);
+                rule(self.cancelled.contains_key(&key) || self.vetoed.contains_key(&key), &|| {
+                    format!("version {version} of {paradigm} was neither cancelled nor vetoed")
                 })
             }
             Transition::EvaluationAsked { paradigm, version, increments } => {

@@ -39,7 +39,10 @@ impl Tree {
             return VersionState::Failed;
         }
         if is_trained && own.is_some_and(|own| own.finished == increment.end) {
-            return VersionState::Publishing;
+            return match self.veto(paradigm, version) {
+                Some(_) => VersionState::Vetoed,
+                None => VersionState::Publishing,
+            };
         }
         if own.is_some_and(|own| own.running.is_some()) {
             return if is_trained { VersionState::Evaluating } else { VersionState::Training };
@@ -108,13 +111,15 @@ pub enum VersionState {
     Failed,
     /// Somebody does not want it to be made.
     Cancelled,
+    /// It is trained, and the command that is asked before it is published says no.
+    Vetoed,
     /// It was not public yet when a shard that it saw was withdrawn: it is not made.
     Withdrawn,
 }
 
 impl VersionState {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Open,
         Self::Cut,
         Self::Waiting,
@@ -124,6 +129,7 @@ impl VersionState {
         Self::Released,
         Self::Failed,
         Self::Cancelled,
+        Self::Vetoed,
         Self::Withdrawn,
     ];
 
@@ -131,7 +137,12 @@ impl VersionState {
     pub fn is_to_be_made(self) -> bool {
         match self {
             Self::Cut | Self::Waiting | Self::Training | Self::Evaluating | Self::Failed => true,
-            Self::Open | Self::Publishing | Self::Released | Self::Cancelled | Self::Withdrawn => false,
+            Self::Open
+            | Self::Publishing
+            | Self::Released
+            | Self::Cancelled
+            | Self::Vetoed
+            | Self::Withdrawn => false,
         }
     }
 }
@@ -148,6 +159,7 @@ impl std::fmt::Display for VersionState {
             Self::Released => "released",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Vetoed => "vetoed",
             Self::Withdrawn => "withdrawn",
         })
     }
