@@ -44,7 +44,7 @@ install:
 	done
 	install -D -m 755 -t $(INTO)/bin target/release/lrpathd target/release/lrpathctl target/release/lrpath-train
 	install -d $(INTO)/lib/systemd/system
-	sed 's,/usr/bin/,$(PREFIX)/bin/,' systemd/lrpathd.service > $(INTO)/lib/systemd/system/lrpathd.service
+	sed 's,/usr/bin/,$(PREFIX)/bin/,g' systemd/lrpathd.service > $(INTO)/lib/systemd/system/lrpathd.service
 	install -D -m 644 systemd/lrpath.sysusers $(INTO)/lib/sysusers.d/lrpath.conf
 	install -D -m 644 systemd/lrpath.tmpfiles $(INTO)/lib/tmpfiles.d/lrpath.conf
 	install -d $(MANUALS)/man1 $(MANUALS)/man8 $(INTO)/share/bash-completion/completions $(INTO)/share/zsh/site-functions \
@@ -56,6 +56,7 @@ install:
 	target/release/lrpathctl completions fish > $(INTO)/share/fish/vendor_completions.d/lrpathctl.fish
 	install -D -m 644 -t $(INTO)/share/lrpath/planner web-planner/dist/*
 	install -D -m 644 daemon/src/config/default.toml $(INTO)/share/lrpath/lrpathd.toml
+	install -D -m 644 -t $(INTO)/share/lrpath/systemd systemd/examples/*.conf
 	install -D -m 644 -t $(INTO)/share/lrpath/operating docs/operating/alerts.yml docs/operating/dashboard.json
 
 # What was installed, and never a state.

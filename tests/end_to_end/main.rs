@@ -13,6 +13,7 @@ mod paradigms;
 mod refused_cuts;
 mod refused_shards;
 mod refused_starts;
+mod reloads;
 mod replay;
 mod same_bits;
 mod service_manager;

@@ -50,6 +50,8 @@ fn each_answer_has_the_shape_that_is_documented() {
     ask(&["retry", "v4"]);
     assert!(ask(&["withdraw", "3.bin", "--rewind"])["rewind"].is_object());
     ask(&["gc", "--dry-run"]);
+    ask(&["drain"]);
+    ask(&["reload"]);
     ask(&["resume"]);
     ask(&["gc"]);
     let backup = state.path().with_file_name("backup");

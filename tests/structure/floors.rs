@@ -145,7 +145,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ("daemon::retention", &[&["judge"], &["things"]]),
     ("daemon::publish", &[&["curve", "provenance"], &["card"], &["folder"], &["mark"]]),
     ("daemon::edge", &[&["look"], &["failure", "log"], &["lrpathd"]]),
-    ("daemon::service", &[&["error", "manager", "neighbours", "settings", "sweep"]]),
+    ("daemon::service", &[&["error", "manager", "neighbours", "settings", "sweep"], &["reload"], &["shift"]]),
     (
         "daemon::config",
         &[
@@ -181,7 +181,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["screen", "place", "plan", "offline", "init"],
             &["check"],
             &["draw"],
-            &["backup", "configuration", "demo", "export", "manual", "upkeep", "watch"],
+            &["backup", "configuration", "course", "demo", "export", "manual", "upkeep", "watch"],
             &["shapes"],
             &["commands"],
         ],

@@ -166,7 +166,11 @@ pub(crate) fn doing(
             1 => ", and one more job runs".to_owned(),
             more => format!(", and {more} more jobs run"),
         };
-        let stops = if tree.run().paused { " until it has saved, for a pause" } else { "" };
+        let stops = match (tree.run().paused, tree.run().draining) {
+            (true, _) => " until it has saved, for a pause",
+            (false, true) => ", and starts nothing after it",
+            (false, false) => "",
+        };
         return (format!("{}{stops}{more}", training(first)), first.until);
     }
     if let Some(published) = being_published(tree) {
@@ -174,6 +178,9 @@ pub(crate) fn doing(
     }
     if tree.run().paused {
         return ("is paused; `lrpathctl resume` goes on".to_owned(), None);
+    }
+    if tree.run().draining {
+        return ("is drained; `lrpathctl resume` goes on".to_owned(), None);
     }
     if let Some((path, at)) = next_retry(tree, now) {
         return (format!("waits before it tries {path} again"), Some(at));

@@ -13,9 +13,10 @@ use utoipa::openapi::{OpenApi, Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::types::{
-    AliasAnswer, AliasAsked, AliasLine, CancelAnswer, CancelAsked, Curve, CutAnswer, CutAsked,
+    AliasAnswer, AliasAsked, AliasLine, CancelAnswer, CancelAsked, Curve, CutAnswer, CutAsked, DrainAnswer,
     EvaluationAnswer, EvaluationAsked, Explained, GcAnswer, GcAsked, JobDetail, PauseAnswer, Refusal,
-    RetryAnswer, RetryAsked, Shards, Status, TreeView, VersionDetail, WithdrawAnswer, WithdrawAsked,
+    ReloadAnswer, RetryAnswer, RetryAsked, Shards, Status, TreeView, VersionDetail, WithdrawAnswer,
+    WithdrawAsked,
 };
 use crate::ledger::transition::Record;
 
@@ -119,8 +120,8 @@ macro_rules! shapes {
 }
 
 shapes!(
-    answers, for_serialize: AliasAnswer, AliasLine, CancelAnswer, Curve, CutAnswer, EvaluationAnswer, Explained, GcAnswer,
-    JobDetail, PauseAnswer, Record, Refusal, RetryAnswer, Shards, Status, TreeView, VersionDetail, WithdrawAnswer,
+    answers, for_serialize: AliasAnswer, AliasLine, CancelAnswer, Curve, CutAnswer, DrainAnswer, EvaluationAnswer, Explained, GcAnswer,
+    JobDetail, PauseAnswer, Record, Refusal, ReloadAnswer, RetryAnswer, Shards, Status, TreeView, VersionDetail, WithdrawAnswer,
 );
 // What may be left out of a request is always in an answer.
 shapes!(

@@ -13,8 +13,8 @@ use artifacts::manifest::Manifest;
 use artifacts::storage::Disk;
 use paradigm::{Paradigm, SegmentKind};
 
-use super::types::WaitingFile;
-use super::{Backend, Live, Progress};
+use super::types::{Refusal, ReloadAnswer, WaitingFile};
+use super::{Backend, Live, Progress, Reload};
 use crate::alias::links::Links;
 use crate::config::{Config, DEFAULT_MODEL, Given, SlotConfig};
 use crate::ledger::path::{CheckpointKey, Path, Step, Trajectory, Version};
@@ -95,6 +95,15 @@ impl Live for FakeLive {
     }
 }
 
+/// A configuration that never changes.
+struct NothingNew;
+
+impl Reload for NothingNew {
+    fn reload(&self) -> Result<ReloadAnswer, Refusal> {
+        Ok(ReloadAnswer::default())
+    }
+}
+
 /// A state that a test makes.
 pub struct World {
     pub ledger: Ledger,
@@ -145,6 +154,7 @@ impl World {
             state: PathBuf::from("/nowhere"),
             slots: vec![SlotConfig { name: "cpu".to_owned(), devices: vec!["cpu".to_owned()] }],
             retention: self.retention(PathBuf::from("/nowhere")),
+            reload: Arc::new(NothingNew),
             telemetry: self.telemetry.clone(),
             links: Links::new(self.ledger.clone(), FilePath::new("/nowhere"), Arc::new(Disk)),
         }

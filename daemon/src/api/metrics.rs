@@ -97,6 +97,7 @@ impl Moment {
         let of = |label, word: &str| vec![(label, word.to_owned())];
         self.tell("lrpath_build_info", "The running program", [(of("version", &status.program), 1.0)]);
         self.one("lrpath_paused", "Whether somebody asked for a pause", f64::from(u8::from(status.paused)));
+        self.one("lrpath_draining", "Whether nothing new is started", f64::from(u8::from(status.draining)));
         let waits = Waits::ALL.iter().map(|what| {
             let has = status.hindrances.iter().any(|waiting| waiting.what == *what);
             (of("what", what.word()), f64::from(u8::from(has)))

@@ -38,7 +38,7 @@ use crate::ledger::tree::Tree;
 use crate::ledger::{Clock, Ledger};
 use crate::retention::Retention;
 use crate::telemetry::Telemetry;
-use types::WaitingFile;
+use types::{Refusal, ReloadAnswer, WaitingFile};
 
 pub use gate::{Token, TokenError};
 pub use page::Page;
@@ -84,6 +84,15 @@ pub trait Live: Send + Sync {
     fn moment(&self, look: &mut dyn FnMut(&Tree, &BTreeMap<JobNumber, Progress>));
 }
 
+/// Who can read the configuration again.
+pub trait Reload: Send + Sync {
+    /// Reads it, and has it hold as soon as whoever asked was answered.
+    ///
+    /// # Errors
+    /// What is wrong with it; then everything stays as it was.
+    fn reload(&self) -> Result<ReloadAnswer, Refusal>;
+}
+
 /// What the API answers from.
 pub struct Backend {
     /// The journal and the tree.
@@ -100,6 +109,8 @@ pub struct Backend {
     pub retention: Retention,
     /// What lets names follow the tree.
     pub links: Links,
+    /// What reads the configuration again.
+    pub reload: Arc<dyn Reload>,
     /// What was counted since the daemon was started.
     pub telemetry: Arc<Telemetry>,
 }

@@ -24,6 +24,11 @@ impl Refused {
         Self { status, refusal }
     }
 
+    /// One that was made elsewhere.
+    pub(super) fn from_refusal(status: StatusCode, refusal: Refusal) -> Self {
+        Self { status, refusal }
+    }
+
     pub(super) fn because(mut self, cause: impl Into<String>) -> Self {
         self.refusal.cause = Some(cause.into());
         self

@@ -17,8 +17,8 @@ use super::describe::Whose;
 use super::refused::Refused;
 use super::shared::{Answer, Shared, WaitAsked, blocking, body, reading, waiting};
 use super::types::{
-    Curve, CurvePoint, CutAnswer, CutAsked, Explained, JobDetail, PauseAnswer, Shards, Status, TreeView,
-    VersionDetail, WithdrawAnswer, WithdrawAsked,
+    Curve, CurvePoint, CutAnswer, CutAsked, DrainAnswer, Explained, JobDetail, PauseAnswer, ReloadAnswer,
+    Shards, Status, TreeView, VersionDetail, WithdrawAnswer, WithdrawAsked,
 };
 use super::{Backend, answers, evaluations, explain, live, metrics, status, stream, upkeep};
 use crate::ledger::transition::{CutNumber, JobNumber, Record, Transition};
@@ -45,6 +45,8 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(cut))
         .routes(routes!(pause))
         .routes(routes!(resume))
+        .routes(routes!(drain))
+        .routes(routes!(reload))
         .routes(routes!(upkeep::retry))
         .routes(routes!(upkeep::cancel))
         .routes(routes!(evaluations::ask))
@@ -312,7 +314,37 @@ async fn pause(State(shared): State<Shared>) -> Answer<PauseAnswer> {
     set_paused(&shared, true).await
 }
 
-/// Ends a pause.
+/// Nothing new is started; trainers go on to their ends.
+#[utoipa::path(
+    post,
+    path = "/v1/drain",
+    responses((status = 200, description = "The answer.", body = DrainAnswer))
+)]
+async fn drain(State(shared): State<Shared>) -> Answer<DrainAnswer> {
+    let commit = |backend: &Backend| {
+        backend.ledger.commit_with(|tree| {
+            let changed = !tree.run().draining;
+            let running = tree.running().map(|(job, _)| job).collect();
+            let transition = changed.then_some(Transition::Draining);
+            (transition.into_iter().collect(), DrainAnswer { draining: true, changed, running })
+        })
+    };
+    let (_, answer) = blocking(&shared.backend, commit).await??;
+    Ok(axum::Json(answer))
+}
+
+/// The configuration is read again, and holds from now on; what is fixed for the life of a state is refused.
+#[utoipa::path(
+    post,
+    path = "/v1/reload",
+    responses((status = 200, description = "The answer.", body = ReloadAnswer))
+)]
+async fn reload(State(shared): State<Shared>) -> Answer<ReloadAnswer> {
+    let answer = blocking(&shared.backend, |backend| backend.reload.reload()).await?;
+    answer.map(axum::Json).map_err(|refusal| Refused::from_refusal(StatusCode::CONFLICT, refusal))
+}
+
+/// Ends a pause, and a drain.
 #[utoipa::path(
     post,
     path = "/v1/resume",
@@ -325,7 +357,7 @@ async fn resume(State(shared): State<Shared>) -> Answer<PauseAnswer> {
 async fn set_paused(shared: &Shared, paused: bool) -> Answer<PauseAnswer> {
     let commit = move |backend: &Backend| {
         backend.ledger.commit_with(|tree| {
-            let changed = tree.run().paused != paused;
+            let changed = tree.run().paused != paused || !paused && tree.run().draining;
             let transition = if paused { Transition::Paused } else { Transition::Resumed };
             (changed.then_some(transition).into_iter().collect(), changed)
         })

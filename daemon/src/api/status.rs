@@ -32,6 +32,7 @@ pub(super) fn of(backend: &Backend) -> Status {
             doing,
             until,
             paused: tree.run().paused,
+            draining: tree.run().draining,
             hindrances: hindrances.all(),
             paradigms: answers::paradigms(tree, progress),
             jobs,

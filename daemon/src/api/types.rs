@@ -39,6 +39,9 @@ pub struct Status {
     pub until: Option<Millis>,
     /// Somebody asked for a pause.
     pub paused: bool,
+    /// Somebody asked that nothing new be started.
+    #[serde(default)]
+    pub draining: bool,
     /// What waits because it cannot be written now.
     #[serde(default)]
     pub hindrances: Vec<Waiting>,

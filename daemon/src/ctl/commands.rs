@@ -10,10 +10,8 @@ use super::draw::units::{bytes, count, counted};
 use super::draw::{events, lists, plan, status, tree};
 use super::flags::{Check, Command, ConfigCommand, Cut, Events, Explain, Export, Generate, Logs, Place};
 use super::screen::Screen;
-use super::{backup, configuration, export, init, manual, offline, shapes, upkeep, watch};
-use crate::api::types::{
-    CutAnswer, CutAsked, Explained, JobDetail, PauseAnswer, Shards, Status, TreeView, VersionDetail,
-};
+use super::{backup, configuration, course, export, init, manual, offline, shapes, upkeep, watch};
+use crate::api::types::{CutAnswer, CutAsked, Explained, JobDetail, Shards, Status, TreeView, VersionDetail};
 use crate::config::{Config, FILE, Machine};
 use crate::edge::failure::{Exit, Failure};
 use crate::edge::look::{Look, Paint};
@@ -67,20 +65,10 @@ pub fn run(place: &Place, command: Command, screen: &mut Screen<'_>) -> Result<(
         Command::Logs(asked) => logs(&client()?, &asked, screen),
         Command::Events(asked) => journal(&client()?, &asked, screen),
         Command::Cut(asked) => cut(&client()?, asked, screen),
-        Command::Pause(output) => {
-            let answer: PauseAnswer = client()?.post("/v1/pause", &())?;
-            screen.answer(output, &answer, |answer, _| match answer.changed {
-                true => "paused: nothing new is started, running jobs save and stop\n".to_owned(),
-                false => "it was paused already\n".to_owned(),
-            })
-        }
-        Command::Resume(output) => {
-            let answer: PauseAnswer = client()?.post("/v1/resume", &())?;
-            screen.answer(output, &answer, |answer, _| match answer.changed {
-                true => "resumed\n".to_owned(),
-                false => "it was not paused\n".to_owned(),
-            })
-        }
+        Command::Pause(output) => course::pause(&client()?, output, screen),
+        Command::Resume(output) => course::resume(&client()?, output, screen),
+        Command::Drain(asked) => course::drain(&client()?, &asked, screen),
+        Command::Reload(output) => course::reload(&client()?, output, screen),
         Command::Retry(asked) => upkeep::retry(&client()?, &asked, screen),
         Command::Cancel(asked) => upkeep::cancel(&client()?, &asked, screen),
         Command::Withdraw(asked) => upkeep::withdraw(&client()?, asked, screen),

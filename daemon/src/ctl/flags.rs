@@ -81,7 +81,11 @@ pub enum Command {
     Cut(Cut),
     /// Start nothing new; running jobs save and stop
     Pause(Output),
-    /// Go on after a pause
+    /// Start nothing new, and wait until the jobs that run have come to their ends
+    Drain(Drain),
+    /// Read the configuration again; trainers go on
+    Reload(Output),
+    /// Go on after a pause or a drain
     Resume(Output),
     /// Try again what has failed or was vetoed, or make a cancelled version after all
     Retry(Retry),
@@ -197,6 +201,17 @@ pub struct Cut {
     /// Name of the version; its number without it
     pub name: Option<String>,
     /// Do not wait until it is decided
+    #[arg(long)]
+    pub no_wait: bool,
+    /// What to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Start nothing new.
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// Do not wait for the jobs that run
     #[arg(long)]
     pub no_wait: bool,
     /// What to print.

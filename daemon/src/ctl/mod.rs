@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod commands;
 mod configuration;
+mod course;
 mod demo;
 pub mod draw;
 mod export;

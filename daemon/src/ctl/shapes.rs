@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::{backup, check, configuration, demo, export, init};
 use crate::api::types::{
-    AliasAnswer, AliasLine, CancelAnswer, CutAnswer, EvaluationAnswer, Explained, GcAnswer, JobDetail,
-    PauseAnswer, RetryAnswer, Shards, Status, TreeView, VersionDetail, WithdrawAnswer,
+    AliasAnswer, AliasLine, CancelAnswer, CutAnswer, DrainAnswer, EvaluationAnswer, Explained, GcAnswer,
+    JobDetail, PauseAnswer, ReloadAnswer, RetryAnswer, Shards, Status, TreeView, VersionDetail,
+    WithdrawAnswer,
 };
 use crate::config::nearest;
 use crate::edge::failure::{Exit, Failure};
@@ -45,6 +46,8 @@ fn shapes() -> Vec<Shape> {
         shape::<Record>("events"),
         shape::<CutAnswer>("cut"),
         shape::<PauseAnswer>("pause"),
+        shape::<DrainAnswer>("drain"),
+        shape::<ReloadAnswer>("reload"),
         shape::<PauseAnswer>("resume"),
         shape::<RetryAnswer>("retry"),
         shape::<CancelAnswer>("cancel"),

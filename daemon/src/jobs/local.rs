@@ -63,7 +63,7 @@ pub struct Local {
     environment: Vec<(OsString, OsString)>,
     storage: Arc<dyn Storage>,
     /// Processes that this daemon started, by the attempt's folder.
-    children: Mutex<BTreeMap<PathBuf, Offspring>>,
+    children: Arc<Mutex<BTreeMap<PathBuf, Offspring>>>,
 }
 
 enum Offspring {
@@ -80,7 +80,17 @@ impl Local {
     ) -> Self {
         let is_passed_on = |name: &OsStr| ENVIRONMENT.iter().any(|passed| name == *passed);
         let environment = environment.into_iter().filter(|(name, _)| is_passed_on(name)).collect();
-        Self { command, environment, storage, children: Mutex::default() }
+        Self { command, environment, storage, children: Arc::default() }
+    }
+
+    /// The same trainers, and another command for those to come.
+    pub fn with_command(&self, command: Vec<OsString>) -> Self {
+        Self {
+            command,
+            environment: self.environment.clone(),
+            storage: self.storage.clone(),
+            children: self.children.clone(),
+        }
     }
 
     fn children(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Offspring>> {

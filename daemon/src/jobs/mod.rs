@@ -116,17 +116,28 @@ impl Jobs {
         (Self { supervisor, ledger, stop, hints }, handle)
     }
 
-    /// Runs until `shutdown` says true. Then every trainer is asked to save and stop; one that has not stopped within
+    /// Runs until `leave` says true: then trainers go on by themselves, and whoever runs next finds them. Or until
+    /// `shutdown` says true: then every trainer is asked to save and stop; one that has not stopped within
     /// the time for that goes on without a daemon, and the next one finds it again.
     ///
     /// # Errors
     /// The journal or the state's folder cannot be used any more.
-    pub async fn run(self, mut shutdown: watch::Receiver<bool>) -> Result<(), JobsError> {
+    pub async fn run(
+        self,
+        mut shutdown: watch::Receiver<bool>,
+        mut leave: watch::Receiver<bool>,
+    ) -> Result<(), JobsError> {
         let mut tree = self.ledger.watch();
         let mut launches = JoinSet::new();
         let mut deadline: Option<Instant> = None;
         patient(&self.supervisor, Supervisor::tidy).await?;
         loop {
+            if *leave.borrow_and_update() {
+                while let Some(launched) = launches.join_next().await {
+                    settled(launched)?;
+                }
+                return Ok(());
+            }
             if deadline.is_none() && *shutdown.borrow_and_update() {
                 self.supervisor.close();
                 deadline = Some(Instant::now() + self.stop);
@@ -150,6 +161,7 @@ impl Jobs {
                         deadline = Some(Instant::now() + self.stop);
                     }
                 }
+                Ok(()) = leave.changed() => {}
                 () = self.hints.notified() => {}
                 Some(launched) = launches.join_next() => settled(launched)?,
                 () = tokio::time::sleep(TICK), if open > 0 => {}

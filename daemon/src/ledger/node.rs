@@ -185,6 +185,9 @@ pub struct Run {
     pub running: bool,
     /// Somebody asked for a pause.
     pub paused: bool,
+    /// Somebody asked that nothing new be started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
     /// The plan for the tokenizer's training: the first so many shards.
     pub tokenizer_shards: Option<u32>,
     /// Digest of the trained tokenizer.

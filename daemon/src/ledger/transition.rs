@@ -304,6 +304,8 @@ pub enum Transition {
 
     /// Nothing new is started, running jobs save and stop.
     Paused,
+    /// Nothing new is started, running jobs go on to their ends.
+    Draining,
     /// It goes on.
     Resumed,
 }

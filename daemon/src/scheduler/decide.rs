@@ -58,7 +58,7 @@ pub struct Decisions {
 /// What to start and what to stop.
 pub fn decide(tree: &Tree, situation: &Situation<'_>) -> Decisions {
     let mut round = Round::new(tree, situation);
-    if tree.run().paused {
+    if tree.run().paused || tree.run().draining {
         return round.decisions;
     }
     round.leave_behind();

@@ -35,6 +35,13 @@ impl Manager {
         say(&[NotifyState::Ready]);
     }
 
+    /// The daemon takes another configuration, and is ready again in a moment.
+    pub fn reloading(self) {
+        let now = NotifyState::monotonic_usec_now().ok();
+        let states: Vec<NotifyState<'_>> = std::iter::once(NotifyState::Reloading).chain(now).collect();
+        say(&states);
+    }
+
     /// The daemon ends in order, which may take until its trainers have saved.
     pub fn stopping(self) {
         say(&[NotifyState::Stopping]);

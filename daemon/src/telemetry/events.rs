@@ -65,8 +65,11 @@ pub(super) fn tell(transition: &Transition, tree: &Tree, counters: &Counters) {
         T::AliasMoved { paradigm, name, version } => {
             Box::new(AliasMoved { paradigm: *paradigm, name, version: *version })
         }
-        T::Paused => Box::new(Paused { is_paused: true }),
-        T::Resumed => Box::new(Paused { is_paused: false }),
+        T::Paused => Box::new(Asked { what: "paused: trainers save and stop, and none is started" }),
+        T::Draining => {
+            Box::new(Asked { what: "draining: trainers go on to their ends, and none is started" })
+        }
+        T::Resumed => Box::new(Asked { what: "resumed" }),
         // Steps on the way to one of those above, and what whoever does it says itself.
         T::Initialized(_)
         | T::DaemonStarted { .. }
@@ -370,15 +373,12 @@ impl Event for AliasMoved<'_> {
     }
 }
 
-struct Paused {
-    is_paused: bool,
+struct Asked {
+    what: &'static str,
 }
 
-impl Event for Paused {
+impl Event for Asked {
     fn emit(&self, _: &Counters) {
-        match self.is_paused {
-            true => tracing::info!("paused: trainers save and stop, and none is started"),
-            false => tracing::info!("resumed"),
-        }
+        tracing::info!("{}", self.what);
     }
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::path::{Path, Step, Version};
-use crate::ledger::transition::{CutNumber, Evaluation};
+use crate::ledger::transition::{CutNumber, Evaluation, JobNumber};
 use crate::ledger::tree::CutOutcome;
 
 /// What `POST /v1/cut` takes.
@@ -38,6 +38,35 @@ pub struct PauseAnswer {
     pub paused: bool,
     /// Whether it was not so before.
     pub changed: bool,
+}
+
+/// What `POST /v1/drain` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DrainAnswer {
+    /// Whether nothing new is started now.
+    pub draining: bool,
+    /// Whether that was not so before.
+    pub changed: bool,
+    /// Jobs that still run.
+    pub running: Vec<JobNumber>,
+}
+
+/// What `POST /v1/reload` answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReloadAnswer {
+    /// What is otherwise from now on.
+    pub changed: Vec<ChangedSetting>,
+}
+
+/// A key of the configuration that has another value than before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChangedSetting {
+    /// The key.
+    pub key: String,
+    /// What it was; none where it had no value.
+    pub before: Option<String>,
+    /// What it is; none where it has none.
+    pub now: Option<String>,
 }
 
 /// What `POST /v1/retry` takes.

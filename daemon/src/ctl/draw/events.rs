@@ -129,6 +129,7 @@ fn sentence(transition: &Transition) -> (Option<Paint>, String) {
             (calm, format!("version {version} of {paradigm} says in its folder that it saw {shards}"))
         }
         Transition::Paused => (calm, "paused".to_owned()),
+        Transition::Draining => (calm, "drains: nothing new is started".to_owned()),
         Transition::Resumed => (None, "resumed".to_owned()),
     }
 }

@@ -58,6 +58,7 @@ fn status_of(world: &World) -> Status {
             doing,
             until,
             paused: tree.run().paused,
+            draining: tree.run().draining,
             hindrances: world.ledger.hindrances().all(),
             paradigms: answers::paradigms(tree, &progress),
             jobs,

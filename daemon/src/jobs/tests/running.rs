@@ -360,7 +360,8 @@ async fn the_actor_runs_jobs_and_at_its_end_asks_trainers_to_stop() {
     let (jobs, handle) =
         Jobs::new(world.settings.clone(), world.ledger.clone(), world.executor.clone(), world.clock.clone());
     let (send, shutdown) = tokio::sync::watch::channel(false);
-    let actor = tokio::spawn(jobs.run(shutdown));
+    let (_leave, never) = tokio::sync::watch::channel(false);
+    let actor = tokio::spawn(jobs.run(shutdown, never));
     let first = world.main_job(0, 4);
     world.script(&first).in_order();
     let second = JobStart { job: 2, from: 4, to: 12, start: Some(world.main_key(4)), ..first.clone() };

@@ -258,7 +258,8 @@ impl Tree {
                 }
             }
             Transition::Paused => self.set_run(changes, |run| run.paused = true),
-            Transition::Resumed => self.set_run(changes, |run| run.paused = false),
+            Transition::Draining => self.set_run(changes, |run| run.draining = true),
+            Transition::Resumed => self.set_run(changes, |run| (run.paused, run.draining) = (false, false)),
         }
     }
 

@@ -36,6 +36,7 @@ impl Tree {
             | Transition::CheckpointSaved { .. }
             | Transition::Evaluated { .. }
             | Transition::Paused
+            | Transition::Draining
             | Transition::Resumed => None,
             Transition::ReadingDied { digest, .. } | Transition::ReadingAbandoned { digest } => {
                 rule(self.readings.get(digest).is_some_and(|reading| reading.open), &|| {
