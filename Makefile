@@ -5,13 +5,14 @@
 #   make web     the planner page: web-planner/dist for a web server, and lrpath-planner.html in it for a disk
 #   make demo    four eras of real text in, four versions out, in minutes on a CPU
 #   make test    installs what it needs and checks everything
+#   make deb     a package for Debian: target/lrpath.deb
 #   make install   what was built, below DESTDIR and PREFIX: programs, unit, manuals, completions, the planner page
 #   make bench   measures, and leaves its figures in target/bench
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build web install uninstall service-test observers demo test bench lint deny nextest unit planner planner-test end-to-end peers clean
+.PHONY: build web deb install uninstall service-test observers demo test bench lint deny nextest unit planner planner-test end-to-end peers clean
 
 CARGO ?= cargo
 # What is downloaded is kept here, outside the build, so that a fresh checkout does not fetch it again.
@@ -20,6 +21,7 @@ CORPUS_VERSION := 0.2.3
 CORPUS := $(CACHE)/corpus-$(CORPUS_VERSION)
 TORCH_VERSION := 2.15.0
 TRANSFORMERS_VERSION := 5.23.0
+CARGO_DEB_VERSION := 3.8.0
 SCHEMATHESIS_VERSION := 4.32.5
 TENSORBOARD_VERSION := 2.21.0
 OBSERVERS := $(CACHE)/observers-$(SCHEMATHESIS_VERSION)-$(TENSORBOARD_VERSION)
@@ -62,6 +64,16 @@ install:
 # What was installed, and never a state.
 uninstall:
 	rm -rf $(INSTALLED)
+
+# A package for Debian, with what `make install` installs: target/lrpath.deb.
+deb: build web $(CACHE)/bin/cargo-deb
+	command -v dpkg-shlibdeps >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends dpkg-dev; }
+	rm -rf target/package
+	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/target/package PREFIX=/usr
+	$(CACHE)/bin/cargo-deb --no-build --no-strip --quiet --package lrpath-daemon --output $(CURDIR)/target/lrpath.deb
+
+$(CACHE)/bin/cargo-deb:
+	$(CARGO) install cargo-deb --locked --version $(CARGO_DEB_VERSION) --root $(CACHE) --quiet
 
 # The State of the Union addresses 1790-2021, public domain.
 $(CORPUS)/.done:
@@ -132,7 +144,7 @@ tests/planner/node_modules/.done: tests/planner/package.json
 	touch $@
 
 # The service in a systemd of its own, for which one must be root; nothing of it is left behind.
-service-test: nextest build web
+service-test: nextest deb
 	if [ "$$(id -u)" != 0 ]; then echo "not root: the service is not tried in a systemd"; exit 0; fi; \
 	for needed in /lib/systemd/systemd:systemd dbus-daemon:dbus ip:iproute2 pgrep:procps; do \
 	  command -v $${needed%:*} >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $${needed#*:}; }; \

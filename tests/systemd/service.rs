@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::systemd::Systemd;
 
 const STATE: &str = "/var/lib/lrpath";
+const ADDRESS: &str = "127.0.0.1:7720";
 const TABLES: &str = "[schedule]\nwarmup_steps = 2\npeak = 1e-3\nmin = 1e-4\n[checkpoints]\nevery = 500";
 
 fn given() -> String {
@@ -19,7 +20,8 @@ fn given() -> String {
 /// A state as the manual says how to make one, and a user of the group.
 fn made(systemd: &Systemd) {
     systemd.run(&["mkdir", "-m", "755", "/tmp/given"]);
-    systemd.write_as("root", "/tmp/given/lrpathd.toml", given().as_bytes());
+    let listening = format!("{}\n[control]\nlisten = \"{ADDRESS}\"\n", given());
+    systemd.write_as("root", "/tmp/given/lrpathd.toml", listening.as_bytes());
     systemd.write_as("root", "/tmp/given/model.json", MODEL.as_bytes());
     systemd.run_as("lrpath", &["lrpathctl", "init", "--state", STATE, "--config", "/tmp/given/lrpathd.toml"]);
     systemd.run(&["useradd", "--groups", "lrpath", "writer"]);
@@ -47,7 +49,7 @@ fn weights(systemd: &Systemd, version: u32) -> String {
 
 #[test]
 fn a_shard_that_another_user_drops_becomes_a_version_under_all_restrictions() {
-    let systemd = Systemd::with_the_service("use");
+    let systemd = Systemd::with_the_package("use");
     let verified = systemd.tried(&["systemd-analyze", "verify", "/usr/lib/systemd/system/lrpathd.service"]);
     assert!(
         verified.status.success() && verified.stderr.is_empty() && verified.stdout.is_empty(),
@@ -87,18 +89,79 @@ fn a_shard_that_another_user_drops_becomes_a_version_under_all_restrictions() {
     let stranger = format!("echo x > {STATE}/data/x.txt");
     assert!(!systemd.tried(&["runuser", "-u", "stranger", "--", "sh", "-c", &stranger]).status.success());
 
+    served_over_tcp(&systemd);
+    reloaded(&systemd);
+    upgraded(&systemd);
+    not_its_own(&systemd);
+
+    for action in ["--remove", "--purge"] {
+        systemd.run(&["dpkg", action, "lrpath"]);
+        assert!(!systemd.tried(&["test", "-e", "/usr/bin/lrpathd"]).status.success());
+        assert_eq!(trainers(&systemd), "");
+        systemd.run(&["test", "-e", &format!("{STATE}/releases/v1/model.safetensors")]);
+        systemd.run(&["test", "-e", &format!("{STATE}/journal")]);
+    }
+}
+
+/// The page, the metrics and the API, under the unit's own restrictions.
+fn served_over_tcp(systemd: &Systemd) {
+    let get = |path: &str| systemd.run(&["curl", "--silent", "--fail", &format!("http://{ADDRESS}{path}")]);
+    assert!(get("/").contains("<title>lrpathd</title>"));
+    assert!(get("/planner").contains("<title>lrpath planner</title>"));
+    assert!(get("/metrics").contains("lrpath_versions{paradigm=\"path-switching\",state=\"released\"} 1.0"));
+    let write =
+        ["curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", "--request", "POST"];
+    assert_eq!(systemd.run(&[&write[..], &[&format!("http://{ADDRESS}/v1/pause")]].concat()), "403");
+}
+
+/// `systemctl reload` takes what is sound, and tells what is not.
+fn reloaded(systemd: &Systemd) {
+    let file = format!("{STATE}/lrpathd.toml");
+    let text = systemd.run(&["cat", &file]);
+    let before = systemd.property("MainPID");
+    systemd.write_as("lrpath", &file, text.replace("every = 500", "every = 400").as_bytes());
+    systemd.run(&["systemctl", "reload", "lrpathd"]);
+    assert!(systemd.journal().contains("checkpoints.every is 400 now, and was 500"), "{}", systemd.journal());
+    systemd.write_as("lrpath", &file, text.replace("every = 500", "evry = 400").as_bytes());
+    assert!(!systemd.tried(&["systemctl", "reload", "lrpathd"]).status.success());
+    assert!(systemd.journal().contains("`checkpoints.every` was probably meant"));
+    systemd.write_as("lrpath", &file, text.as_bytes());
+    assert_eq!((systemd.property("ActiveState").as_str(), systemd.property("MainPID")), ("active", before));
+}
+
+/// A state that belongs to somebody else is told in a sentence, and not tried again and again.
+fn not_its_own(systemd: &Systemd) {
     systemd.run(&["systemctl", "stop", "lrpathd"]);
-    assert_eq!(systemd.property("Result"), "success");
-    systemd.run(&[
-        "make",
-        "-s",
-        "-C",
-        concat!(env!("CARGO_MANIFEST_DIR"), "/.."),
-        "uninstall",
-        "PREFIX=/usr",
-    ]);
-    assert!(!systemd.tried(&["test", "-e", "/usr/bin/lrpathd"]).status.success());
-    systemd.run(&["test", "-e", &format!("{STATE}/releases/v1/model.safetensors")]);
+    let journal = format!("{STATE}/journal");
+    systemd.run(&["chown", "-R", "root:root", &journal]);
+    systemd.run(&["chmod", "700", &journal]);
+    assert!(!systemd.tried(&["systemctl", "start", "lrpathd"]).status.success());
+    assert_eq!((systemd.property("ExecMainStatus"), systemd.property("NRestarts")), ("5".into(), "0".into()));
+    let told = systemd.tried(&["systemctl", "status", "--no-pager", "--full", "lrpathd"]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("is not for this user") && told.contains("chown -R lrpath:lrpath"), "{told}");
+    systemd.run(&["chown", "-R", "lrpath:lrpath", &journal]);
+    systemd.run(&["systemctl", "reset-failed", "lrpathd"]);
+    systemd.run(&["systemctl", "start", "lrpathd"]);
+    assert_eq!(released(systemd), 2);
+}
+
+/// A newer package takes over from a daemon in the middle of a job.
+fn upgraded(systemd: &Systemd) {
+    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/lrpath.deb");
+    systemd.run(&["dpkg-deb", "--raw-extract", package, "/tmp/newer"]);
+    systemd.run(&["sed", "-i", "s/^Version: .*/Version: 99.0-1/", "/tmp/newer/DEBIAN/control"]);
+    systemd.run(&["dpkg-deb", "--build", "-Zgzip", "-z1", "/tmp/newer", "/tmp/newer.deb"]);
+    systemd.write_as("writer", &format!("{STATE}/data/february.txt"), sentences(3, 4_000_000).as_bytes());
+    accepted(systemd, 2);
+    ask(systemd, &["cut", "february"]);
+    let step = busy(systemd, 1500);
+    let before = systemd.property("MainPID");
+    systemd.run(&["dpkg", "--install", "/tmp/newer.deb"]);
+    assert_ne!(systemd.property("MainPID"), before, "the newer daemon runs");
+    assert_eq!(systemd.property("ActiveState"), "active");
+    assert!(busy(systemd, 0) >= step, "the job goes on where it was");
+    systemd.wait("the version", 300, || released(systemd) == 2);
 }
 
 /// Weights of the same version, made by a daemon that nobody disturbed.
@@ -178,4 +241,10 @@ fn stopped_killed_and_hung_it_makes_the_bits_of_a_run_that_nobody_disturbed() {
 
     systemd.wait("the version", 300, || released(&systemd) == 1);
     assert_eq!(weights(&systemd, 1), wanted);
+
+    systemd.run(&["systemctl", "stop", "lrpathd"]);
+    let repository = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    systemd.run(&["make", "-s", "-C", repository, "uninstall", "PREFIX=/usr"]);
+    assert!(!systemd.tried(&["test", "-e", "/usr/bin/lrpathd"]).status.success());
+    systemd.run(&["test", "-e", &format!("{STATE}/releases/v1/model.safetensors")]);
 }

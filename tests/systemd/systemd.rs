@@ -11,17 +11,29 @@ pub struct Systemd {
 }
 
 impl Systemd {
-    /// Boots it, with the service installed as a package would.
+    /// Boots it, with the package installed.
+    pub fn with_the_package(name: &str) -> Self {
+        let (systemd, repository) = Self::booted(name);
+        systemd.run(&["dpkg", "--install", repository.join("target/lrpath.deb").to_str().unwrap()]);
+        systemd
+    }
+
+    /// Boots it, with the service installed by `make install`.
     pub fn with_the_service(name: &str) -> Self {
-        let systemd = Self { name: format!("{name}-{}", std::process::id()) };
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
-        let started = systemd.script(&["start", repository.to_str().unwrap()]).output().unwrap();
-        assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+        let (systemd, repository) = Self::booted(name);
         systemd.run(&["make", "-s", "-C", repository.to_str().unwrap(), "install", "PREFIX=/usr"]);
         systemd.run(&["systemd-sysusers"]);
         systemd.run(&["systemd-tmpfiles", "--create", "/usr/lib/tmpfiles.d/lrpath.conf"]);
         systemd.run(&["systemctl", "daemon-reload"]);
         systemd
+    }
+
+    fn booted(name: &str) -> (Self, PathBuf) {
+        let systemd = Self { name: format!("{name}-{}", std::process::id()) };
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
+        let started = systemd.script(&["start", repository.to_str().unwrap()]).output().unwrap();
+        assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+        (systemd, repository)
     }
 
     fn script(&self, arguments: &[&str]) -> Command {

@@ -1,6 +1,9 @@
 //! Why the daemon does not run, and how that is told.
 
 use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use artifacts::storage::Hindrance;
 
 use crate::api::{SocketError, TokenError};
 use crate::config::{Changed, ConfigError, Newer, NoTrainer};
@@ -47,6 +50,14 @@ pub enum ServiceError {
     /// The token of the door over TCP cannot be used.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The daemon's user may not use the state: no restart changes that.
+    #[error("the state `{}` is not for this user: {cause}", state.display())]
+    NotOurs {
+        /// The state.
+        state: PathBuf,
+        /// What was refused.
+        cause: String,
+    },
     /// A part of the daemon panicked.
     #[error("a part of the daemon ended without a word: {0}")]
     Task(String),
@@ -58,6 +69,23 @@ pub enum ServiceError {
         /// What it said.
         cause: std::io::Error,
     },
+}
+
+impl ServiceError {
+    /// Tells what only a state's owner can mend from what may pass by itself.
+    pub fn of_a_state_that_is_not_ours(self, state: &Path) -> Self {
+        let hindrance = match &self {
+            Self::Lock(LockError::Io { cause, .. }) | Self::Ledger(LedgerError::Unseen { cause, .. }) => {
+                Hindrance::of(cause)
+            }
+            Self::Ledger(error) => error.hindrance(),
+            _ => None,
+        };
+        match hindrance {
+            Some(Hindrance::Permission) => Self::NotOurs { state: state.to_owned(), cause: self.to_string() },
+            _ => self,
+        }
+    }
 }
 
 impl From<ServiceError> for Failure {
@@ -76,6 +104,13 @@ impl From<ServiceError> for Failure {
             ServiceError::Scheduler(error) => of_scheduler(error),
             ServiceError::Retention(error) => of_retention(error),
             ServiceError::Jobs(error) => of_jobs(error),
+            ServiceError::NotOurs { ref state, .. } => {
+                let owner = format!(
+                    "let it belong to the user that lrpathd runs as: `chown -R lrpath:lrpath {}`",
+                    state.display()
+                );
+                Self::new(&error).exit(Exit::Configuration).hint(owner)
+            }
             error @ ServiceError::Task(_) => Self::new(error).hint(AGAIN),
             error @ ServiceError::System { .. } => Self::new(error).hint(
                 "look at what this user may have (`ulimit -a`) and at the system's log, and start it again",
@@ -173,6 +208,25 @@ mod tests {
             assert_eq!(failure.exit, exit, "{failure}");
             assert!(failure.hint.is_some(), "what is to be done? {failure}");
         }
+    }
+
+    #[test]
+    fn what_only_the_states_owner_can_mend_is_not_tried_again() {
+        let state = PathBuf::from("/srv/state");
+        let error = |code| {
+            let cause = std::io::Error::from_raw_os_error(code);
+            let error = ServiceError::from(LockError::Io { path: state.join("lock"), cause });
+            Failure::from(error.of_a_state_that_is_not_ours(&state))
+        };
+        let forbidden = error(13);
+        assert_eq!(forbidden.exit, Exit::Configuration);
+        assert_eq!(
+            forbidden.message,
+            "the state `/srv/state` is not for this user: cannot lock `/srv/state/lock`: Permission denied (os error 13)"
+        );
+        assert!(forbidden.hint.unwrap().contains("chown"));
+        // A disk that is full, or can only be read for a while.
+        assert_eq!((error(28).exit, error(30).exit), (Exit::Refused, Exit::Refused));
     }
 
     #[test]

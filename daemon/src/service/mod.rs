@@ -37,15 +37,17 @@ use shift::Shift;
 /// What keeps it from starting, or stopped it.
 pub fn run(state: &Path) -> Result<(), ServiceError> {
     let system = |what| move |cause| ServiceError::System { what, cause };
-    let state = ledger::find(state)?;
-    let lock = Arc::new(StateLock::take(&state)?);
+    let not_ours = |error: ServiceError| error.of_a_state_that_is_not_ours(state);
+    let state = ledger::find(state).map_err(ServiceError::from).map_err(not_ours)?;
+    let lock = Arc::new(StateLock::take(&state).map_err(ServiceError::from).map_err(not_ours)?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let program = std::env::current_exe().map_err(system("the daemon's own program cannot be found"))?;
     let probe =
         Probe::by_this_program(&[PROBE], lock.clone()).map_err(system("the view cannot be probed"))?;
     let telemetry = Arc::new(Telemetry::default());
     let options = Options { probe, observer: Some(telemetry.clone()), ..Options::default() };
-    let ledger = Ledger::open_with(&state, Arc::new(Disk), clock.clone(), &options)?;
+    let ledger = Ledger::open_with(&state, Arc::new(Disk), clock.clone(), &options);
+    let ledger = ledger.map_err(ServiceError::from).map_err(not_ours)?;
     let ended = Daemon::new(state, program, clock, &ledger, telemetry).and_then(Daemon::run);
     ledger.close();
     drop(lock);
@@ -110,7 +112,7 @@ impl Daemon {
         let started = Transition::DaemonStarted { program: format!("lrpathd {version}") };
         while let Err(error) = self.ledger.commit(started.clone()) {
             if error.hindrance() != Some(Hindrance::Full) {
-                return Err(error.into());
+                return Err(ServiceError::from(error).of_a_state_that_is_not_ours(&self.state));
             }
             // The ledger has said so. A start that fails would only be tried again by whoever looks after the daemon.
             tokio::select! {
