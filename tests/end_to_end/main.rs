@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod backups;
+mod client_names;
 mod counters;
 mod damage;
 mod evaluations;

@@ -137,6 +137,11 @@ fn is_free(name: &str, folder: &Path) -> Result<(), NotMoved> {
     if folder.join(name).symlink_metadata().is_ok_and(is_other) {
         return taken("a file or folder beside the versions is called so");
     }
+    // One that leads to a version is an alias that was taken away, or points elsewhere by accident.
+    let leads = std::fs::read_link(folder.join(name)).ok();
+    if leads.is_some_and(|to| !to.to_str().is_some_and(is_version)) {
+        return taken("a link of somebody else's beside the versions is called so");
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use artifacts::Digest;
 use paradigm::Paradigm;
 
 use super::counters::{Counters, Ended};
-use crate::ledger::path::{CheckpointKey, Path, Step, Version};
+use crate::ledger::path::{CheckpointKey, Path, Step, Trajectory, Version};
 use crate::ledger::transition::{
     CutSource, Evaluation, Increment, JobStart, Outcome, Release, Took, Transition,
 };
@@ -278,7 +278,12 @@ struct Evaluated<'a> {
 impl Event for Evaluated<'_> {
     fn emit(&self, _: &Counters) {
         let Evaluation { increment, loss, tokens, .. } = self.evaluation;
-        tracing::info!(path = %self.path, step = self.step, increment, loss, tokens, "a held-out loss was measured");
+        let (path, step) = (self.path, self.step);
+        // The hundredth version is measured on a hundred increments: its own is told, the others are in the journal.
+        match path.trajectory == Trajectory::Version(*increment) {
+            true => tracing::info!(%path, step, increment, loss, tokens, "a held-out loss was measured"),
+            false => tracing::debug!(%path, step, increment, loss, tokens, "a held-out loss was measured"),
+        }
     }
 }
 
