@@ -191,8 +191,10 @@ fn a_job_that_is_already_trained_is_evaluated_and_finished() {
 /// An event without the wall-clock time that it took.
 fn without_seconds(event: &Event) -> Event {
     let mut event = event.clone();
-    if let Event::Evaluation { seconds, .. } = &mut event {
-        *seconds = 0.0;
+    match &mut event {
+        Event::Evaluation { seconds, .. } => *seconds = 0.0,
+        Event::Checkpoint { seconds, stalled_seconds, .. } => (*seconds, *stalled_seconds) = (None, None),
+        _ => {}
     }
     event
 }
