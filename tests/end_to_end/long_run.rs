@@ -98,8 +98,8 @@ fn ten_thousand_shards_and_two_hundred_versions_leave_a_true_journal_and_a_small
     println!("grown by {growth} bytes, from {} to {} descriptors", before.descriptors, last.descriptors);
     assert!(growth < MOST_GROWTH, "{growth} bytes more");
     assert_eq!(last.descriptors, before.descriptors);
-    daemon.stop();
     the_journal_is_the_model(&state, &shards, &versions);
+    daemon.stop();
     assert!(state.ctl(&["check", "--all"]).status.success());
 }
 
