@@ -10,7 +10,7 @@ use harness::state::{State, byte_config, tokens};
 use serde_json::{Value, json};
 
 /// Tokens of a job of some seconds.
-const LONG: usize = 60_000;
+const LONG: usize = 240_000;
 
 fn state() -> State {
     let tables =
