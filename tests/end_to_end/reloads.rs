@@ -63,7 +63,12 @@ fn what_is_reloaded_holds_from_the_next_cut_on_and_trainers_notice_nothing() {
     change(&state, "alpha = 0.5", "alpha = 0.25");
     let reloaded = state.ask(&["reload"]);
     assert_eq!(reloaded["changed"], json!([{"key": "schedule.alpha", "before": "0.5", "now": "0.25"}]));
-    assert_eq!(state.ask(&["reload"])["changed"], json!([]));
+    // Whoever asks next finds the daemon there, with the new configuration in force.
+    for shift in 3..=12 {
+        let again = state.ask(&["reload"]);
+        assert_eq!((&again["changed"], &again["shift"]), (&json!([]), &json!(shift)));
+        assert_eq!(state.ask(&["status"])["shift"], json!(shift));
+    }
     let [same] = processes::trainers(&state.path())[..] else { panic!("one trainer runs") };
     assert_eq!(same, trainer, "the same process trains on");
     wait_for_releases(&state, "path-switching", 2, 120);
@@ -98,6 +103,17 @@ fn what_cannot_be_reloaded_is_told_and_changes_nothing() {
     change(&state, "peak = 1e-3", "peak = 2e-3");
     refused("`schedule.peak` is fixed for the life of a state");
     change(&state, "peak = 2e-3", "peak = 1e-3");
+    let file = state.path().join("lrpathd.toml");
+    let sound = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{sound}\n[control]\nsocket = \"other.sock\"\n")).unwrap();
+    let socket = state.path().join("control.sock");
+    let output = state.ctl(&["reload", "--socket", socket.to_str().unwrap()]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(1) && told.contains("`control.socket` holds from the next start on"),
+        "{told}"
+    );
+    fs::write(&file, sound).unwrap();
 
     // A signal says the same in the log.
     change(&state, "alpha = 0.5", "alpha = 0.0");

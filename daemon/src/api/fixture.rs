@@ -154,6 +154,7 @@ impl World {
             state: PathBuf::from("/nowhere"),
             slots: vec![SlotConfig { name: "cpu".to_owned(), devices: vec!["cpu".to_owned()] }],
             retention: self.retention(PathBuf::from("/nowhere")),
+            shift: 1,
             reload: Arc::new(NothingNew),
             telemetry: self.telemetry.clone(),
             links: Links::new(self.ledger.clone(), FilePath::new("/nowhere"), Arc::new(Disk)),

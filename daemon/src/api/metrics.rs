@@ -74,6 +74,11 @@ fn plain(text: &str) -> String {
     plain
 }
 
+/// How a word is called in JSON.
+fn word(waits: Waits) -> String {
+    serde_json::to_value(waits).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 type Labels = Vec<(&'static str, String)>;
 
 /// What is so now.
@@ -100,7 +105,7 @@ impl Moment {
         self.one("lrpath_draining", "Whether nothing new is started", f64::from(u8::from(status.draining)));
         let waits = Waits::ALL.iter().map(|what| {
             let has = status.hindrances.iter().any(|waiting| waiting.what == *what);
-            (of("what", what.word()), f64::from(u8::from(has)))
+            (of("what", &word(*what)), f64::from(u8::from(has)))
         });
         self.tell("lrpath_hindered", "What waits because it cannot be written", waits);
         self.one("lrpath_journal_position", "Records of the journal", status.position as f64);

@@ -109,6 +109,8 @@ pub struct Backend {
     pub retention: Retention,
     /// What lets names follow the tree.
     pub links: Links,
+    /// How often a configuration took hold since the daemon was started.
+    pub shift: u64,
     /// What reads the configuration again.
     pub reload: Arc<dyn Reload>,
     /// What was counted since the daemon was started.

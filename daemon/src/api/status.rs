@@ -26,6 +26,7 @@ pub(super) fn of(backend: &Backend) -> Status {
         let (doing, until) = answers::doing(tree, &jobs, waiting, now, hindrances.holds_jobs());
         let status = Status {
             program: env!("CARGO_PKG_VERSION").to_owned(),
+            shift: backend.shift,
             state: backend.state.display().to_string(),
             position: tree.position(),
             at: now,

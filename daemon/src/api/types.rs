@@ -27,6 +27,9 @@ pub use upkeep::*;
 pub struct Status {
     /// Version of the daemon.
     pub program: String,
+    /// How often a configuration took hold since the daemon was started: 1, and one more with each reload.
+    #[serde(default)]
+    pub shift: u64,
     /// The state folder.
     pub state: String,
     /// Place in the journal.

@@ -6,7 +6,7 @@ use super::Config;
 use super::objection::Objection;
 
 /// Longest path of a unix socket, in bytes, without the zero at its end.
-pub(super) const LONGEST_SOCKET: usize = 107;
+const LONGEST_SOCKET: usize = 107;
 
 /// Longest time that a hook may be given, in seconds: publishing waits for it.
 const LONGEST_HOOK: f64 = 3600.0;

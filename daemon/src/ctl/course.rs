@@ -12,8 +12,8 @@ use crate::ledger::tree::VersionState;
 
 /// Between two looks at what still runs.
 const LOOK: Duration = Duration::from_millis(500);
-/// A daemon that was reloaded answers again within this time.
-const BACK: Duration = Duration::from_secs(30);
+/// A daemon that was reloaded answers again within this time: it may be copying a model just then.
+const BACK: Duration = Duration::from_secs(300);
 
 pub fn pause(client: &Client, output: Output, screen: &mut Screen<'_>) -> Result<(), Failure> {
     let answer: PauseAnswer = client.post("/v1/pause", &())?;
@@ -60,13 +60,18 @@ pub fn drain(client: &Client, asked: &Drain, screen: &mut Screen<'_>) -> Result<
 
 pub fn reload(client: &Client, output: Output, screen: &mut Screen<'_>) -> Result<(), Failure> {
     let answer: ReloadAnswer = client.post("/v1/reload", &())?;
-    // Whoever asks next shall find it there.
+    // Whoever asks next shall find the daemon there, and the configuration in force.
     let since = Instant::now();
-    while let Err(failure) = client.get::<Status>("/v1/status") {
-        if failure.exit != Exit::NoDaemon || since.elapsed() > BACK {
-            return Err(failure);
+    loop {
+        match client.get::<Status>("/v1/status") {
+            Ok(status) if status.shift >= answer.shift => break,
+            Err(failure) if failure.exit != Exit::NoDaemon || since.elapsed() > BACK => return Err(failure),
+            Ok(_) if since.elapsed() > BACK => {
+                let failure = Failure::new("the configuration was taken, and does not hold yet");
+                return Err(failure.hint("`lrpathctl status` says what the daemon is busy with"));
+            }
+            _ => std::thread::sleep(LOOK / 10),
         }
-        std::thread::sleep(LOOK / 10);
     }
     screen.answer(output, &answer, |answer, _| match answer.changed.as_slice() {
         [] => "reloaded: nothing is otherwise than before\n".to_owned(),

@@ -39,19 +39,6 @@ impl Waits {
     pub const ALL: [Self; 7] =
         [Self::Journal, Self::State, Self::Checkpoints, Self::Shards, Self::Jobs, Self::Releases, Self::View];
 
-    /// A word for programs.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Journal => "journal",
-            Self::State => "state",
-            Self::Checkpoints => "checkpoints",
-            Self::Shards => "shards",
-            Self::Jobs => "jobs",
-            Self::Releases => "releases",
-            Self::View => "view",
-        }
-    }
-
     /// Whether jobs are of no use meanwhile.
     fn holds_jobs(self) -> bool {
         matches!(self, Self::Journal | Self::State | Self::Checkpoints)

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
@@ -16,6 +17,9 @@ use crate::api::{Reload, Token};
 use crate::config::{self, Config, Machine, Settings};
 use crate::edge::failure::Failure;
 use crate::ledger::transition::Fixed;
+
+/// What a program sees of a configuration that cannot hold.
+const NOT_RELOADED: &str = "not-reloaded";
 
 /// A configuration that was read and found sound.
 #[derive(Debug, Clone)]
@@ -53,17 +57,24 @@ pub struct Reloading {
     /// What holds, or is about to.
     current: Mutex<Settled>,
     wanted: Notify,
+    /// How often one took hold.
+    shifts: AtomicU64,
 }
 
 impl Reloading {
     /// For a state whose daemon goes by a configuration.
     pub fn new(state: PathBuf, fixed: Fixed, current: Settled) -> Self {
-        Self { state, fixed, current: Mutex::new(current), wanted: Notify::new() }
+        Self { state, fixed, current: Mutex::new(current), wanted: Notify::new(), shifts: AtomicU64::new(0) }
     }
 
     /// Waits until somebody had it read, and it was sound.
     pub async fn wanted(&self) {
         self.wanted.notified().await;
+    }
+
+    /// A shift begins; says its number, from 1.
+    pub fn begun(&self) -> u64 {
+        self.shifts.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// What holds from now on.
@@ -81,6 +92,15 @@ impl Reload for Reloading {
     fn reload(&self) -> Result<ReloadAnswer, Refusal> {
         let next = Settled::read(&self.state, &self.fixed).map_err(refusal)?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.settings.socket != current.settings.socket {
+            let error = "`control.socket` holds from the next start on: whoever asks would not find the daemon any more";
+            return Err(Refusal {
+                error: error.to_owned(),
+                cause: None,
+                hint: Some("put it back and reload, or restart the daemon".to_owned()),
+                code: NOT_RELOADED.to_owned(),
+            });
+        }
         let changed = changes(&current.config, &next.config);
         for ChangedSetting { key, before, now } in &changed {
             let word = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
@@ -90,7 +110,7 @@ impl Reload for Reloading {
         drop(current);
         // Also where nothing was changed: a token may be another, or a program stand where there was none.
         self.wanted.notify_one();
-        Ok(ReloadAnswer { changed })
+        Ok(ReloadAnswer { shift: self.shifts.load(Ordering::Relaxed) + 1, changed })
     }
 }
 
@@ -100,7 +120,7 @@ fn refusal(error: ServiceError) -> Refusal {
         error: message,
         cause: cause.map(|cause| cause.to_string()),
         hint,
-        code: "not-reloaded".to_owned(),
+        code: NOT_RELOADED.to_owned(),
     }
 }
 

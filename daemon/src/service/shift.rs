@@ -64,6 +64,7 @@ impl Shift {
         let backend = Arc::new(Backend {
             retention: retention.clone(),
             links,
+            shift: daemon.reloading.begun(),
             reload: daemon.reloading.clone() as Arc<dyn Reload>,
             telemetry: daemon.telemetry.clone(),
             ledger: ledger.clone(),

@@ -54,6 +54,9 @@ pub struct DrainAnswer {
 /// What `POST /v1/reload` answers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReloadAnswer {
+    /// The shift in which it holds: see the status.
+    #[serde(default)]
+    pub shift: u64,
     /// What is otherwise from now on.
     pub changed: Vec<ChangedSetting>,
 }

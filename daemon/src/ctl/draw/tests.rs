@@ -52,6 +52,7 @@ fn status_of(world: &World) -> Status {
         let (doing, until) = answers::doing(tree, &jobs, 1, now, false);
         Status {
             program: "0.1.0".to_owned(),
+            shift: 1,
             state: "/var/lib/lrpath".to_owned(),
             position: tree.position(),
             at: now,

@@ -69,6 +69,8 @@ impl Child {
         };
         let mut process = Command::new(program)
             .args(arguments)
+            // The daemon is kept small with one heap for all threads; here as many threads as there are cores tokenise.
+            .env_remove("MALLOC_ARENA_MAX")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log.try_clone()?)
