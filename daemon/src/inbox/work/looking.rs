@@ -9,14 +9,10 @@ use crate::inbox::scan::{self, CutMarker, Named, Scan, Seen, named};
 use crate::inbox::settle::{Blocker, Look};
 use crate::inbox::{CutError, cuts};
 use crate::ledger::LedgerError;
-use crate::ledger::transition::{CutNumber, FileFacts, Transition};
+use crate::ledger::transition::{CutNumber, Transition};
 use crate::ledger::tree::{CutOutcome, Tree};
 
 impl Work<'_> {
-    fn is_known(&self, name: &str, facts: &FileFacts) -> bool {
-        self.known.get(name).is_some_and(|known| known.contains(facts))
-    }
-
     pub(super) fn is_scan_due(&self) -> bool {
         self.next_scan() <= self.now()
     }
@@ -82,7 +78,7 @@ impl Work<'_> {
         let mut open = HashSet::new();
         let mut settle = self.inbox.shown.settle();
         for file in &scanned.files {
-            if self.is_known(&file.name, &file.facts) {
+            if self.known.has(&file.name, &file.facts) {
                 if !settle.is_taken(&file.name) {
                     settle.forget(&file.name);
                 }
@@ -196,7 +192,7 @@ impl Work<'_> {
             return Ok(());
         }
         match seen {
-            Seen::File(facts) if self.is_known(name, &facts) => settle.forget(name),
+            Seen::File(facts) if self.known.has(name, &facts) => settle.forget(name),
             Seen::File(facts) => {
                 let marked = scan::is_marked(&path, &facts);
                 settle.look(now, name, Look { facts, moved_in, marked });

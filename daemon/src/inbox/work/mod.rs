@@ -1,5 +1,6 @@
 //! The inbox's thread: one turn after the other.
 
+mod known;
 mod looking;
 mod taking;
 mod training;
@@ -15,6 +16,8 @@ use std::time::Duration;
 use artifacts::Digest;
 use artifacts::storage::{self, Disk};
 
+use known::Known;
+
 use super::accept::Window;
 use super::reader::Session;
 use super::scan::{self, Seen};
@@ -23,7 +26,7 @@ use super::tokenising::Tokenising;
 use super::watch::{Hint, Watch};
 use super::workers::{Job, Shared, Workers};
 use super::{Inbox, InboxSettings, Message, rejected, sources};
-use crate::ledger::transition::{CutNumber, FileFacts, ShardTokens, Transition};
+use crate::ledger::transition::{CutNumber, ShardTokens, Transition};
 use crate::ledger::tree::Tree;
 use crate::ledger::{Ledger, LedgerError};
 
@@ -52,8 +55,7 @@ pub struct Work<'i> {
     workers: Workers,
     watch: Watch,
     window: Window,
-    /// Files that are accepted, or are duplicates: as they were then.
-    known: HashMap<String, Vec<FileFacts>>,
+    known: Known,
     /// What was said to be left alone.
     refused: BTreeMap<String, String>,
     tokenising: Tokenising,
@@ -115,7 +117,7 @@ impl<'i> Work<'i> {
         })?;
         let mut work = Self {
             session: session(inbox),
-            known: inbox.ledger.read(known_files),
+            known: inbox.ledger.read(Known::of),
             inbox,
             root,
             rejected,
@@ -293,15 +295,4 @@ fn session(inbox: &Inbox) -> Arc<Session> {
         reading: inbox.settings.reading.clone(),
         tokenizer: inbox.ledger.read(Tree::tokenizer),
     })
-}
-
-/// The files that are settled, as they were then.
-fn known_files(tree: &Tree) -> HashMap<String, Vec<FileFacts>> {
-    let accepted = tree.shards().iter().map(|shard| (shard.name.clone(), shard.file));
-    let duplicates = tree.duplicates().iter().map(|(name, duplicate)| (name.clone(), duplicate.file));
-    let mut known: HashMap<String, Vec<FileFacts>> = HashMap::new();
-    for (name, facts) in accepted.chain(duplicates) {
-        known.entry(name).or_default().push(facts);
-    }
-    known
 }

@@ -117,7 +117,7 @@ impl Work<'_> {
         match left {
             Left::Known(Found { name, facts }) => {
                 settle.forget(&name);
-                self.known.entry(name).or_default().push(facts);
+                self.known.add(&name, &facts);
             }
             Left::Rejected(Found { name, .. }) => {
                 settle.forget(&name);
