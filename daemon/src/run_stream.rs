@@ -38,7 +38,7 @@ impl RunStream {
             self.shards.clear();
             self.withdrawals = tree.withdrawals();
         }
-        for shard in tree.shards().iter().skip(self.shards.len()) {
+        for shard in tree.shards_from(self.shards.len()) {
             let Some(gives) = shard.gives() else { break };
             self.stream.push(shard.digest, gives.stream)?;
             self.shards.push(gives);

@@ -65,11 +65,10 @@ impl Tokenising {
             *self = Self { withdrawals: tree.withdrawals(), ..Self::default() };
         }
         if tree.tokenizer().is_some() {
-            let rest = tree.shards().get(self.tokenised..).unwrap_or_default();
-            self.tokenised += rest.iter().take_while(|shard| !shard.is_untokenised()).count();
-            let rest = tree.shards().get(self.tokenised..).unwrap_or_default();
-            let waiting: Vec<Shard> = rest
-                .iter()
+            let rest = tree.shards_from(self.tokenised);
+            self.tokenised += rest.take_while(|shard| !shard.is_untokenised()).count();
+            let waiting: Vec<Shard> = tree
+                .shards_from(self.tokenised)
                 .filter(|shard| shard.is_untokenised())
                 .take(circumstances.most)
                 .cloned()
@@ -87,7 +86,7 @@ impl Tokenising {
             let shards = u32::try_from(shards).ok()?;
             Some(Transition::TokenizerPlanned { shards, bytes })
         };
-        for shard in tree.shards().get(self.counted..).unwrap_or_default() {
+        for shard in tree.shards_from(self.counted) {
             self.counted += 1;
             self.tokens = self.tokens.saturating_add(shard.most_tokens());
             if is_text(shard) {

@@ -195,7 +195,7 @@ struct Inner {
 struct Writer {
     journal: Journal,
     /// The tree once more: transitions are tried here, so that all of a commit are known to fit, each after the one
-    /// before it, when the first byte is written. Equal to the tree between two commits.
+    /// before it, when the first byte is written. Between two commits the two are one, and share everything.
     draft: Tree,
     is_closed: bool,
 }
@@ -314,7 +314,7 @@ impl Ledger {
             }
         };
         self.inner.hindrances.goes_on(Waits::Journal);
-        self.inner.take(point, changes, &records);
+        self.inner.take(point, changes, &writer.draft, &records);
         if let Some(observer) = &self.inner.observer {
             records.iter().for_each(|record| observer.committed(record, &writer.draft));
         }
@@ -406,20 +406,12 @@ impl Inner {
         })
     }
 
-    /// Has the tree take records that are journalled, and tells everybody.
-    fn take(&self, point: Point, changes: Vec<Change>, records: &[Record]) {
-        #[expect(
-            clippy::expect_used,
-            reason = "the draft, which is equal to the tree, took the same records"
-        )]
-        let apply = |tree: &mut Tree| {
-            for record in records {
-                tree.apply(record).expect("invariant: the tree takes what its draft took");
-            }
-        };
+    /// Has the tree become what its draft is with records that are journalled, and tells everybody.
+    fn take(&self, point: Point, changes: Vec<Change>, draft: &Tree, records: &[Record]) {
+        let replace = |tree: &mut Tree| tree.clone_from(draft);
         match &self.follower {
-            Some(follower) => follower.advance(point, changes, apply),
-            None => apply(&mut self.tree.write().unwrap_or_else(PoisonError::into_inner)),
+            Some(follower) => follower.advance(point, changes, replace),
+            None => replace(&mut self.tree.write().unwrap_or_else(PoisonError::into_inner)),
         }
         let mut recent = lock(&self.recent);
         recent.extend(records.iter().cloned());

@@ -17,7 +17,7 @@ use super::{JOURNAL, LedgerError, VIEW};
 /// It may take its time: nobody waits for it.
 pub fn kept(state: &Path, storage: &dyn Storage, probe: &Probe, end: Point, tree: &Tree) -> Option<View> {
     let path = state.join(VIEW);
-    let loaded = probe.run(&path).and_then(|()| View::load(&path));
+    let loaded = probe.run(&path).and_then(|()| View::open(&path));
     keep(&path, loaded.and_then(|loaded| judge(storage, state, end, tree, loaded)), end)
 }
 
@@ -47,7 +47,7 @@ fn judge(
     state: &Path,
     end: Point,
     tree: &Tree,
-    (view, copied): (View, Tree),
+    view: View,
 ) -> Result<View, ViewError> {
     let at = view.point();
     let why = match at.position {
@@ -55,7 +55,7 @@ fn judge(
             Some(format!("it is at position {position}, and the journal ends at {}", end.position))
         }
         _ if at == end => {
-            (copied != *tree).then(|| "it holds another tree than the journal makes".to_owned())
+            (!view.holds(tree)?).then(|| "it holds another tree than the journal makes".to_owned())
         }
         position => {
             (!is_met(storage, state, at)).then(|| format!("the records up to position {position} are others"))

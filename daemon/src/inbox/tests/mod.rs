@@ -456,7 +456,7 @@ fn a_marker_counts_once_however_long_it_stays() {
     // A name that cannot be is refused in the journal, with words.
     fs::write(state.data().join("v9.cut"), "").unwrap();
     inbox.wait("the refusal", |tree| tree.cuts().len() == 2);
-    let outcome = state.ledger.read(|tree| tree.cuts().values().last().unwrap().outcome.clone());
+    let outcome = state.ledger.read(|tree| tree.cuts().values().next_back().unwrap().outcome.clone());
     assert!(matches!(outcome, CutOutcome::Refused { reason, .. } if reason.contains("`v9`")));
     // Which requests somebody still sees in the folder.
     let all: Vec<CutNumber> = state.ledger.read(|tree| tree.cuts().keys().copied().collect());

@@ -123,7 +123,7 @@ fn a_job_beyond_the_data_is_refused() {
 
 /// The blocks of each increment, found the slow way: every block of every shard is asked for its place.
 fn blocks_by_hand(world: &World, limit: u64) -> BTreeMap<u32, Vec<Vec<u32>>> {
-    let (shards, increments) = world.ledger.read(|tree| (tree.shards().to_vec(), tree.increments().to_vec()));
+    let (shards, increments) = world.ledger.read(|tree| (tree.shards().clone(), tree.increments().clone()));
     let mut stream = Stream::new(SEED, LENGTH, SEQUENCES).unwrap();
     for shard in &shards {
         stream.push(shard.digest, shard.tokens.unwrap().stream).unwrap();
@@ -167,7 +167,7 @@ proptest! {
         }
         let mut stream = Stream::new(SEED, LENGTH, SEQUENCES).unwrap();
         let mut tokens = Vec::new();
-        for shard in world.ledger.read(|tree| tree.shards().to_vec()) {
+        for shard in world.ledger.read(|tree| tree.shards().clone()) {
             stream.push(shard.digest, shard.tokens.unwrap().stream).unwrap();
             let folder = world.state().join("tokens").join(shard.digest.to_string());
             tokens.extend_from_slice(&Tokens::open(&folder).unwrap().stream);

@@ -319,7 +319,7 @@ impl Tree {
         let order = self.shards.len() as u32;
         changes.put(Node::Shard { order, shard: shard.clone() });
         self.shard_orders.insert(shard.digest, order);
-        self.shards.push(shard);
+        self.shards.push_back(shard);
     }
 
     fn set_shard(&mut self, changes: &mut Changes, digest: &Digest, change: impl FnOnce(&mut Shard)) {
@@ -332,9 +332,12 @@ impl Tree {
 
     /// No request waits for this file any more.
     fn settle(&mut self, changes: &mut Changes, name: &str) {
-        for (number, files) in &mut self.cut_files {
-            if files.remove(name) {
-                changes.remove(&Node::CutFile { number: *number, name: name.to_owned() });
+        let waiting = self.cut_files.iter().filter(|(_, files)| files.contains(name));
+        let waiting: Vec<CutNumber> = waiting.map(|(number, _)| *number).collect();
+        for number in waiting {
+            if let Some(files) = self.cut_files.get_mut(&number) {
+                files.remove(name);
+                changes.remove(&Node::CutFile { number, name: name.to_owned() });
             }
         }
     }

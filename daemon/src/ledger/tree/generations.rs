@@ -5,6 +5,7 @@
 //! stays in it: versions are marked, never changed.
 
 use artifacts::Digest;
+use imbl::Vector;
 use paradigm::Paradigm;
 
 use super::Tree;
@@ -22,7 +23,7 @@ impl Tree {
     }
 
     /// The generations that began with a rewind, in their order.
-    pub fn generations(&self) -> &[Generation] {
+    pub fn generations(&self) -> &Vector<Generation> {
         &self.generations
     }
 
@@ -150,14 +151,14 @@ impl Tree {
     }
 
     pub(super) fn close(&mut self, increment: &Increment) {
-        self.standing.push(increment.version);
-        self.increments.push(increment.clone());
+        self.standing.push_back(increment.version);
+        self.increments.push_back(increment.clone());
     }
 
     pub(super) fn rewind(&mut self, generation: Generation) {
         let stand = self.standing().take_while(|increment| increment.end <= generation.step).count();
         self.standing.truncate(stand);
-        self.generations.push(generation);
+        self.generations.push_back(generation);
     }
 
     pub(super) fn mark(&mut self, order: u32, seen_by: &[Version]) {

@@ -11,9 +11,10 @@ mod questions;
 mod rules;
 mod versions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use artifacts::Digest;
+use imbl::{OrdMap, OrdSet, Vector};
 use paradigm::Paradigm;
 
 pub use super::node::*;
@@ -31,36 +32,36 @@ pub struct Contradiction {
     pub what: String,
 }
 
-/// The version tree.
+/// The version tree. A clone of it costs next to nothing: it shares all that neither of the two changes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tree {
     position: u64,
     run: Run,
-    shards: Vec<Shard>,
-    shard_orders: BTreeMap<Digest, u32>,
+    shards: Vector<Shard>,
+    shard_orders: OrdMap<Digest, u32>,
     /// How many shards were withdrawn: what follows the stream begins again when another one is.
     withdrawals: u32,
-    readings: BTreeMap<Digest, Reading>,
-    rejected: BTreeMap<u64, Rejected>,
-    duplicates: BTreeMap<String, Duplicate>,
-    cuts: BTreeMap<CutNumber, Cut>,
-    cut_files: BTreeMap<CutNumber, BTreeSet<String>>,
-    increments: Vec<Increment>,
+    readings: OrdMap<Digest, Reading>,
+    rejected: OrdMap<u64, Rejected>,
+    duplicates: OrdMap<String, Duplicate>,
+    cuts: OrdMap<CutNumber, Cut>,
+    cut_files: OrdMap<CutNumber, BTreeSet<String>>,
+    increments: Vector<Increment>,
     /// Lives of the main path after the first, in their order.
-    generations: Vec<Generation>,
+    generations: Vector<Generation>,
     /// Versions whose data no rewind has changed, in their order.
-    standing: Vec<Version>,
+    standing: Vector<Version>,
     /// Shards that a version saw and that were withdrawn, by their place in the order of acceptance.
-    marks: BTreeMap<Version, BTreeSet<u32>>,
-    paths: BTreeMap<Path, PathState>,
-    checkpoints: BTreeMap<CheckpointKey, Checkpoint>,
-    jobs: BTreeMap<JobNumber, Job>,
-    running: BTreeSet<JobNumber>,
-    evaluations: BTreeMap<(Path, Step, Version), Evaluation>,
-    releases: BTreeMap<(Paradigm, Version), Published>,
-    cancelled: BTreeMap<(Paradigm, Version), Millis>,
-    vetoed: BTreeMap<(Paradigm, Version), Veto>,
-    aliases: BTreeMap<(Paradigm, String), Vec<AliasMove>>,
+    marks: OrdMap<Version, BTreeSet<u32>>,
+    paths: OrdMap<Path, PathState>,
+    checkpoints: OrdMap<CheckpointKey, Checkpoint>,
+    jobs: OrdMap<JobNumber, Job>,
+    running: OrdSet<JobNumber>,
+    evaluations: OrdMap<(Path, Step, Version), Evaluation>,
+    releases: OrdMap<(Paradigm, Version), Published>,
+    cancelled: OrdMap<(Paradigm, Version), Millis>,
+    vetoed: OrdMap<(Paradigm, Version), Veto>,
+    aliases: OrdMap<(Paradigm, String), Vec<AliasMove>>,
     /// What public versions are still to be measured on.
-    asked: BTreeMap<(Paradigm, Version), BTreeSet<Version>>,
+    asked: OrdMap<(Paradigm, Version), BTreeSet<Version>>,
 }

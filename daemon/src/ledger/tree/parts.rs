@@ -153,7 +153,7 @@ impl Tree {
             if let Some(withdrawn) = &shard.withdrawn {
                 tree.mark(order, &withdrawn.seen_by);
             }
-            tree.shards.push(shard);
+            tree.shards.push_back(shard);
         }
         // A rewind came before the increment was cut that was open then.
         let mut generations = generations.into_values().peekable();

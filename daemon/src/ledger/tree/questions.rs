@@ -1,9 +1,10 @@
 //! Questions about what lies in the tree. None computes anything that a transition did not say, and each is a look-up or
 //! a walk over few nodes: the next commit waits until an answer is there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use artifacts::Digest;
+use imbl::{OrdMap, Vector};
 use paradigm::Paradigm;
 
 use super::Tree;
@@ -36,8 +37,13 @@ impl Tree {
     }
 
     /// Accepted shards, in the order of acceptance.
-    pub fn shards(&self) -> &[Shard] {
+    pub fn shards(&self) -> &Vector<Shard> {
         &self.shards
+    }
+
+    /// Those from a place on.
+    pub fn shards_from(&self, order: usize) -> impl Iterator<Item = &Shard> {
+        self.shards.focus().narrow(order.min(self.shards.len())..).into_iter()
     }
 
     /// The place and the record of an accepted shard.
@@ -52,22 +58,22 @@ impl Tree {
     }
 
     /// Shards that are being read, or whose reading went wrong.
-    pub fn readings(&self) -> &BTreeMap<Digest, Reading> {
+    pub fn readings(&self) -> &OrdMap<Digest, Reading> {
         &self.readings
     }
 
     /// Files that were rejected, by the place of their record.
-    pub fn rejected(&self) -> &BTreeMap<u64, Rejected> {
+    pub fn rejected(&self) -> &OrdMap<u64, Rejected> {
         &self.rejected
     }
 
     /// Names whose bytes were accepted before.
-    pub fn duplicates(&self) -> &BTreeMap<String, Duplicate> {
+    pub fn duplicates(&self) -> &OrdMap<String, Duplicate> {
         &self.duplicates
     }
 
     /// All requests to cut.
-    pub fn cuts(&self) -> &BTreeMap<CutNumber, Cut> {
+    pub fn cuts(&self) -> &OrdMap<CutNumber, Cut> {
         &self.cuts
     }
 
@@ -88,7 +94,7 @@ impl Tree {
     }
 
     /// Closed increments; number `i` stands at `i - 1`.
-    pub fn increments(&self) -> &[Increment] {
+    pub fn increments(&self) -> &Vector<Increment> {
         &self.increments
     }
 
@@ -122,7 +128,7 @@ impl Tree {
     }
 
     /// What was done on each path.
-    pub fn paths(&self) -> &BTreeMap<Path, PathState> {
+    pub fn paths(&self) -> &OrdMap<Path, PathState> {
         &self.paths
     }
 
@@ -152,7 +158,7 @@ impl Tree {
     }
 
     /// All checkpoints.
-    pub fn checkpoints(&self) -> &BTreeMap<CheckpointKey, Checkpoint> {
+    pub fn checkpoints(&self) -> &OrdMap<CheckpointKey, Checkpoint> {
         &self.checkpoints
     }
 
@@ -171,13 +177,13 @@ impl Tree {
     }
 
     /// All jobs.
-    pub fn jobs(&self) -> &BTreeMap<JobNumber, Job> {
+    pub fn jobs(&self) -> &OrdMap<JobNumber, Job> {
         &self.jobs
     }
 
     /// The number that the next job takes.
     pub fn next_job(&self) -> JobNumber {
-        self.jobs.last_key_value().map_or(1, |(job, _)| job + 1)
+        self.jobs.get_max().map_or(1, |(job, _)| job + 1)
     }
 
     /// The last attempt at a job.
@@ -191,12 +197,12 @@ impl Tree {
     }
 
     /// Held-out losses by path, step and increment.
-    pub fn evaluations(&self) -> &BTreeMap<(Path, Step, Version), Evaluation> {
+    pub fn evaluations(&self) -> &OrdMap<(Path, Step, Version), Evaluation> {
         &self.evaluations
     }
 
     /// Published versions.
-    pub fn releases(&self) -> &BTreeMap<(Paradigm, Version), Published> {
+    pub fn releases(&self) -> &OrdMap<(Paradigm, Version), Published> {
         &self.releases
     }
 
@@ -211,12 +217,12 @@ impl Tree {
     }
 
     /// Increments that public versions are still to be measured on, since somebody asked for it.
-    pub fn asked(&self) -> &BTreeMap<(Paradigm, Version), BTreeSet<Version>> {
+    pub fn asked(&self) -> &OrdMap<(Paradigm, Version), BTreeSet<Version>> {
         &self.asked
     }
 
     /// The names that versions were given, and where they pointed when; the last place is the present one.
-    pub fn aliases(&self) -> &BTreeMap<(Paradigm, String), Vec<AliasMove>> {
+    pub fn aliases(&self) -> &OrdMap<(Paradigm, String), Vec<AliasMove>> {
         &self.aliases
     }
 

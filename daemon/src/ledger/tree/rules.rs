@@ -52,8 +52,9 @@ impl Tree {
                 rule(self.shard_orders.contains_key(digest), &|| format!("shard {digest} was never accepted"))
             }
             Transition::TokenizerPlanned { shards, .. } => {
-                let planned = self.shards.get(..*shards as usize);
-                let has_text = planned.is_some_and(|shards| shards.iter().any(Shard::is_untokenised));
+                let is_there = self.shards.len() >= *shards as usize;
+                let mut planned = self.shards.iter().take(*shards as usize);
+                let has_text = is_there && planned.any(Shard::is_untokenised);
                 rule(self.run.tokenizer_shards.is_none() && has_text, &|| {
                     "the tokenizer is planned once, on texts that were accepted".to_owned()
                 })

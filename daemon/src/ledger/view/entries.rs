@@ -39,6 +39,27 @@ impl Meta {
         Self { format: FORMAT, program, point, counts: BTreeMap::new(), sum: Digest([0; 32]) }
     }
 
+    /// What stands beside the nodes of a tree. `each` is given every entry.
+    fn of(
+        point: Point,
+        tree: &Tree,
+        mut each: impl FnMut(&str, Vec<u8>) -> Result<(), ViewError>,
+    ) -> Result<Self, ViewError> {
+        let mut meta = Self::new(point);
+        for node in tree.nodes() {
+            let key = node.key();
+            let value = encode(key.as_bytes(), &node)?;
+            meta.add(&key, &value);
+            each(&key, value)?;
+        }
+        Ok(meta)
+    }
+
+    /// Whether the entries that it stands beside are the nodes of a tree: neither has to be in memory a second time for that.
+    pub fn is_of(&self, tree: &Tree) -> Result<bool, ViewError> {
+        Ok(*self == Self::of(self.point, tree, |_, _| Ok(()))?)
+    }
+
     pub fn add(&mut self, key: &str, value: &[u8]) {
         self.mix(key, value);
         *self.counts.entry(kind(key)).or_default() += 1;
@@ -96,15 +117,14 @@ fn crc(key: &[u8], json: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Reads all entries and compares them with what stands beside them.
-pub fn read(db: &sled::Db) -> Result<(Meta, Tree), ViewError> {
+/// Reads all entries, one after the other, and compares them with what stands beside them.
+pub fn read(db: &sled::Db, mut each: impl FnMut(Node)) -> Result<Meta, ViewError> {
     let value = db.get(META)?.ok_or_else(|| ViewError::Damaged("it has no beginning".to_owned()))?;
     let meta: Meta = decode(META, &value)?;
     let mut found = Meta::new(meta.point);
     if (meta.format, &meta.program) != (found.format, &found.program) {
         return Err(ViewError::Outdated(format!("format {}, lrpath {}", meta.format, meta.program)));
     }
-    let mut nodes = Vec::new();
     for entry in db.iter() {
         let (key, value) = entry?;
         if *key == *META {
@@ -116,7 +136,7 @@ pub fn read(db: &sled::Db) -> Result<(Meta, Tree), ViewError> {
             return Err(ViewError::Damaged(format!("entry `{}` is `{name}`", String::from_utf8_lossy(&key))));
         }
         found.add(&name, &value);
-        nodes.push(node);
+        each(node);
     }
     if found.counts != meta.counts {
         return Err(ViewError::Damaged(format!("it holds {:?}, not {:?}", found.counts, meta.counts)));
@@ -126,24 +146,21 @@ pub fn read(db: &sled::Db) -> Result<(Meta, Tree), ViewError> {
             "its entries do not add up to the digest that stands beside them".to_owned(),
         ));
     }
-    let tree = Tree::from_nodes(meta.point.position, nodes)
-        .map_err(|error| ViewError::Damaged(error.to_string()))?;
-    Ok((meta, tree))
+    Ok(meta)
 }
 
 /// Writes all nodes of a tree into an empty database, and last what stands beside them.
 pub fn fill(db: &sled::Db, point: Point, tree: &Tree) -> Result<Meta, ViewError> {
-    let mut meta = Meta::new(point);
     let mut batch = sled::Batch::default();
-    for (index, node) in tree.nodes().enumerate() {
-        let key = node.key();
-        let value = encode(key.as_bytes(), &node)?;
-        meta.add(&key, &value);
+    let mut inserted = 0;
+    let meta = Meta::of(point, tree, |key, value| {
         batch.insert(key.as_bytes(), value);
-        if index % BATCH == BATCH - 1 {
+        inserted += 1;
+        if inserted % BATCH == 0 {
             db.apply_batch(std::mem::take(&mut batch))?;
         }
-    }
+        Ok(())
+    })?;
     batch.insert(META, encode(META, &meta)?);
     db.apply_batch(batch)?;
     Ok(meta)

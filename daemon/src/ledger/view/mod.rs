@@ -30,7 +30,7 @@ use super::node::Node;
 use super::tree::Tree;
 
 /// Bytes of sled's cache: its default of 1 GiB is for databases that are read.
-const CACHE: u64 = 8 << 20;
+const CACHE: u64 = 1 << 20;
 
 /// How long files that are in use are waited for: sled lets go of them a little after it is closed.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -102,14 +102,30 @@ pub struct View {
 }
 
 impl View {
-    /// Opens a view, reads all of it, and gives the tree that it holds.
+    /// Opens a view and reads all of it.
     ///
     /// A panic of sled is caught; a hang and an abort are not, so that [`super::probe`] goes first.
     ///
     /// # Errors
     /// Whatever keeps it from being used; nothing is moved or removed but sled's own half-written snapshots, which are
     /// what keeps it from opening after a kill.
+    pub fn open(path: &Path) -> Result<Self, ViewError> {
+        Self::read(path, drop)
+    }
+
+    /// As [`View::open`], with the tree that is in it.
+    ///
+    /// # Errors
+    /// As there, and nodes that make no tree.
     pub fn load(path: &Path) -> Result<(Self, Tree), ViewError> {
+        let mut nodes = Vec::new();
+        let view = Self::read(path, |node| nodes.push(node))?;
+        let tree = Tree::from_nodes(view.point().position, nodes)
+            .map_err(|error| ViewError::Damaged(error.to_string()))?;
+        Ok((view, tree))
+    }
+
+    fn read(path: &Path, each: impl FnMut(Node)) -> Result<Self, ViewError> {
         match fs::symlink_metadata(path) {
             Ok(facts) if facts.is_dir() => {}
             Ok(_) => return Err(ViewError::Damaged("it is not a folder".to_owned())),
@@ -123,8 +139,16 @@ impl View {
             remove_half_written_snapshots(path)?;
             Ok(open(path)?)
         })?;
-        let (meta, tree) = unharmed(|| read(&db))?;
-        Ok((Self { db, path: path.to_owned(), meta }, tree))
+        let meta = unharmed(|| read(&db, each))?;
+        Ok(Self { db, path: path.to_owned(), meta })
+    }
+
+    /// Whether it holds this very tree.
+    ///
+    /// # Errors
+    /// A node that cannot be written as an entry.
+    pub fn holds(&self, tree: &Tree) -> Result<bool, ViewError> {
+        self.meta.is_of(tree)
     }
 
     /// The last commit in it.
