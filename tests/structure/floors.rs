@@ -129,7 +129,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ("daemon::hooks", &[&["command"]]),
     ("daemon::tensorboard", &[&["record"]]),
     ("daemon::tokenizer", &[&["training"]]),
-    ("daemon::inbox::work", &[&["looking", "training"], &["taking"]]),
+    ("daemon::inbox::work", &[&["known"], &["looking", "training"], &["taking"]]),
     ("daemon::scheduler", &[&["cut", "decide"]]),
     (
         "daemon::jobs",
