@@ -1,4 +1,4 @@
-//! The version tree in sled: what is read at a start instead of replaying the journal.
+//! The version tree in sled: a copy that is kept up behind the journal, and compared with it at each start.
 //!
 //! sled 0.34 may lose data without a word when its files are damaged, so nothing that it says is taken on trust. Each
 //! entry carries a checksum over its name and value. Beside them stands where in the journal the entries belong, how
