@@ -332,7 +332,6 @@ pub(super) fn version(
     let version_state = tree.version_state(paradigm, increment.version);
     let own_failure = state.and_then(|state| state.failed.clone());
     let main_failure = || tree.path(&tree.main_path()).and_then(|main| main.failed.clone());
-    let at_end = (path, increment.end, 0)..=(path, increment.end, u32::MAX);
     VersionDetail {
         paradigm,
         number: increment.version,
@@ -356,7 +355,7 @@ pub(super) fn version(
         reached: state.map(|state| reached(state, progress)),
         running: state.and_then(|state| state.running),
         checkpoints: checkpoints(tree, path),
-        evaluations: tree.evaluations().range(at_end).map(|(_, evaluation)| *evaluation).collect(),
+        evaluations: tree.evaluations(path, increment.end).to_vec(),
         release: release(tree, paradigm, increment),
         generation: tree.generation_of(increment.version),
         stands: tree.stands(increment.version),

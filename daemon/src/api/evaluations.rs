@@ -91,8 +91,7 @@ fn judge(tree: &Tree, asked: &EvaluationAsked) -> Result<Option<Transition>, Ref
     };
     let pending = tree.asked().get(&(paradigm, version));
     let is_new = |on: &Version| {
-        !tree.evaluations().contains_key(&(path, step, *on))
-            && pending.is_none_or(|pending| !pending.contains(on))
+        tree.evaluation(path, step, *on).is_none() && pending.is_none_or(|pending| !pending.contains(on))
     };
     let increments: Vec<Version> = wanted.into_iter().filter(is_new).collect();
     Ok((!increments.is_empty()).then_some(Transition::EvaluationAsked { paradigm, version, increments }))
@@ -102,13 +101,12 @@ fn answer_of(tree: &Tree, paradigm: Option<Paradigm>, version: Version) -> Resul
     let paradigm = paradigm_of(tree, paradigm)?;
     let step = increment(tree, version)?.end;
     let path = tree.version_path(paradigm, version);
-    let known = tree.evaluations().range((path, step, 0)..=(path, step, Version::MAX));
     let measuring = tree.path(&tree.evaluation_path(paradigm, version));
     Ok(EvaluationAnswer {
         paradigm,
         version,
         step,
-        evaluations: known.map(|(_, evaluation)| *evaluation).collect(),
+        evaluations: tree.evaluations(path, step).to_vec(),
         pending: tree.asked().get(&(paradigm, version)).into_iter().flatten().copied().collect(),
         failed: measuring.and_then(|state| state.failed.clone()),
     })

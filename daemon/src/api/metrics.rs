@@ -203,7 +203,7 @@ impl Moment {
                 tree.releases().keys().filter(|(of, _)| of == paradigm).map(|(_, version)| *version).max()?;
             let increment = tree.increment(latest)?;
             let path = tree.version_path(*paradigm, latest);
-            let own = tree.evaluations().get(&(path, increment.end, latest))?;
+            let own = tree.evaluation(path, increment.end, latest)?;
             Some((vec![("paradigm", paradigm.to_string())], own.loss))
         });
         let losses: Vec<_> = losses.collect();

@@ -64,14 +64,13 @@ impl Model {
     fn of(tree: &Tree, paradigm: Paradigm, version: Version, folder: PathBuf) -> Option<Self> {
         let increment = tree.increment(version)?;
         let path = tree.version_path(paradigm, version);
-        let at_end = (path, increment.end, 0)..=(path, increment.end, u32::MAX);
         Some(Self {
             paradigm,
             version,
             name: increment.name.clone(),
             folder,
             steps: increment.end,
-            evaluations: tree.evaluations().range(at_end).map(|(_, evaluation)| *evaluation).collect(),
+            evaluations: tree.evaluations(path, increment.end).to_vec(),
             latest: None,
             at: None,
         })

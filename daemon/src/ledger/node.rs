@@ -214,7 +214,7 @@ pub struct Shard {
     pub at: Millis,
     /// Its withdrawal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub withdrawn: Option<Withdrawn>,
+    pub withdrawn: Option<Box<Withdrawn>>,
 }
 
 /// A shard's withdrawal.
@@ -498,7 +498,7 @@ mod tests {
         assert_eq!(tokenised.most_tokens(), 300);
         for shard in [packed, tokenised] {
             let withdrawal = Withdrawn { at: 1, open: 1, seen_by: Vec::new() };
-            let withdrawn = Shard { withdrawn: Some(withdrawal), ..shard };
+            let withdrawn = Shard { withdrawn: Some(Box::new(withdrawal)), ..shard };
             assert_eq!((withdrawn.most_tokens(), withdrawn.is_untokenised()), (0, false));
         }
     }

@@ -154,9 +154,9 @@ fn shards(tree: &Tree, fixed: &Fixed, increment: &Increment) -> Result<Vec<Shard
 }
 
 fn evaluations(tree: &Tree, path: Path, step: Step) -> Vec<Evaluated> {
-    let measured = tree.evaluations().range((path, step, 0)..=(path, step, u32::MAX));
-    measured
-        .map(|(_, evaluation)| Evaluated {
+    tree.evaluations(path, step)
+        .iter()
+        .map(|evaluation| Evaluated {
             increment: evaluation.increment,
             loss: evaluation.loss,
             perplexity: evaluation.perplexity,

@@ -79,7 +79,7 @@ impl Supervisor {
                     if tree.increment(increment).is_none() {
                         return Err(format!("it evaluates increment {increment}, which there is not"));
                     }
-                    let is_known = tree.evaluations().get(&(path, step, increment)) == Some(&evaluation);
+                    let is_known = tree.evaluation(path, step, increment) == Some(&evaluation);
                     Ok((!is_known).then_some(Transition::Evaluated { path, step, evaluation }))
                 })
             }

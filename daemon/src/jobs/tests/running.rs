@@ -28,7 +28,7 @@ fn a_job_is_prepared_run_and_recorded() {
         assert_eq!(saved.job, Some(start.job));
         let expected =
             Evaluation { increment: 1, loss: 2.5, perplexity: 12.2, bits_per_byte: None, tokens: 100 };
-        assert_eq!(tree.evaluations()[&(start.path, 4, 1)], expected);
+        assert_eq!(tree.evaluation(start.path, 4, 1), Some(&expected));
         let path = tree.path(&start.path).unwrap();
         assert_eq!((path.ran, path.finished, path.failures, path.retry_at), (4, 4, 0, None));
     });

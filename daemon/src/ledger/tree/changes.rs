@@ -100,7 +100,7 @@ impl Tree {
             Transition::ShardWithdrawn { digest, step, seen_by, generation } => {
                 let open = self.open_version();
                 let withdrawn = Withdrawn { at, open, seen_by: seen_by.clone() };
-                self.set_shard(changes, digest, |shard| shard.withdrawn = Some(withdrawn));
+                self.set_shard(changes, digest, |shard| shard.withdrawn = Some(Box::new(withdrawn)));
                 self.withdrawals += 1;
                 if let Some(order) = self.shard_orders.get(digest).copied() {
                     self.mark(order, seen_by);
@@ -169,7 +169,7 @@ impl Tree {
             }
             Transition::Evaluated { path, step, evaluation } => {
                 changes.put(Node::Evaluation { path: *path, step: *step, evaluation: *evaluation });
-                self.evaluations.insert((*path, *step, evaluation.increment), *evaluation);
+                self.evaluations.put(*path, *step, *evaluation);
                 if let Trajectory::Version(version) = path.trajectory {
                     self.answer(changes, path.paradigm, version, |increment| {
                         increment == evaluation.increment

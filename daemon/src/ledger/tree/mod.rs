@@ -5,6 +5,7 @@
 //! transition must keep; the ledger asks it before a byte is written, so that no contradiction is ever journalled.
 
 mod changes;
+mod evaluations;
 mod generations;
 mod parts;
 mod questions;
@@ -17,9 +18,11 @@ use artifacts::Digest;
 use imbl::{OrdMap, OrdSet, Vector};
 use paradigm::Paradigm;
 
+use evaluations::Evaluations;
+
 pub use super::node::*;
-use super::path::{CheckpointKey, Path, Step, Version};
-use super::transition::{CutNumber, Evaluation, Increment, JobNumber, Millis};
+use super::path::{CheckpointKey, Path, Version};
+use super::transition::{CutNumber, Increment, JobNumber, Millis};
 pub use versions::VersionState;
 
 /// A transition that does not fit the tree: a fault of the program or of the journal, never of a user.
@@ -57,7 +60,7 @@ pub struct Tree {
     checkpoints: OrdMap<CheckpointKey, Checkpoint>,
     jobs: OrdMap<JobNumber, Job>,
     running: OrdSet<JobNumber>,
-    evaluations: OrdMap<(Path, Step, Version), Evaluation>,
+    evaluations: Evaluations,
     releases: OrdMap<(Paradigm, Version), Published>,
     cancelled: OrdMap<(Paradigm, Version), Millis>,
     vetoed: OrdMap<(Paradigm, Version), Veto>,

@@ -36,9 +36,9 @@ impl Tree {
             .iter()
             .map(|(key, checkpoint)| Node::Checkpoint { key: *key, checkpoint: checkpoint.clone() });
         let jobs = self.jobs.iter().map(|(number, job)| Node::Job { number: *number, job: job.clone() });
-        let evaluations = self.evaluations.iter().map(|((path, step, _), evaluation)| Node::Evaluation {
-            path: *path,
-            step: *step,
+        let evaluations = self.evaluations.iter().map(|(path, step, evaluation)| Node::Evaluation {
+            path,
+            step,
             evaluation: *evaluation,
         });
         let releases = self.releases.values().cloned().map(Node::Release);
@@ -116,7 +116,7 @@ impl Tree {
                     tree.jobs.insert(number, job);
                 }
                 Node::Evaluation { path, step, evaluation } => {
-                    tree.evaluations.insert((path, step, evaluation.increment), evaluation);
+                    tree.evaluations.put(path, step, evaluation);
                 }
                 Node::Release(published) => {
                     let key = (published.release.paradigm, published.release.version);

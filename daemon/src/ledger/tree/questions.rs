@@ -196,9 +196,14 @@ impl Tree {
         self.running.iter().filter_map(|job| Some((*job, self.attempt(*job)?)))
     }
 
-    /// Held-out losses by path, step and increment.
-    pub fn evaluations(&self) -> &OrdMap<(Path, Step, Version), Evaluation> {
-        &self.evaluations
+    /// Held-out losses of a path at a step, by their increments.
+    pub fn evaluations(&self, path: Path, step: Step) -> &[Evaluation] {
+        self.evaluations.at(path, step)
+    }
+
+    /// The held-out loss of a path at a step on an increment.
+    pub fn evaluation(&self, path: Path, step: Step, increment: Version) -> Option<&Evaluation> {
+        self.evaluations.on(path, step, increment)
     }
 
     /// Published versions.
