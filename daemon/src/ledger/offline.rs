@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::journal::{Journal, Point, SEGMENT_BYTES, Torn, verify};
 use super::lock::StateLock;
-use super::probe::Probe;
 use super::start::take;
 use super::tree::Tree;
 use super::view::{View, ViewError};
@@ -54,10 +53,10 @@ pub enum Standing {
 ///
 /// # Errors
 /// A state in use, no state, damage of the journal.
-pub fn check(state: &Path, probe: &Probe) -> Result<Report, LedgerError> {
+pub fn check(state: &Path) -> Result<Report, LedgerError> {
     find(state)?;
     let _lock = StateLock::look(state)?;
-    let view = look_at_copy(&state.join(VIEW), probe);
+    let view = look_at_copy(&state.join(VIEW));
     let mut made = Tree::default();
     let mut standing = match &view {
         Ok((Point::START, _)) => Standing::Behind { position: 0 },
@@ -109,7 +108,7 @@ fn foreign(what: String) -> Standing {
 }
 
 /// Reads the view in a copy of its folder, because opening one writes in it.
-fn look_at_copy(view: &Path, probe: &Probe) -> Result<(Point, Tree), ViewError> {
+fn look_at_copy(view: &Path) -> Result<(Point, Tree), ViewError> {
     if !view.is_dir() {
         return Err(ViewError::Missing);
     }
@@ -124,7 +123,6 @@ fn look_at_copy(view: &Path, probe: &Probe) -> Result<(Point, Tree), ViewError> 
             std::fs::copy(entry.path(), copy.join(below))?;
         }
     }
-    probe.run(&copy)?;
     let (view, tree) = View::load(&copy)?;
     let point = view.point();
     view.let_go();

@@ -1,8 +1,9 @@
 //! Trying a view in a process of its own.
 //!
 //! On damaged files sled may panic, loop for ever or ask for all memory. None of these may take the daemon down, so a
-//! child opens the view and reads all of it first, within a time, and dies with its parent. It holds the lock of the
-//! state too: nobody takes the state while it may still touch the files.
+//! child opens the view and reads all of it first, within a time, and dies with its parent. It says what it has read, so
+//! that the daemon need not read it again. It holds the lock of the state too: nobody takes the state while it may still
+//! touch the files.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit};
 
 use super::lock::StateLock;
-use super::view::{View, ViewError};
+use super::view::{Meta, View, ViewError};
 
 /// How long a probe may take unless it is told otherwise: a hundred thousand entries take half a second.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -37,7 +38,7 @@ const PARENT: &str = "LRPATH_PROBE_PARENT";
 /// How a view is tried before it is opened.
 #[derive(Debug, Clone)]
 pub enum Probe {
-    /// Not at all: a panic is caught when it is opened, a hang is not. For tools that a person watches, and tests.
+    /// Not at all: a panic is caught when it is opened, a hang is not. For tests.
     None,
     /// In a child.
     Child(ProbeChild),
@@ -70,21 +71,21 @@ impl Probe {
         }))
     }
 
-    /// Tries a view.
+    /// Tries a view, and says what was read in it, if it was read.
     ///
     /// # Errors
     /// Why it cannot be used. A child that cannot be started says nothing about the view: it is then unavailable.
-    pub fn run(&self, view: &Path) -> Result<(), ViewError> {
+    pub fn run(&self, view: &Path) -> Result<Option<Meta>, ViewError> {
         match self {
-            Self::None => Ok(()),
+            Self::None => Ok(None),
             Self::Child(_) if !view.exists() => Err(ViewError::Missing),
-            Self::Child(child) => child.run(view),
+            Self::Child(child) => child.run(view).map(Some),
         }
     }
 }
 
 impl ProbeChild {
-    fn run(&self, view: &Path) -> Result<(), ViewError> {
+    fn run(&self, view: &Path) -> Result<Meta, ViewError> {
         let mut child = self.start(view).map_err(|error| {
             ViewError::Unavailable(format!(
                 "`{}` cannot be started to try it: {error}",
@@ -98,14 +99,10 @@ impl ProbeChild {
         }
         let verdict = String::from_utf8_lossy(&output)
             .lines()
-            .find_map(|line| serde_json::from_str::<Option<ViewError>>(line.strip_prefix(VERDICT)?).ok());
-        match verdict {
-            Some(None) => Ok(()),
-            Some(Some(error)) => Err(error),
-            None => {
-                Err(ViewError::Damaged(format!("a process that read it ended without a word ({status})")))
-            }
-        }
+            .find_map(|line| serde_json::from_str(line.strip_prefix(VERDICT)?).ok());
+        verdict.unwrap_or_else(|| {
+            Err(ViewError::Damaged(format!("a process that read it ended without a word ({status})")))
+        })
     }
 
     fn start(&self, view: &Path) -> io::Result<Child> {
@@ -142,7 +139,7 @@ pub fn child(view: &Path) -> ExitCode {
         eprintln!("cannot bound the probe: {error}");
         return ExitCode::FAILURE;
     }
-    let verdict = View::load(view).err();
+    let verdict = View::open(view).map(|view| view.meta().clone());
     match serde_json::to_string(&verdict) {
         Ok(verdict) => {
             println!("{VERDICT}{verdict}");

@@ -17,8 +17,11 @@ use super::{JOURNAL, LedgerError, VIEW};
 /// It may take its time: nobody waits for it.
 pub fn kept(state: &Path, storage: &dyn Storage, probe: &Probe, end: Point, tree: &Tree) -> Option<View> {
     let path = state.join(VIEW);
-    let loaded = probe.run(&path).and_then(|()| View::open(&path));
-    keep(&path, loaded.and_then(|loaded| judge(storage, state, end, tree, loaded)), end)
+    let opened = probe.run(&path).and_then(|read| match read {
+        Some(found) => View::open_as_read(&path, &found),
+        None => View::open(&path),
+    });
+    keep(&path, opened.and_then(|view| judge(storage, state, end, tree, view)), end)
 }
 
 /// Has a tree take records of the journal.

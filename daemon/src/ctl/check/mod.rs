@@ -20,7 +20,6 @@ use crate::ledger::LedgerError;
 use crate::ledger::lock::LockError;
 use crate::ledger::offline::{self, Report, Standing};
 use crate::ledger::path::CheckpointKey;
-use crate::ledger::probe::Probe;
 use crate::ledger::tree::Tree;
 
 /// How closely a state is looked at.
@@ -126,7 +125,7 @@ fn findings(state: &Path, depth: Depth) -> Result<(Findings, Tree), Failure> {
             Failure::new(format!("`{}` is half-made: `lrpathctl init` was interrupted", state.display()));
         return Err(failure.hint("run `lrpathctl init` again"));
     }
-    let ledger = match offline::check(state, &Probe::None) {
+    let ledger = match offline::check(state) {
         Ok(report) => Some(report),
         Err(LedgerError::Lock(LockError::Held { .. })) => None,
         Err(error) => return Err(error.into()),

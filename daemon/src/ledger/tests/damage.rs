@@ -9,10 +9,7 @@ use super::*;
 fn a_view_that_is_gone_is_made_again() {
     let state = state_with(60);
     fs::remove_dir_all(state.path().join(VIEW)).unwrap();
-    assert_eq!(
-        check(state.path(), &Probe::None).unwrap().view,
-        Standing::Unusable { why: ViewError::Missing }
-    );
+    assert_eq!(check(state.path()).unwrap().view, Standing::Unusable { why: ViewError::Missing });
     assert_recovers(state.path(), 60);
     assert_eq!(set_aside_in(state.path()), 0);
 }
@@ -39,7 +36,7 @@ fn an_older_copy_of_the_view_is_brought_up() {
     ledger.close();
     fs::remove_dir_all(state.path().join(VIEW)).unwrap();
     fs::rename(older, state.path().join(VIEW)).unwrap();
-    assert_eq!(check(state.path(), &Probe::None).unwrap().view, Standing::Behind { position: 60 });
+    assert_eq!(check(state.path()).unwrap().view, Standing::Behind { position: 60 });
     assert_recovers(state.path(), 101);
     assert_eq!(set_aside_in(state.path()), 0);
 }
@@ -58,7 +55,7 @@ fn the_view_of_another_journal_and_one_that_is_ahead_are_set_aside() {
         ledger.close();
         fs::remove_dir_all(state.path().join(VIEW)).unwrap();
         fs::rename(other.path().join(VIEW), state.path().join(VIEW)).unwrap();
-        let report = check(state.path(), &Probe::None).unwrap();
+        let report = check(state.path()).unwrap();
         assert!(matches!(report.view, Standing::Unusable { why: ViewError::Foreign(_) }), "{report:?}");
         assert_recovers(state.path(), mine);
         assert_eq!(set_aside_in(state.path()), 1);
@@ -90,7 +87,7 @@ fn assert_survives(damage: impl Fn(&[u8], usize) -> Vec<u8>, ways: usize) {
                 fs::write(path, bytes).unwrap();
             }
             fs::write(path, damage(bytes, at)).unwrap();
-            let report = check(state.path(), &probe(Duration::from_secs(5))).unwrap();
+            let report = check(state.path()).unwrap();
             unusable += u32::from(report.view != Standing::Agrees);
             assert_recovers(state.path(), 120);
             assert!(set_aside_in(state.path()) <= 2);
@@ -172,7 +169,7 @@ fn a_view_that_another_process_holds_stops_no_commit_and_is_built_when_it_is_fre
     assert!(ledger.read(|tree| *tree == tree_of(60)));
     drop(db);
     let end = Instant::now() + Duration::from_secs(10);
-    while check(state.path(), &Probe::None).unwrap().view != Standing::Agrees {
+    while check(state.path()).unwrap().view != Standing::Agrees {
         assert!(Instant::now() < end, "it was not built again");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -209,7 +206,7 @@ fn a_view_that_finds_no_room_stops_no_commit() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let report = check(state.path(), &probe(Duration::from_secs(5))).unwrap();
+    let report = check(state.path()).unwrap();
     assert_eq!(report.records, 3_000);
     assert_ne!(report.view, Standing::Agrees, "it found room after all");
     assert_recovers(state.path(), 3_000);

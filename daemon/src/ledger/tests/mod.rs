@@ -96,7 +96,7 @@ fn assert_recovers(state: &Path, count: u64) {
     assert_eq!(ledger.read(Tree::digest), expected.digest());
     assert_eq!(ledger.records(0, usize::MAX).unwrap(), records(1..=count));
     ledger.close();
-    let report = check(state, &Probe::None).unwrap();
+    let report = check(state).unwrap();
     assert_eq!((report.view, report.tree, report.records), (Standing::Agrees, expected.digest(), count));
     let (view, tree) = View::load(&state.join(VIEW)).unwrap();
     assert!(tree == expected, "the same nodes come out of sled");
@@ -252,21 +252,18 @@ fn what_the_system_does_not_show_is_not_taken_for_no_state() {
 #[test]
 fn check_and_rebuild_work_on_a_state_that_nobody_has() {
     let state = tempfile::tempdir().unwrap();
-    assert!(matches!(check(state.path(), &Probe::None), Err(LedgerError::NoState(_))));
+    assert!(matches!(check(state.path()), Err(LedgerError::NoState(_))));
     assert!(matches!(rebuild(state.path()), Err(LedgerError::NoState(_))));
     assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0, "nothing was written");
     let state = state_with(40);
     let held = lock::StateLock::take(state.path()).unwrap();
-    assert!(matches!(check(state.path(), &Probe::None), Err(LedgerError::Lock(_))));
+    assert!(matches!(check(state.path()), Err(LedgerError::Lock(_))));
     assert!(matches!(rebuild(state.path()), Err(LedgerError::Lock(_))));
     drop(held);
     fs::write(state.path().join(VIEW).join("db"), b"rubbish").unwrap();
-    assert!(matches!(
-        check(state.path(), &probe(Duration::from_secs(5))).unwrap().view,
-        Standing::Unusable { .. }
-    ));
+    assert!(matches!(check(state.path()).unwrap().view, Standing::Unusable { .. }));
     let report = rebuild(state.path()).unwrap();
-    assert_eq!(check(state.path(), &Probe::None).unwrap(), report);
+    assert_eq!(check(state.path()).unwrap(), report);
     assert_eq!((report.records, report.view), (40, Standing::Agrees));
 
     let last =
@@ -274,7 +271,7 @@ fn check_and_rebuild_work_on_a_state_that_nobody_has() {
     fs::OpenOptions::new().append(true).open(&last).unwrap().write_all(b"12345678 [{\"posi").unwrap();
     let sizes = |state: &Path| fs::metadata(state.join(&last)).unwrap().len();
     let before = sizes(state.path());
-    let report = check(state.path(), &Probe::None).unwrap();
+    let report = check(state.path()).unwrap();
     assert_eq!(report.torn.map(|torn| torn.bytes), Some(16));
     assert_eq!(sizes(state.path()), before, "looking changes nothing");
     assert_recovers(state.path(), 40);

@@ -117,14 +117,21 @@ fn crc(key: &[u8], json: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Reads all entries, one after the other, and compares them with what stands beside them.
-pub fn read(db: &sled::Db, mut each: impl FnMut(Node)) -> Result<Meta, ViewError> {
+/// Reads what stands beside the nodes.
+pub fn beginning(db: &sled::Db) -> Result<Meta, ViewError> {
     let value = db.get(META)?.ok_or_else(|| ViewError::Damaged("it has no beginning".to_owned()))?;
     let meta: Meta = decode(META, &value)?;
-    let mut found = Meta::new(meta.point);
-    if (meta.format, &meta.program) != (found.format, &found.program) {
+    let ours = Meta::new(meta.point);
+    if (meta.format, &meta.program) != (ours.format, &ours.program) {
         return Err(ViewError::Outdated(format!("format {}, lrpath {}", meta.format, meta.program)));
     }
+    Ok(meta)
+}
+
+/// Reads all entries, one after the other, and compares them with what stands beside them.
+pub fn read(db: &sled::Db, mut each: impl FnMut(Node)) -> Result<Meta, ViewError> {
+    let meta = beginning(db)?;
+    let mut found = Meta::new(meta.point);
     for entry in db.iter() {
         let (key, value) = entry?;
         if *key == *META {

@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
-use entries::{META, Meta, encode, fill, read};
+pub use entries::Meta;
+use entries::{META, beginning, encode, fill, read};
 pub use folder::set_aside;
 use folder::{beside, is_held, remove, remove_half_written_snapshots, sync_all};
 
@@ -110,7 +111,22 @@ impl View {
     /// Whatever keeps it from being used; nothing is moved or removed but sled's own half-written snapshots, which are
     /// what keeps it from opening after a kill.
     pub fn open(path: &Path) -> Result<Self, ViewError> {
-        Self::read(path, drop)
+        Self::open_with(path, |db| read(db, drop))
+    }
+
+    /// Opens a view that another process has just read, and found to be this. sled keeps in memory what it has read once, so
+    /// it is not read a second time.
+    ///
+    /// # Errors
+    /// As [`View::open`], and a view that does not begin like the one that was read.
+    pub fn open_as_read(path: &Path, found: &Meta) -> Result<Self, ViewError> {
+        Self::open_with(path, |db| {
+            let meta = beginning(db)?;
+            if meta == *found {
+                return Ok(meta);
+            }
+            Err(ViewError::Damaged("it is another one than was just read".to_owned()))
+        })
     }
 
     /// As [`View::open`], with the tree that is in it.
@@ -119,13 +135,16 @@ impl View {
     /// As there, and nodes that make no tree.
     pub fn load(path: &Path) -> Result<(Self, Tree), ViewError> {
         let mut nodes = Vec::new();
-        let view = Self::read(path, |node| nodes.push(node))?;
+        let view = Self::open_with(path, |db| read(db, |node| nodes.push(node)))?;
         let tree = Tree::from_nodes(view.point().position, nodes)
             .map_err(|error| ViewError::Damaged(error.to_string()))?;
         Ok((view, tree))
     }
 
-    fn read(path: &Path, each: impl FnMut(Node)) -> Result<Self, ViewError> {
+    fn open_with(
+        path: &Path,
+        look: impl FnOnce(&sled::Db) -> Result<Meta, ViewError>,
+    ) -> Result<Self, ViewError> {
         match fs::symlink_metadata(path) {
             Ok(facts) if facts.is_dir() => {}
             Ok(_) => return Err(ViewError::Damaged("it is not a folder".to_owned())),
@@ -139,7 +158,7 @@ impl View {
             remove_half_written_snapshots(path)?;
             Ok(open(path)?)
         })?;
-        let meta = unharmed(|| read(&db, each))?;
+        let meta = unharmed(|| look(&db))?;
         Ok(Self { db, path: path.to_owned(), meta })
     }
 
@@ -154,6 +173,11 @@ impl View {
     /// The last commit in it.
     pub fn point(&self) -> Point {
         self.meta.point
+    }
+
+    /// What stands beside its nodes, and says what they are.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
     }
 
     /// Brings it to a later commit, in one transaction.

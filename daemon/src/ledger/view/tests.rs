@@ -70,6 +70,23 @@ fn a_view_of_more_nodes_than_go_at_once_is_whole() {
 }
 
 #[test]
+fn a_view_that_was_read_elsewhere_is_taken_as_it_was_read_and_no_other() {
+    let (_folder, path, mut tree) = built(30);
+    let view = View::open(&path).unwrap();
+    let found = view.meta().clone();
+    view.let_go();
+    let mut view = View::open_as_read(&path, &found).unwrap();
+    assert!(view.holds(&tree).unwrap());
+    let (point, changes) = grown(&mut tree, 40);
+    view.apply(point, &changes).unwrap();
+    view.let_go();
+    let why = View::open_as_read(&path, &found).map(View::let_go).unwrap_err();
+    assert_eq!(why, ViewError::Damaged("it is another one than was just read".to_owned()));
+    let view = View::open(&path).unwrap();
+    assert!(view.holds(&tree).unwrap());
+}
+
+#[test]
 fn an_entry_that_is_changed_gone_or_too_many_is_noticed() {
     let first = |db: &sled::Db| db.scan_prefix("shard/").next().unwrap().unwrap();
     let (_folder, path, _) = built(30);
