@@ -53,12 +53,51 @@ pub struct Piece {
     pub count: u64,
 }
 
+/// How tokens are cut into sequences, and sequences into steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    sequence_length: u64,
+    sequences_per_step: u64,
+}
+
+impl Shape {
+    /// A sequence predicts `sequence_length` tokens and holds one more.
+    ///
+    /// # Errors
+    /// A step of nothing, or of too much.
+    pub fn new(sequence_length: u32, sequences_per_step: u32) -> Result<Self, Error> {
+        let (sequence_length, sequences_per_step) =
+            (u64::from(sequence_length), u64::from(sequences_per_step));
+        if !(1..BOUND).contains(&sequence_length.saturating_mul(sequences_per_step)) {
+            return Err(Error::Shape);
+        }
+        Ok(Self { sequence_length, sequences_per_step })
+    }
+
+    /// Sequences that are complete after so many tokens.
+    pub fn sequences(&self, tokens: u64) -> u64 {
+        tokens.saturating_sub(1) / self.sequence_length
+    }
+
+    /// Whole steps after so many tokens.
+    pub fn whole_steps(&self, tokens: u64) -> u64 {
+        self.sequences(tokens) / self.sequences_per_step
+    }
+}
+
+/// The tokens of a stream after a shard more.
+///
+/// # Errors
+/// They are too many.
+pub fn grown(tokens: u64, digest: Digest, more: u64) -> Result<u64, Error> {
+    tokens.checked_add(more).filter(|end| *end < BOUND).ok_or(Error::TooLong { digest })
+}
+
 /// The stream of a run.
 #[derive(Debug, Clone)]
 pub struct Stream {
     seed: u64,
-    sequence_length: u64,
-    sequences_per_step: u64,
+    shape: Shape,
     shards: Vec<Digest>,
     /// Stream tokens up to the end of each shard.
     ends: Vec<u64>,
@@ -67,18 +106,13 @@ pub struct Stream {
 impl Stream {
     /// An empty stream. A sequence predicts `sequence_length` tokens and holds one more.
     pub fn new(seed: u64, sequence_length: u32, sequences_per_step: u32) -> Result<Self, Error> {
-        let (sequence_length, sequences_per_step) =
-            (u64::from(sequence_length), u64::from(sequences_per_step));
-        if !(1..BOUND).contains(&sequence_length.saturating_mul(sequences_per_step)) {
-            return Err(Error::Shape);
-        }
-        Ok(Self { seed, sequence_length, sequences_per_step, shards: Vec::new(), ends: Vec::new() })
+        let shape = Shape::new(sequence_length, sequences_per_step)?;
+        Ok(Self { seed, shape, shards: Vec::new(), ends: Vec::new() })
     }
 
     /// Appends an accepted shard with its number of stream tokens, end-of-text included; it may have none.
     pub fn push(&mut self, digest: Digest, tokens: u64) -> Result<(), Error> {
-        let end =
-            self.tokens().checked_add(tokens).filter(|end| *end < BOUND).ok_or(Error::TooLong { digest })?;
+        let end = grown(self.tokens(), digest, tokens)?;
         self.shards.push(digest);
         self.ends.push(end);
         Ok(())
@@ -91,12 +125,12 @@ impl Stream {
 
     /// Complete sequences so far.
     pub fn sequences(&self) -> u64 {
-        self.complete(self.tokens())
+        self.shape.sequences(self.tokens())
     }
 
     /// Whole steps so far.
     pub fn whole_steps(&self) -> u64 {
-        self.sequences() / self.sequences_per_step
+        self.shape.whole_steps(self.tokens())
     }
 
     /// The digests of the shards, in order of acceptance.
@@ -112,12 +146,12 @@ impl Stream {
     /// The first step whose sequences may be others if a shard had other tokens, or none: those before it are complete
     /// without the shard. Held-out blocks likewise: none of an earlier step counts for another increment.
     pub fn first_step_with(&self, shard: usize) -> u64 {
-        self.complete(self.start_of(shard)) / self.sequences_per_step
+        self.shape.whole_steps(self.start_of(shard))
     }
 
     /// The places in the order of the sequences of some steps.
     pub fn places_of_steps(&self, steps: Range<u64>) -> Range<u64> {
-        let place = |step: u64| step.saturating_mul(self.sequences_per_step);
+        let place = |step: u64| step.saturating_mul(self.shape.sequences_per_step);
         place(steps.start)..place(steps.end)
     }
 
@@ -166,14 +200,14 @@ impl Stream {
     /// The sequence that takes a held-out block with it: the block counts for the increment that trains this sequence.
     /// `position` is the number of stream tokens before the block, over all shards, end-of-text included.
     pub fn held_out_sequence(&self, position: u64) -> u64 {
-        position / self.sequence_length
+        position / self.shape.sequence_length
     }
 
     /// Where the `sequence_length + 1` tokens of a sequence lie, in order.
     pub fn pieces(&self, sequence: u64) -> Result<Vec<Piece>, Error> {
         self.check(sequence.saturating_add(1))?;
-        let mut at = sequence * self.sequence_length;
-        let end = at + self.sequence_length + 1;
+        let mut at = sequence * self.shape.sequence_length;
+        let end = at + self.shape.sequence_length + 1;
         let mut shard = self.holding(at);
         let mut pieces = Vec::with_capacity(1);
         while at < end {
@@ -214,24 +248,19 @@ impl Stream {
 
     /// The shards that hold a token of some complete sequences in a row.
     fn holding_any(&self, sequences: Range<u64>) -> impl Iterator<Item = usize> + '_ {
-        let first = self.holding(sequences.start * self.sequence_length);
-        let last = self.holding(sequences.end * self.sequence_length);
+        let first = self.holding(sequences.start * self.shape.sequence_length);
+        let last = self.holding(sequences.end * self.shape.sequence_length);
         (first..=last).filter(|&shard| self.start_of(shard) < self.ends[shard])
-    }
-
-    /// Sequences that are complete after so many tokens.
-    fn complete(&self, tokens: u64) -> u64 {
-        tokens.saturating_sub(1) / self.sequence_length
     }
 
     /// The sequences that a shard completes; they have the same range of places.
     fn completed_by(&self, shard: usize) -> Range<u64> {
-        self.complete(self.start_of(shard))..self.complete(self.ends[shard])
+        self.shape.sequences(self.start_of(shard))..self.shape.sequences(self.ends[shard])
     }
 
     /// The shard that completes a sequence (which must be complete), and so has its place too.
     fn completing(&self, sequence: u64) -> usize {
-        self.ends.partition_point(|&end| self.complete(end) <= sequence)
+        self.ends.partition_point(|&end| self.shape.sequences(end) <= sequence)
     }
 
     /// The shard that holds a token of the stream.

@@ -3,11 +3,34 @@
 //! It grows with the tree: a look takes over the shards that are new. A withdrawal changes what lies behind it, and then
 //! the stream is put together again: that is rare, and takes milliseconds.
 
-use artifacts::stream::{Error, Stream};
+use artifacts::stream::{Error, Shape, Stream, grown};
 
 use crate::ledger::path::{Step, Version};
 use crate::ledger::transition::{Fixed, Increment, ShardTokens};
 use crate::ledger::tree::{Shard, Tree};
+
+/// How far a tree's shards are followed.
+#[derive(Debug, Default)]
+struct Place {
+    shards: usize,
+    withdrawals: u32,
+}
+
+impl Place {
+    /// Whether a shard was withdrawn since the last time: all begins again then.
+    fn begins_again(&mut self, tree: &Tree) -> bool {
+        let begins_again = self.withdrawals != tree.withdrawals();
+        if begins_again {
+            *self = Self { shards: 0, withdrawals: tree.withdrawals() };
+        }
+        begins_again
+    }
+
+    /// The shards that are new, with what they give, up to one that waits for its tokens.
+    fn news<'t>(&self, tree: &'t Tree) -> impl Iterator<Item = (&'t Shard, ShardTokens)> + use<'t> {
+        tree.shards_from(self.shards).map_while(|shard| Some((shard, shard.gives()?)))
+    }
+}
 
 /// The stream with what each of its shards gives.
 #[derive(Debug)]
@@ -15,7 +38,7 @@ pub struct RunStream {
     empty: Stream,
     stream: Stream,
     shards: Vec<ShardTokens>,
-    withdrawals: u32,
+    place: Place,
 }
 
 impl RunStream {
@@ -25,7 +48,7 @@ impl RunStream {
     /// The sequence length or the sequences of a step are out of range.
     pub fn new(fixed: &Fixed) -> Result<Self, Error> {
         let empty = Stream::new(fixed.seed, fixed.sequence_length, fixed.sequences_per_step)?;
-        Ok(Self { stream: empty.clone(), empty, shards: Vec::new(), withdrawals: 0 })
+        Ok(Self { stream: empty.clone(), empty, shards: Vec::new(), place: Place::default() })
     }
 
     /// Takes over what is new in the tree; a shard that waits for its tokens ends the stream for now.
@@ -33,15 +56,14 @@ impl RunStream {
     /// # Errors
     /// The stream is longer than can be counted.
     pub fn follow(&mut self, tree: &Tree) -> Result<(), Error> {
-        if self.withdrawals != tree.withdrawals() {
+        if self.place.begins_again(tree) {
             self.stream = self.empty.clone();
             self.shards.clear();
-            self.withdrawals = tree.withdrawals();
         }
-        for shard in tree.shards_from(self.shards.len()) {
-            let Some(gives) = shard.gives() else { break };
+        for (shard, gives) in self.place.news(tree) {
             self.stream.push(shard.digest, gives.stream)?;
             self.shards.push(gives);
+            self.place.shards += 1;
         }
         Ok(())
     }
@@ -54,6 +76,50 @@ impl RunStream {
     /// What each shard of the stream gives, in order of acceptance.
     pub fn shards(&self) -> &[ShardTokens] {
         &self.shards
+    }
+}
+
+/// How long the stream is, for who asks nothing else of it: this takes no memory.
+#[derive(Debug)]
+pub struct RunLength {
+    shape: Shape,
+    tokens: u64,
+    place: Place,
+}
+
+impl RunLength {
+    /// That of a run before its first shard.
+    ///
+    /// # Errors
+    /// The sequence length or the sequences of a step are out of range.
+    pub fn new(fixed: &Fixed) -> Result<Self, Error> {
+        let shape = Shape::new(fixed.sequence_length, fixed.sequences_per_step)?;
+        Ok(Self { shape, tokens: 0, place: Place::default() })
+    }
+
+    /// As [`RunStream::follow`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn follow(&mut self, tree: &Tree) -> Result<(), Error> {
+        if self.place.begins_again(tree) {
+            self.tokens = 0;
+        }
+        for (shard, gives) in self.place.news(tree) {
+            self.tokens = grown(self.tokens, shard.digest, gives.stream)?;
+            self.place.shards += 1;
+        }
+        Ok(())
+    }
+
+    /// Whole steps so far.
+    pub fn whole_steps(&self) -> u64 {
+        self.shape.whole_steps(self.tokens)
+    }
+
+    /// Shards so far.
+    pub fn shards(&self) -> usize {
+        self.place.shards
     }
 }
 

@@ -150,8 +150,8 @@ proptest! {
             let pieces = stream.pieces(sequence).unwrap();
             let found: Vec<_> =
                 pieces.iter().flat_map(|p| (p.first..p.first + p.count).map(|i| (p.shard, i))).collect();
-            let start = (sequence * stream.sequence_length) as usize;
-            prop_assert_eq!(&found[..], &tokens[start..=start + stream.sequence_length as usize]);
+            let start = (sequence * stream.shape.sequence_length) as usize;
+            prop_assert_eq!(&found[..], &tokens[start..=start + stream.shape.sequence_length as usize]);
             prop_assert!(pieces.iter().all(|piece| piece.count > 0));
         }
         prop_assert!(stream.pieces(stream.sequences()).is_err());
@@ -173,7 +173,7 @@ proptest! {
     ) {
         prop_assume!(!shards.is_empty());
         let shard = (at * shards.len() as f64) as usize;
-        let mut other = Stream::new(stream.seed, stream.sequence_length as u32, stream.sequences_per_step as u32).unwrap();
+        let mut other = Stream::new(stream.seed, stream.shape.sequence_length as u32, stream.shape.sequences_per_step as u32).unwrap();
         for (index, digest) in stream.shards().iter().enumerate() {
             other.push(*digest, if index == shard { tokens } else { shards[index] }).unwrap();
         }
@@ -187,7 +187,7 @@ proptest! {
         }
         // Held-out blocks in it, or behind it, count for later steps.
         let behind = stream.held_out_sequence(stream.start_of(shard));
-        prop_assert!(stream.place_of(behind).is_none_or(|place| place / stream.sequences_per_step >= step));
+        prop_assert!(stream.place_of(behind).is_none_or(|place| place / stream.shape.sequences_per_step >= step));
     }
 
     #[test]
@@ -196,9 +196,9 @@ proptest! {
         let cut = (steps as f64 * cut) as u64;
         let (head, tail) = (stream.places_of_steps(0..cut), stream.places_of_steps(cut..steps));
         let parts = [stream.order(head).unwrap(), stream.order(tail).unwrap()].concat();
-        prop_assert_eq!(parts, stream.order(0..steps * stream.sequences_per_step).unwrap());
-        prop_assert!(steps * stream.sequences_per_step <= stream.sequences());
-        prop_assert!(stream.sequences() < (steps + 1) * stream.sequences_per_step);
+        prop_assert_eq!(parts, stream.order(0..steps * stream.shape.sequences_per_step).unwrap());
+        prop_assert!(steps * stream.shape.sequences_per_step <= stream.sequences());
+        prop_assert!(stream.sequences() < (steps + 1) * stream.shape.sequences_per_step);
     }
 
     #[test]
@@ -209,8 +209,8 @@ proptest! {
         let order = stream.order(stream.places_of_steps(steps.clone())).unwrap();
         let mut expected = BTreeSet::new();
         for sequence in order {
-            let start = sequence * stream.sequence_length;
-            expected.extend((start..=start + stream.sequence_length).map(|token| stream.holding(token)));
+            let start = sequence * stream.shape.sequence_length;
+            expected.extend((start..=start + stream.shape.sequence_length).map(|token| stream.holding(token)));
         }
         prop_assert_eq!(stream.shards_of_steps(steps).unwrap(), expected);
     }

@@ -19,7 +19,7 @@ use crate::ledger::path::{CheckpointKey, Path, Step, Version};
 use crate::ledger::transition::{CutReason, Fixed, Increment, JobNumber};
 use crate::ledger::tree::{Checkpoint, Job, Shard, Tree};
 use crate::retention::judge::{self, Verdict};
-use crate::run_stream::{self, RunStream, Seen};
+use crate::run_stream::{self, RunLength, RunStream, Seen};
 use crate::withdrawal;
 
 /// Why nothing is explained.
@@ -268,9 +268,9 @@ fn checkpoint(
     key: CheckpointKey,
     known: &Checkpoint,
 ) -> Result<CheckpointExplained, NotExplained> {
-    let mut run = RunStream::new(fixed(tree)?)?;
-    run.follow(tree)?;
-    let mut judged = judge::checkpoints(tree, &backend.retention.rules, run.stream().whole_steps());
+    let mut length = RunLength::new(fixed(tree)?)?;
+    length.follow(tree)?;
+    let mut judged = judge::checkpoints(tree, &backend.retention.rules, length.whole_steps());
     let (needs, why_not) = match judged.remove(&key) {
         Some(Verdict::Stays(needs)) => (needs.iter().map(ToString::to_string).collect(), None),
         Some(Verdict::Goes(reason)) => (Vec::new(), Some(reason.to_string())),

@@ -16,7 +16,7 @@ use artifacts::stream;
 use tokio::sync::watch;
 
 use crate::ledger::{Ledger, LedgerError};
-use crate::run_stream::RunStream;
+use crate::run_stream::RunLength;
 use judge::Rules;
 use things::{Found, Scope, Thing};
 
@@ -70,11 +70,11 @@ impl Retention {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let found = Found::in_state(&*self.storage, &self.state)?;
         let fixed = self.ledger.read(|tree| tree.fixed().cloned()).ok_or(RetentionError::NotMade)?;
-        let mut run = RunStream::new(&fixed)?;
+        let mut length = RunLength::new(&fixed)?;
         let (_, things) = self.ledger.commit_with(|tree| {
-            let followed = run.follow(tree);
+            let followed = length.follow(tree);
             let things =
-                followed.map(|_| things::judge(tree, &found, &self.rules, run.stream().whole_steps(), scope));
+                followed.map(|_| things::judge(tree, &found, &self.rules, length.whole_steps(), scope));
             let gone = match &things {
                 Ok(things) if !only_asked => things::transitions(things),
                 _ => Vec::new(),

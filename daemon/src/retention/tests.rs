@@ -221,9 +221,9 @@ fn what_goes_is_named_and_not_needed(
 ) -> Result<(), TestCaseError> {
     let state = long_run(paradigms, versions, grid, seed);
     let whole_steps = state.retention().ledger.read(|tree| {
-        let mut run = RunStream::new(tree.fixed().unwrap()).unwrap();
-        run.follow(tree).unwrap();
-        run.stream().whole_steps()
+        let mut length = RunLength::new(tree.fixed().unwrap()).unwrap();
+        length.follow(tree).unwrap();
+        length.whole_steps()
     });
     let (before, decided) = (state.files(), state.decisions(whole_steps));
     let asked = state.collect(true);

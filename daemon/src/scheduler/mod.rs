@@ -18,7 +18,7 @@ use crate::ledger::path::Step;
 use crate::ledger::transition::{JobNumber, Millis, Transition};
 use crate::ledger::tree::Tree;
 use crate::ledger::{Clock, Ledger, LedgerError};
-use crate::run_stream::RunStream;
+use crate::run_stream::RunLength;
 use cut::{Data, Rules};
 use decide::{Situation, Slot};
 
@@ -63,7 +63,7 @@ pub struct Scheduler<S> {
     clock: std::sync::Arc<dyn Clock>,
     surroundings: S,
     settings: SchedulerSettings,
-    stream: RunStream,
+    length: RunLength,
     tokens_of_a_step: u64,
     stopping: BTreeSet<JobNumber>,
 }
@@ -80,14 +80,14 @@ impl<S: Surroundings> Scheduler<S> {
         settings: SchedulerSettings,
     ) -> Result<Self, SchedulerError> {
         let fixed = ledger.read(|tree| tree.fixed().cloned()).ok_or(SchedulerError::NotMade)?;
-        let stream = RunStream::new(&fixed)?;
+        let length = RunLength::new(&fixed)?;
         let tokens_of_a_step = u64::from(fixed.sequence_length) * u64::from(fixed.sequences_per_step) + 1;
         Ok(Self {
             ledger,
             clock,
             surroundings,
             settings,
-            stream,
+            length,
             tokens_of_a_step,
             stopping: BTreeSet::new(),
         })
@@ -125,12 +125,12 @@ impl<S: Surroundings> Scheduler<S> {
         let is_quiet = self.surroundings.is_quiet();
         let mut quiet_ends = None;
         loop {
-            let (stream, rules, tokens_of_a_step) =
-                (&mut self.stream, &self.settings.rules, self.tokens_of_a_step);
+            let (length, rules, tokens_of_a_step) =
+                (&mut self.length, &self.settings.rules, self.tokens_of_a_step);
             let (closed, judged) = self.ledger.commit_with(|tree| {
-                let judged = stream
+                let judged = length
                     .follow(tree)
-                    .map(|_| cut::judge(tree, &data(stream, tree, is_quiet, tokens_of_a_step), rules, now));
+                    .map(|_| cut::judge(tree, &data(length, tree, is_quiet, tokens_of_a_step), rules, now));
                 let transition = judged.as_ref().ok().and_then(|verdict| verdict.transition.clone());
                 (transition.into_iter().collect(), judged.map(|verdict| verdict.wake))
             })?;
@@ -144,12 +144,12 @@ impl<S: Surroundings> Scheduler<S> {
             self.stopping.retain(|job| running.contains(job));
         });
         let holds_jobs = self.ledger.hindrances().holds_jobs();
-        let Self { ledger, stream, settings, stopping, .. } = self;
+        let Self { ledger, length, settings, stopping, .. } = self;
         // A shard may have been withdrawn since: no job is started on steps that are no more.
-        let (_, decided) = ledger.commit_with(|tree| match stream.follow(tree) {
+        let (_, decided) = ledger.commit_with(|tree| match length.follow(tree) {
             Err(error) => (Vec::new(), Err(error)),
             Ok(_) => {
-                let whole_steps = stream.stream().whole_steps();
+                let whole_steps = length.whole_steps();
                 let situation = situation(tree, whole_steps, settings, stopping, holds_jobs, now);
                 let decisions = decide::decide(tree, &situation);
                 let start = |start| Transition::JobStarted(Box::new(start));
@@ -194,11 +194,11 @@ fn situation<'a>(
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 
-fn data(stream: &RunStream, tree: &Tree, is_quiet: bool, tokens_of_a_step: u64) -> Data {
+fn data(length: &RunLength, tree: &Tree, is_quiet: bool, tokens_of_a_step: u64) -> Data {
     Data {
-        whole_steps: stream.stream().whole_steps(),
-        shards: u32::try_from(stream.shards().len()).unwrap_or(u32::MAX),
-        is_tokenised: stream.shards().len() == tree.shards().len(),
+        whole_steps: length.whole_steps(),
+        shards: u32::try_from(length.shards()).unwrap_or(u32::MAX),
+        is_tokenised: length.shards() == tree.shards().len(),
         is_quiet,
         tokens_of_a_step,
     }

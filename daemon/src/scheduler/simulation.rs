@@ -17,7 +17,7 @@ use crate::ledger::path::{CheckpointKey, Path, Step, Trajectory, Version};
 use crate::ledger::transition::*;
 use crate::ledger::tree::{Tree, VersionState};
 use crate::retention::judge::{self, Verdict};
-use crate::run_stream::RunStream;
+use crate::run_stream::{RunLength, RunStream};
 use crate::withdrawal;
 
 /// What a world is made of.
@@ -59,6 +59,7 @@ struct World {
     now: Millis,
     random: fastrand::Rng,
     stream: RunStream,
+    length: RunLength,
     requested: usize,
     slots: Vec<Slot>,
     running: BTreeMap<JobNumber, Running>,
@@ -81,6 +82,7 @@ impl World {
             now: 1,
             random: fastrand::Rng::with_seed(plan.seed),
             stream: RunStream::new(&fixed(&plan.paradigms)).unwrap(),
+            length: RunLength::new(&fixed(&plan.paradigms)).unwrap(),
             requested: 0,
             slots,
             running: BTreeMap::new(),
@@ -99,10 +101,13 @@ impl World {
         let record = Record { position: self.tree.position() + 1, at: self.now, transition };
         self.tree.apply(&record).unwrap();
         self.stream.follow(&self.tree).unwrap();
+        self.length.follow(&self.tree).unwrap();
+        let (stream, shards) = (self.stream.stream(), self.stream.shards().len());
+        assert_eq!((self.length.whole_steps(), self.length.shards()), (stream.whole_steps(), shards));
     }
 
     fn whole_steps(&self) -> Step {
-        self.stream.stream().whole_steps()
+        self.length.whole_steps()
     }
 
     /// What the steps before `to` are trained on, as the stream is now.
