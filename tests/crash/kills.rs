@@ -110,6 +110,8 @@ struct Campaign {
     skips: BTreeMap<Moment, (u64, PathBuf)>,
     hits: BTreeMap<Moment, u64>,
     kills: BTreeMap<Target, u64>,
+    /// The attempts that were killed when a checkpoint or a branch was interrupted: one of them was at that.
+    struck: Vec<Vec<String>>,
     over_a_shard: u32,
 }
 
@@ -124,9 +126,10 @@ impl Campaign {
         let state = new_state();
         let daemon = Some(Daemon::start(&state));
         let watch = Watch::new(state.path());
-        let (skips, hits, kills) = Default::default();
+        let (skips, hits, kills, struck) = Default::default();
+        let (dropped, over_a_shard) = (0, 0);
         let mut campaign =
-            Self { state, chance, watch, daemon, dropped: 0, wanted, skips, hits, kills, over_a_shard: 0 };
+            Self { state, chance, watch, daemon, dropped, wanted, skips, hits, kills, struck, over_a_shard };
         for moment in Moment::ALL {
             campaign.draw_skip(moment);
         }
@@ -216,17 +219,17 @@ impl Campaign {
     /// Kills whom chance says, and finds out what that interrupted.
     fn strike(&mut self, moment: Moment, sign: &Path) {
         let target = self.draw_target(moment);
-        let trainers = if target == Target::Daemon { Vec::new() } else { self.watch.trainers() };
+        let trainers = if target == Target::Daemon { BTreeMap::new() } else { self.watch.trainers() };
         if moment.is_the_trainers() {
-            trainers.iter().for_each(|trainer| trainer.kill());
+            trainers.values().for_each(|trainer| trainer.kill());
         }
         if target != Target::Trainer {
             self.daemon.take().unwrap().kill();
             self.over_a_shard += 1;
         }
-        trainers.iter().for_each(|trainer| trainer.kill());
+        trainers.values().for_each(|trainer| trainer.kill());
         let deadline = Instant::now() + Duration::from_secs(10);
-        while trainers.iter().any(|trainer| trainer.lives()) {
+        while trainers.values().any(|trainer| trainer.lives()) {
             assert!(Instant::now() < deadline, "a killed trainer lives on");
             std::thread::sleep(Duration::from_micros(100));
         }
@@ -238,6 +241,9 @@ impl Campaign {
         if is_hit {
             *self.hits.entry(moment).or_default() += 1;
             *self.wanted.entry(moment).or_default() -= 1;
+        }
+        if is_hit && moment.is_the_trainers() {
+            self.struck.push(trainers.into_keys().collect());
         }
         let what = match (is_hit, is_struck) {
             (true, _) => "interrupted",
@@ -259,20 +265,33 @@ fn order(state: &State) -> Vec<String> {
     accepted.iter().map(|shard| shard["name"].as_str().unwrap().to_owned()).collect()
 }
 
-/// What the journal knows of kills: starts of the daemon, readings that never came to an end, trainers that crashed.
-fn recorded(state: &State) -> (u64, u64, u64) {
+/// What the journal knows of kills.
+#[derive(Default)]
+struct Recorded {
+    /// Starts of the daemon.
+    starts: u64,
+    /// Readings that never came to an end.
+    readings: u64,
+    /// Attempts that ended without a last word, by the names of their folders: crashes, and stops of those that another
+    /// daemon had started. That one cannot be told how its trainer ended: one that had been asked to stop, and is gone,
+    /// has stopped for all that can be known.
+    cut_short: BTreeSet<String>,
+}
+
+fn recorded(state: &State) -> Recorded {
     let output = state.ctl(&["events", "--json"]);
     assert!(output.status.success(), "events: {}", String::from_utf8_lossy(&output.stderr));
-    let (mut starts, mut readings, mut crashes) = (0, 0, 0);
+    let mut recorded = Recorded::default();
     let (mut open, mut untokenised) = (BTreeSet::new(), BTreeSet::new());
+    let mut started: BTreeMap<String, u64> = BTreeMap::new();
     for line in String::from_utf8(output.stdout).unwrap().lines() {
         let event: Value = serde_json::from_str(line).unwrap();
         let transition = &event["transition"];
         let digest = transition["digest"].to_string();
         match transition["kind"].as_str().unwrap() {
             "daemon-started" => {
-                starts += 1;
-                readings += std::mem::take(&mut open).len() as u64 + untokenised.len() as u64;
+                recorded.starts += 1;
+                recorded.readings += std::mem::take(&mut open).len() as u64 + untokenised.len() as u64;
             }
             "reading-started" => drop(open.insert(digest)),
             "shard-accepted" => {
@@ -283,11 +302,25 @@ fn recorded(state: &State) -> (u64, u64, u64) {
                 }
             }
             "shard-tokenised" => drop(untokenised.remove(&digest)),
-            "job-ended" if transition["outcome"]["kind"] == "crashed" => crashes += 1,
+            "job-started" => drop(started.insert(attempt(transition), recorded.starts)),
+            "job-ended" => {
+                let name = attempt(transition);
+                let is_adopted = started.get(&name).is_some_and(|under| *under < recorded.starts);
+                match transition["outcome"]["kind"].as_str().unwrap() {
+                    "crashed" => drop(recorded.cut_short.insert(name)),
+                    "stopped" if is_adopted => drop(recorded.cut_short.insert(name)),
+                    _ => {}
+                }
+            }
             _ => {}
         }
     }
-    (starts, readings, crashes)
+    recorded
+}
+
+/// The name of the folder of the attempt that a transition is about.
+fn attempt(transition: &Value) -> String {
+    format!("{}-{}", transition["job"], transition["attempt"])
 }
 
 #[test]
@@ -298,14 +331,14 @@ fn twenty_kills_do_not_touch_a_bit() {
     println!("LRPATH_SEED={seed}");
     let mut campaign = Campaign::new(seed);
     campaign.run();
-    let Campaign { state, daemon, mut dropped, hits, kills, .. } = campaign;
+    let Campaign { state, daemon, mut dropped, hits, kills, struck, .. } = campaign;
     while finish(&state, dropped) < VERSIONS {
         drop_shard(&state, dropped);
         dropped += 1;
     }
     println!("{kills:?} were killed and {hits:?} interrupted, over {dropped} shards");
     let of = |target| kills.get(&target).copied().unwrap_or(0);
-    let (starts, readings, crashes) = recorded(&state);
+    let Recorded { starts, readings, cut_short } = recorded(&state);
     assert_eq!(
         starts,
         1 + of(Target::Daemon) + of(Target::Both),
@@ -315,8 +348,11 @@ fn twenty_kills_do_not_touch_a_bit() {
         readings >= hits[&Moment::Tokenising],
         "the journal knows each reading that was cut short: {readings}"
     );
-    let trainers = hits[&Moment::Checkpoint] + hits[&Moment::Branch];
-    assert!(crashes >= trainers, "the journal knows each trainer that was killed: {crashes} of {trainers}");
+    assert_eq!(struck.len() as u64, hits[&Moment::Checkpoint] + hits[&Moment::Branch]);
+    for trainers in struck {
+        let is_known = trainers.iter().any(|trainer| cut_short.contains(trainer));
+        assert!(is_known, "the journal knows each trainer that was killed: {trainers:?} of {cut_short:?}");
+    }
     let order = order(&state);
     daemon.unwrap().stop();
 

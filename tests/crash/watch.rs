@@ -83,9 +83,9 @@ impl Watch {
         self.open.retain(|_, attempt| attempt.process.is_none_or(Process::lives));
     }
 
-    /// The trainers that live.
-    pub fn trainers(&self) -> Vec<Process> {
-        self.open.values().filter_map(|attempt| attempt.process).collect()
+    /// The trainers that live, by the names of their attempts' folders.
+    pub fn trainers(&self) -> BTreeMap<String, Process> {
+        self.open.iter().filter_map(|(name, attempt)| Some((name.clone(), attempt.process?))).collect()
     }
 
     /// What shows that it is this moment now; something else shows when it comes again.
