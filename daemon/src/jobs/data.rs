@@ -1,7 +1,7 @@
 //! The run's data as jobs need it: the stream, and the held-out blocks of each increment.
 //!
-//! Both grow with the tree, so they are kept between jobs: preparing one looks only at the shards that are new, unless one
-//! was withdrawn.
+//! Which blocks count for an increment is kept between jobs: finding them reads files. The stream is put together for each
+//! job anew, which is quick; to keep it would take as much memory as the shards themselves.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -67,16 +67,17 @@ impl Data {
         Self { folder, stream: None, sequence_length: 0, held_out: BTreeMap::new(), held_out_limit: 0 }
     }
 
-    /// Takes over the shards that are new. A shard without tokens ends the stream for now.
-    pub fn grow(&mut self, tree: &Tree) -> Result<(), DataError> {
+    /// Puts the stream together as it is in a tree. A shard without tokens ends it for now.
+    pub fn gather(&mut self, tree: &Tree) -> Result<(), DataError> {
         let fixed = tree.fixed().ok_or(DataError::NotMade)?;
         self.sequence_length = u64::from(fixed.sequence_length);
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            none => none.insert(RunStream::new(fixed)?),
-        };
-        stream.follow(tree)?;
+        self.stream.insert(RunStream::new(fixed)?).follow(tree)?;
         Ok(())
+    }
+
+    /// Lets the stream go.
+    pub fn rest(&mut self) {
+        self.stream = None;
     }
 
     /// The stream so far.

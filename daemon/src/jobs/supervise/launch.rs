@@ -47,11 +47,15 @@ impl Supervisor {
             let mut data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
             // In one moment, so that the data are those that the job was started on.
             let known = self.ledger.read(|tree| {
-                data.grow(tree)?;
+                data.gather(tree)?;
                 Known::of(tree, start)
-            })?;
+            });
             let Settings { state, storage, choices, .. } = &self.settings;
-            prepare::write(&**storage, state, &folder, start, &known, &mut data, choices)?;
+            let written = known.and_then(|known| {
+                prepare::write(&**storage, state, &folder, start, &known, &mut data, choices)
+            });
+            data.rest();
+            written?;
         }
         let threads = self.settings.choices.threads;
         let launch = Launch { folder: &folder, job: start.job, attempt: start.attempt, threads };

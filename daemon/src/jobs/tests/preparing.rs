@@ -22,7 +22,7 @@ pub fn prepare(world: &World, start: &JobStart, choices: &Choices) -> Result<Tol
     let folder = world.folder_of(start);
     let known = world.ledger.read(|tree| Known::of(tree, start))?;
     let mut data = Data::new(world.state().join("tokens"));
-    world.ledger.read(|tree| data.grow(tree))?;
+    world.ledger.read(|tree| data.gather(tree))?;
     prepare::write(&Disk, world.state(), &folder, start, &known, &mut data, choices)?;
     let job: Job = serde_json::from_slice(&fs::read(folder.join("job.json")).unwrap()).unwrap();
     let rates = fs::read(folder.join(&job.learning_rates)).unwrap();
