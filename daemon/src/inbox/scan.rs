@@ -70,7 +70,7 @@ pub struct CutMarker {
 /// What a scan has found.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// Files that may be shards, in byte order of their names.
+    /// Files that may be shards and are not settled, in byte order of their names.
     pub files: Vec<Found>,
     /// Modification times of markers, by the name of the file that each speaks of.
     pub markers: HashMap<String, i64>,
@@ -161,11 +161,16 @@ pub fn name_of<'p>(root: &Path, path: &'p Path) -> Option<&'p str> {
 }
 
 /// Scans the watched folder, whose path is given without links in it. `enter` is called for every folder before its
-/// names are read: a watch that is set there misses nothing.
+/// names are read: a watch that is set there misses nothing. `is_settled` is asked of every file that may be a shard, and
+/// those that are need no place in memory: there may be those of years.
 ///
 /// # Errors
 /// The folder itself cannot be read.
-pub fn scan(root: &Path, mut enter: impl FnMut(&Path, &Metadata)) -> io::Result<Scan> {
+pub fn scan(
+    root: &Path,
+    mut enter: impl FnMut(&Path, &Metadata),
+    mut is_settled: impl FnMut(&str, &FileFacts) -> bool,
+) -> io::Result<Scan> {
     let metadata = fs::metadata(root)?;
     if !metadata.is_dir() {
         return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a folder"));
@@ -213,7 +218,7 @@ pub fn scan(root: &Path, mut enter: impl FnMut(&Path, &Metadata)) -> io::Result<
                 None => Seen::Unseen(error.to_string()),
             },
         };
-        scan.add(name, found);
+        scan.add(name, found, &mut is_settled);
     }
     scan.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     scan.cuts.sort_unstable_by(|a, b| a.file.cmp(&b.file));
@@ -221,7 +226,7 @@ pub fn scan(root: &Path, mut enter: impl FnMut(&Path, &Metadata)) -> io::Result<
 }
 
 impl Scan {
-    fn add(&mut self, name: String, seen: Seen) {
+    fn add(&mut self, name: String, seen: Seen, is_settled: &mut impl FnMut(&str, &FileFacts) -> bool) {
         let facts = match seen {
             Seen::File(facts) => facts,
             Seen::Folder | Seen::Gone => return,
@@ -229,6 +234,7 @@ impl Scan {
             Seen::Unseen(why) => return self.unseen.push(why),
         };
         match named(&name) {
+            Named::Shard if is_settled(&name, &facts) => {}
             Named::Shard => self.files.push(Found { name, facts }),
             Named::Marker(of) => _ = self.markers.insert(of.to_owned(), facts.mtime),
             Named::Cut(version) => {
@@ -293,7 +299,7 @@ mod tests {
             fs::write(root.join(name), name).unwrap();
         }
         let mut entered = Vec::new();
-        let scan = scan(&root, |path, _| entered.push(path.to_owned())).unwrap();
+        let scan = scan(&root, |path, _| entered.push(path.to_owned()), |_, _| false).unwrap();
         assert_eq!(files(&scan), ["b.txt", "b/a.txt", "b/c/d.txt"]);
         entered.sort();
         assert_eq!(entered, [root.clone(), root.join("b"), root.join("b/c")]);
@@ -316,7 +322,7 @@ mod tests {
         let _socket = UnixListener::bind(root.join("socket")).unwrap();
         let pipe = std::process::Command::new("mkfifo").arg(root.join("pipe.txt")).status().unwrap();
         assert!(pipe.success());
-        let scan = scan(&root, |_, _| {}).unwrap();
+        let scan = scan(&root, |_, _| {}, |_, _| false).unwrap();
         assert_eq!(files(&scan), ["inside.txt", "stays.txt"]);
         let mut refused: Vec<&str> = scan.refused.iter().map(|(name, _)| name.as_str()).collect();
         refused.sort_unstable();
@@ -330,7 +336,7 @@ mod tests {
         let (_folder, root) = folder();
         fs::write(root.join("a.txt"), "text").unwrap();
         fs::write(root.join("a.txt.ready"), "").unwrap();
-        let found = scan(&root, |_, _| {}).unwrap();
+        let found = scan(&root, |_, _| {}, |_, _| false).unwrap();
         assert!(found.is_marked(&found.files[0]));
         assert!(is_marked(&root.join("a.txt"), &found.files[0].facts));
         let mut newer = found.files[0].clone();
@@ -342,8 +348,8 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_an_error() {
         let (_folder, root) = folder();
-        assert!(scan(&root.join("nothing"), |_, _| {}).is_err());
+        assert!(scan(&root.join("nothing"), |_, _| {}, |_, _| false).is_err());
         fs::write(root.join("file"), "").unwrap();
-        assert!(scan(&root.join("file"), |_, _| {}).is_err());
+        assert!(scan(&root.join("file"), |_, _| {}, |_, _| false).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! Looking at the folder: what is there, what is gone, who asks for a cut.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fs::Metadata;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::inbox::scan::{self, CutMarker, Named, Scan, Seen, named};
 use crate::inbox::settle::{Blocker, Look};
 use crate::inbox::{CutError, cuts};
 use crate::ledger::LedgerError;
-use crate::ledger::transition::{CutNumber, Transition};
+use crate::ledger::transition::{CutNumber, FileFacts, Transition};
 use crate::ledger::tree::{CutOutcome, Tree};
 
 impl Work<'_> {
@@ -33,11 +34,22 @@ impl Work<'_> {
     pub(super) fn scan(&mut self) -> Result<(), LedgerError> {
         let start = self.now();
         let mut entered = HashSet::new();
-        let watch = &mut self.watch;
-        let scanned = scan::scan(&self.root, |folder, metadata| {
+        let (watch, known, shown) = (&mut self.watch, &self.known, &self.inbox.shown);
+        let enter = |folder: &Path, metadata: &Metadata| {
             watch.enter(folder, metadata);
             entered.insert(folder.to_owned());
-        });
+        };
+        let is_settled = |name: &str, facts: &FileFacts| {
+            let is_known = known.has(name, facts);
+            if is_known {
+                let mut settle = shown.settle();
+                if !settle.is_taken(name) {
+                    settle.forget(name);
+                }
+            }
+            is_known
+        };
+        let scanned = scan::scan(&self.root, enter, is_settled);
         self.scans.is_asked = false;
         let scanned = match scanned {
             Ok(scanned) => {
@@ -78,12 +90,6 @@ impl Work<'_> {
         let mut open = HashSet::new();
         let mut settle = self.inbox.shown.settle();
         for file in &scanned.files {
-            if self.known.has(&file.name, &file.facts) {
-                if !settle.is_taken(&file.name) {
-                    settle.forget(&file.name);
-                }
-                continue;
-            }
             open.insert(file.name.as_str());
             let marked = scanned.is_marked(file);
             settle.look(now, &file.name, Look { facts: file.facts, moved_in: false, marked });
