@@ -102,7 +102,7 @@ impl Tree {
                 let withdrawn = Withdrawn { at, open, seen_by: seen_by.clone() };
                 self.set_shard(changes, digest, |shard| shard.withdrawn = Some(Box::new(withdrawn)));
                 self.withdrawals += 1;
-                if let Some(order) = self.shard_orders.get(digest).copied() {
+                if let Some(order) = self.orders.find(digest, &self.shards) {
                     self.mark(order, seen_by);
                     // Not trained yet, the tokenizer is planned anew, as if the shard had never been there.
                     let is_planned_on = self.run.tokenizer_shards.is_some_and(|shards| order < shards);
@@ -318,12 +318,12 @@ impl Tree {
     fn add_shard(&mut self, changes: &mut Changes, shard: Shard) {
         let order = self.shards.len() as u32;
         changes.put(Node::Shard { order, shard: shard.clone() });
-        self.shard_orders.insert(shard.digest, order);
+        self.orders.put(&shard.digest, order);
         self.shards.push_back(shard);
     }
 
     fn set_shard(&mut self, changes: &mut Changes, digest: &Digest, change: impl FnOnce(&mut Shard)) {
-        let Some(order) = self.shard_orders.get(digest).copied() else { return };
+        let Some(order) = self.orders.find(digest, &self.shards) else { return };
         if let Some(shard) = self.shards.get_mut(order as usize) {
             change(shard);
             changes.put(Node::Shard { order, shard: shard.clone() });
@@ -384,7 +384,11 @@ impl Tree {
             path.retry_at = None;
         });
         let attempt = Attempt { start: start.clone(), started_at: at, end: None };
-        self.set_job(changes, start.job, |job| job.attempts.push(attempt));
+        self.set_job(changes, start.job, |job| {
+            // Nearly every job has one.
+            job.attempts.reserve_exact(1);
+            job.attempts.push(attempt);
+        });
         self.running.insert(start.job);
     }
 

@@ -7,6 +7,7 @@
 mod changes;
 mod evaluations;
 mod generations;
+mod orders;
 mod parts;
 mod questions;
 mod rules;
@@ -19,6 +20,7 @@ use imbl::{OrdMap, OrdSet, Vector};
 use paradigm::Paradigm;
 
 use evaluations::Evaluations;
+use orders::Orders;
 
 pub use super::node::*;
 use super::path::{CheckpointKey, Path, Version};
@@ -41,7 +43,7 @@ pub struct Tree {
     position: u64,
     run: Run,
     shards: Vector<Shard>,
-    shard_orders: OrdMap<Digest, u32>,
+    orders: Orders,
     /// How many shards were withdrawn: what follows the stream begins again when another one is.
     withdrawals: u32,
     readings: OrdMap<Digest, Reading>,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use artifacts::Digest;
 
+use super::orders::Orders;
 use super::{Contradiction, Tree};
 use crate::ledger::node::*;
 
@@ -146,8 +147,8 @@ impl Tree {
         if !generations.keys().copied().eq((2..).take(generations.len())) {
             return Err(gap("generations"));
         }
-        tree.shard_orders = shards.iter().map(|(order, shard)| (shard.digest, *order)).collect();
         tree.shards = shards.into_values().collect();
+        tree.orders = Orders::of(&tree.shards);
         tree.withdrawals = tree.shards.iter().filter(|shard| shard.withdrawn.is_some()).count() as u32;
         for (order, shard) in (0..).zip(std::mem::take(&mut tree.shards)) {
             if let Some(withdrawn) = &shard.withdrawn {

@@ -48,7 +48,7 @@ impl Tree {
 
     /// The place and the record of an accepted shard.
     pub fn shard(&self, digest: &Digest) -> Option<(u32, &Shard)> {
-        let order = *self.shard_orders.get(digest)?;
+        let order = self.orders.find(digest, &self.shards)?;
         self.shards.get(order as usize).map(|shard| (order, shard))
     }
 

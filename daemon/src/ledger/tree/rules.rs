@@ -44,12 +44,10 @@ impl Tree {
                 })
             }
             Transition::ShardAccepted { digest, .. } => {
-                rule(!self.shard_orders.contains_key(digest), &|| {
-                    format!("shard {digest} was accepted before")
-                })
+                rule(self.shard(digest).is_none(), &|| format!("shard {digest} was accepted before"))
             }
             Transition::ShardDuplicate { digest, .. } => {
-                rule(self.shard_orders.contains_key(digest), &|| format!("shard {digest} was never accepted"))
+                rule(self.shard(digest).is_some(), &|| format!("shard {digest} was never accepted"))
             }
             Transition::TokenizerPlanned { shards, .. } => {
                 let is_there = self.shards.len() >= *shards as usize;
