@@ -111,7 +111,15 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["offline"],
         ],
     ),
-    ("daemon::ledger::tree", &[&["generations", "questions", "versions", "parts"], &["rules"], &["changes"]]),
+    (
+        "daemon::ledger::tree",
+        &[
+            &["evaluations", "orders"],
+            &["generations", "questions", "versions", "parts"],
+            &["rules"],
+            &["changes"],
+        ],
+    ),
     ("daemon::ledger::view", &[&["entries", "folder"]]),
     ("daemon::ledger::journal", &[&["line"], &["walk"]]),
     (

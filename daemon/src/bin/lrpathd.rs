@@ -1,4 +1,7 @@
 //! `lrpathd`: the daemon.
+//!
+//! It runs for months, and answers and commits leave holes between what stays. jemalloc keeps like sizes together and gives
+//! whole pages back, where the C library's heap only shrinks at its end.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -9,6 +12,10 @@ use daemon::edge::log;
 use daemon::edge::look::{Colours, Look};
 use daemon::edge::lrpathd::{Child, Cli};
 use daemon::{inbox, ledger, service};
+use tikv_jemallocator::Jemalloc;
+
+#[global_allocator]
+static HEAP: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

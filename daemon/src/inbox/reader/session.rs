@@ -21,10 +21,9 @@ const LONGEST_ANSWER: usize = 1 << 20;
 /// So much of a child's last words is kept, in bytes.
 const LAST_WORDS: u64 = 300;
 
-/// What the daemon's unit says of its heap: it is kept small, with one for all threads; here as many threads as there are
-/// cores tokenise.
-const OF_THE_DAEMONS_HEAP: [&str; 3] =
-    ["MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"];
+/// What the heap is set to, and how: that of this program is small, with one arena for all threads; here as many threads as
+/// there are cores tokenise.
+const HEAP: (&str, &str) = ("_RJEM_MALLOC_CONF", "narenas:16,dirty_decay_ms:10000,muzzy_decay_ms:10000");
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,7 +73,7 @@ impl Child {
         };
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log.try_clone()?);
-        OF_THE_DAEMONS_HEAP.iter().for_each(|name| _ = command.env_remove(name));
+        command.env(HEAP.0, HEAP.1);
         let mut process = command.spawn()?;
         match (process.stdin.take(), process.stdout.take()) {
             (Some(questions), Some(answers)) => {
@@ -180,21 +179,5 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_unit_says_of_the_daemons_heap_is_not_said_to_readers() {
-        let unit = include_str!("../../../../systemd/lrpathd.service");
-        let set = unit
-            .lines()
-            .filter_map(|line| line.strip_prefix("Environment="))
-            .flat_map(|line| line.split(' '));
-        let names: Vec<&str> = set.filter_map(|one| one.split('=').next()).collect();
-        assert_eq!(names, OF_THE_DAEMONS_HEAP);
     }
 }
