@@ -346,6 +346,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_settled_takes_no_place_and_only_shards_are_asked_about() {
+        let (_folder, root) = folder();
+        for name in ["new.txt", "old.txt", "old.txt.ready", "v1.cut"] {
+            fs::write(root.join(name), "text").unwrap();
+        }
+        let mut asked = Vec::new();
+        let is_settled = |name: &str, _: &FileFacts| {
+            asked.push(name.to_owned());
+            name == "old.txt"
+        };
+        let found = scan(&root, |_, _| {}, is_settled).unwrap();
+        assert_eq!(files(&found), ["new.txt"]);
+        assert_eq!((found.markers.len(), found.cuts.len()), (1, 1));
+        asked.sort_unstable();
+        assert_eq!(asked, ["new.txt", "old.txt"]);
+    }
+
+    #[test]
     fn a_folder_that_is_not_there_is_an_error() {
         let (_folder, root) = folder();
         assert!(scan(&root.join("nothing"), |_, _| {}, |_, _| false).is_err());

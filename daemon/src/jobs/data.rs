@@ -1,7 +1,7 @@
 //! The run's data as jobs need it: the stream, and the held-out blocks of each increment.
 //!
 //! Which blocks count for an increment is kept between jobs: finding them reads files. The stream is put together for each
-//! job anew, which is quick; to keep it would take as much memory as the shards themselves.
+//! job anew: that is one walk over the shards, and to keep it would keep their digests a second time.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -38,7 +38,7 @@ const PARENT: &str = "LRPATH_PROBE_PARENT";
 /// How a view is tried before it is opened.
 #[derive(Debug, Clone)]
 pub enum Probe {
-    /// Not at all: a panic is caught when it is opened, a hang is not. For tests.
+    /// Not at all: a panic is caught when it is opened, a hang is not. For tools that a person watches, and tests.
     None,
     /// In a child.
     Child(ProbeChild),

@@ -1,7 +1,7 @@
 //! Where a shard stands in the order of acceptance, by its digest.
 //!
-//! The shards have their digests themselves, so that four bytes of one are enough to find the few that begin with them; and
-//! an index of whole digests would take more memory than the shards.
+//! The shards have their digests themselves: four bytes of one are enough to find the few that begin with them, and an index
+//! of whole digests would keep each a second time.
 
 use artifacts::Digest;
 use imbl::{OrdSet, Vector};
