@@ -9,6 +9,7 @@ pub mod api;
 pub mod checkpoints;
 pub mod config;
 pub mod ctl;
+pub mod devices;
 pub mod edge;
 pub mod hooks;
 pub mod inbox;

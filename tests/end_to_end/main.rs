@@ -5,6 +5,7 @@ mod backups;
 mod client_names;
 mod counters;
 mod damage;
+mod devices;
 mod evaluations;
 mod failing_trainers;
 mod guards;

@@ -29,6 +29,7 @@ export async function come(question) {
 export class Project {
   #folder = mkdtempSync(join(tmpdir(), "lrpath-page-"));
   #daemon;
+  #environment = process.env;
 
   /** A state that is made, and nothing that runs. */
   constructor(control = "") {
@@ -51,6 +52,13 @@ export class Project {
     return project;
   }
 
+  /** From its next start on the daemon finds a driver with two GPUs, which are not there. */
+  pretend_gpus() {
+    const library = join(this.#folder, "libnvidia-ml.so.1");
+    execFileSync("cc", ["-shared", "-fPIC", "-o", library, join(root, "tests/pretended_driver/nvml.c")]);
+    this.#environment = { ...process.env, LD_LIBRARY_PATH: this.#folder };
+  }
+
   get folder() {
     return this.#folder;
   }
@@ -60,7 +68,7 @@ export class Project {
   }
 
   async start() {
-    this.#daemon = spawn(join(BIN, "lrpathd"), ["--state", this.state], { stdio: "ignore" });
+    this.#daemon = spawn(join(BIN, "lrpathd"), ["--state", this.state], { stdio: "ignore", env: this.#environment });
     await come(() => this.ask("status"));
   }
 

@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod definition;
 pub mod machine;
 pub mod packed;
+pub mod pretended_driver;
 pub mod processes;
 pub mod python;
 pub mod recount;

@@ -88,7 +88,16 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["ledger", "vocabulary"],
             &["config", "tokenizer"],
-            &["alias", "checkpoints", "outlook", "run_stream", "telemetry", "tensorboard", "hooks"],
+            &[
+                "alias",
+                "checkpoints",
+                "devices",
+                "outlook",
+                "run_stream",
+                "telemetry",
+                "tensorboard",
+                "hooks",
+            ],
             &["withdrawal", "inbox", "scheduler", "jobs", "publish", "retention"],
             &["api"],
             &["edge"],
@@ -96,6 +105,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["bin"],
         ],
     ),
+    ("daemon::devices", &[&["nvml"]]),
     ("daemon::bin", &[&["lrpathd", "lrpathctl"]]),
     (
         "daemon::ledger",

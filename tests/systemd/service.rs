@@ -92,6 +92,7 @@ fn a_shard_that_another_user_drops_becomes_a_version_under_all_restrictions() {
     served_over_tcp(&systemd);
     reloaded(&systemd);
     upgraded(&systemd);
+    given_more(&systemd);
     not_its_own(&systemd);
 
     for action in ["--remove", "--purge"] {
@@ -127,6 +128,52 @@ fn reloaded(systemd: &Systemd) {
     assert!(systemd.journal().contains("`checkpoints.every` was probably meant"));
     systemd.write_as("lrpath", &file, text.as_bytes());
     assert_eq!((systemd.property("ActiveState").as_str(), systemd.property("MainPID")), ("active", before));
+}
+
+/// What an operator may give it beside the state: a configuration under /etc, a socket under /run, and all the drop-ins.
+fn given_more(systemd: &Systemd) {
+    let own = format!("{STATE}/lrpathd.toml");
+    let before = systemd.run(&["cat", &own]);
+    let after = before
+        .replace("[data]\n", "[data]\nfolder = \"/srv/shards\"\n")
+        .replace("[control]\n", "[control]\nsocket = \"/run/lrpath/control.sock\"\n");
+    systemd.write_as("root", "/etc/lrpath/lrpathd.toml", after.as_bytes());
+    systemd.run(&["ln", "--symbolic", "--force", "/etc/lrpath/lrpathd.toml", &own]);
+    systemd.run(&["install", "-d", "-m", "2770", "-o", "lrpath", "-g", "lrpath", "/srv/shards"]);
+    for name in ["gpu", "data-elsewhere", "hooks"] {
+        let from = format!("/usr/share/lrpath/systemd/{name}.conf");
+        let to = format!("/etc/systemd/system/lrpathd.service.d/{name}.conf");
+        systemd.run(&["install", "-D", "-m", "644", &from, &to]);
+    }
+    systemd.run(&["systemctl", "daemon-reload"]);
+    let verified = systemd.tried(&["systemd-analyze", "verify", "/usr/lib/systemd/system/lrpathd.service"]);
+    assert!(verified.status.success() && verified.stderr.is_empty(), "{verified:?}");
+    systemd.run(&["systemctl", "restart", "lrpathd"]);
+    assert_eq!(systemd.property("DropInPaths").split(' ').count(), 3);
+    assert_eq!(systemd.property("PrivateDevices"), "no");
+
+    systemd.run(&["test", "-S", "/run/lrpath/control.sock"]);
+    systemd.write_as("writer", "/srv/shards/march.txt", sentences(4, 2000).as_bytes());
+    accepted(systemd, 3);
+    let stranger = ["runuser", "-u", "stranger", "--", "test", "-e", "/run/lrpath/control.sock"];
+    assert!(!systemd.tried(&stranger).status.success());
+    systemd.write_as(
+        "root",
+        "/etc/lrpath/lrpathd.toml",
+        after.replace("every = 500", "every = 300").as_bytes(),
+    );
+    systemd.run(&["systemctl", "reload", "lrpathd"]);
+    assert!(systemd.journal().contains("checkpoints.every is 300 now, and was 500"), "{}", systemd.journal());
+    // A backup has the configuration, not a link to it.
+    systemd.run(&["lrpathctl", "backup", "--state", STATE, "/srv/kept"]);
+    systemd.run(&["test", "!", "-L", "/srv/kept/lrpathd.toml"]);
+    systemd.run(&["grep", "--quiet", "every = 300", "/srv/kept/lrpathd.toml"]);
+
+    systemd.run(&["rm", "-r", "/etc/systemd/system/lrpathd.service.d"]);
+    systemd.write_as("lrpath", &own, before.as_bytes());
+    systemd.run(&["systemctl", "daemon-reload"]);
+    systemd.run(&["systemctl", "restart", "lrpathd"]);
+    systemd.run(&["test", "!", "-e", "/run/lrpath/control.sock"]);
 }
 
 /// A state that belongs to somebody else is told in a sentence, and not tried again and again.

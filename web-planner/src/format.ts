@@ -50,6 +50,7 @@ export function hours(value: number): string {
 
 /** Bytes as vendors of disks count them. */
 export function bytes(value: number): string {
+  if (value > 0 && value < 1e3) return `${digits(value)} bytes`;
   const [unit, name] = value >= 1e12 ? [1e12, "TB"] : value >= 1e9 ? [1e9, "GB"] : value >= 1e6 || !value ? [1e6, "MB"] : [1e3, "kB"];
   return `${digits(value / unit)} ${name}`;
 }

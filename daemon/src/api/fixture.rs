@@ -17,6 +17,7 @@ use super::types::{Refusal, ReloadAnswer, WaitingFile};
 use super::{Backend, Live, Progress, Reload};
 use crate::alias::links::Links;
 use crate::config::{Config, DEFAULT_MODEL, Given, SlotConfig};
+use crate::devices::{Device, Devices, Driver, Pace};
 use crate::ledger::path::{CheckpointKey, Path, Step, Trajectory, Version};
 use crate::ledger::transition::{
     CutNumber, CutReason, CutSource, Evaluation, FileFacts, Increment, IncrementPlan, JobNumber, JobStart,
@@ -104,11 +105,39 @@ impl Reload for NothingNew {
     }
 }
 
+/// A driver that knows its answer.
+struct KnownDevices(Vec<Device>);
+
+impl Driver for KnownDevices {
+    fn devices(&mut self) -> Vec<Device> {
+        self.0.clone()
+    }
+
+    fn rest(&mut self) {}
+}
+
+/// Two GPUs, of which the driver knows all of the first, and little of the second.
+pub fn two_devices() -> Vec<Device> {
+    let first = Device {
+        index: 0,
+        uuid: "GPU-7d1c3e52-0d1f-4b6e-9a0f-5a2f6a5b1c11".to_owned(),
+        name: "NVIDIA H200".to_owned(),
+        memory: Some(150_754_820_096),
+        memory_used: Some(12_345_678_901),
+        utilisation: Some(0.87),
+    };
+    let uuid = "GPU-0b9d6f0c-8e0a-4c43-b0a7-3f1f4d9f2e22".to_owned();
+    let second =
+        Device { index: 1, uuid, memory: None, memory_used: None, utilisation: None, ..first.clone() };
+    vec![first, second]
+}
+
 /// A state that a test makes.
 pub struct World {
     pub ledger: Ledger,
     pub live: Arc<FakeLive>,
     pub clock: Arc<Ticks>,
+    pub devices: Vec<Device>,
     telemetry: Arc<Telemetry>,
     jobs: u64,
     alpha: f64,
@@ -136,7 +165,7 @@ impl World {
             largest_token: None,
             knows_end_of_text: None,
         };
-        let world = Self { ledger, live, clock, telemetry, jobs: 0, alpha: 0.6 };
+        let world = Self { ledger, live, clock, devices: Vec::new(), telemetry, jobs: 0, alpha: 0.6 };
         world.commit(Transition::Initialized(Box::new(config.fixed(&given))));
         world
     }
@@ -153,6 +182,7 @@ impl World {
             clock: self.clock.clone(),
             state: PathBuf::from("/nowhere"),
             slots: vec![SlotConfig { name: "cpu".to_owned(), devices: vec!["cpu".to_owned()] }],
+            devices: Arc::new(Devices::of(KnownDevices(self.devices.clone()), Pace::default())),
             retention: self.retention(PathBuf::from("/nowhere")),
             shift: 1,
             reload: Arc::new(NothingNew),

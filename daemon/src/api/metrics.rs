@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 
 use super::refused::Refused;
 use super::shared::{Shared, blocking};
-use super::types::{RunningJob, Status};
+use super::types::{Device, RunningJob, Status};
 use super::{Backend, status};
 use crate::ledger::hindrances::Waits;
 use crate::ledger::tree::{Tree, VersionState};
@@ -135,8 +135,36 @@ impl Moment {
             |is_busy: bool| status.slots.iter().filter(|slot| slot.job.is_some() == is_busy).count() as f64;
         let slots = [(of("state", "busy"), slots(true)), (of("state", "free"), slots(false))];
         self.tell("lrpath_slots", "Places for jobs", slots);
+        self.of_devices(&status.devices);
         self.of_paradigms(status);
         self.of_jobs(&status.jobs);
+    }
+
+    fn of_devices(&mut self, devices: &[Device]) {
+        let labels = |device: &Device| {
+            vec![
+                ("index", device.index.to_string()),
+                ("name", device.name.clone()),
+                ("uuid", device.uuid.clone()),
+            ]
+        };
+        let mut each = |name: &str, help: &str, value: &dyn Fn(&Device) -> Option<f64>| {
+            let values = devices.iter().filter_map(|device| Some((labels(device), value(device)?)));
+            self.tell(name, help, values.collect::<Vec<_>>());
+        };
+        each("lrpath_device_memory_bytes", "Memory of a GPU", &|device| {
+            device.memory.map(|bytes| bytes as f64)
+        });
+        each(
+            "lrpath_device_memory_used_bytes",
+            "Memory of a GPU that is in use, whoever uses it",
+            &|device| device.memory_used.map(|bytes| bytes as f64),
+        );
+        each(
+            "lrpath_device_utilisation_ratio",
+            "Share of the last moments in which a GPU computed",
+            &|device| device.utilisation,
+        );
     }
 
     fn of_paradigms(&mut self, status: &Status) {

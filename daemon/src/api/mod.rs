@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use crate::alias::links::Links;
 use crate::config::SlotConfig;
+use crate::devices::Devices;
 use crate::ledger::path::Step;
 use crate::ledger::transition::{CutNumber, JobNumber, Millis};
 use crate::ledger::tree::Tree;
@@ -105,6 +106,8 @@ pub struct Backend {
     pub state: PathBuf,
     /// Where jobs run.
     pub slots: Vec<SlotConfig>,
+    /// The GPUs of the machine.
+    pub devices: Arc<Devices>,
     /// What keeps the state in order.
     pub retention: Retention,
     /// What lets names follow the tree.

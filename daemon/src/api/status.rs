@@ -21,6 +21,7 @@ pub(super) fn of(backend: &Backend) -> Status {
     let markers = backend.live.markers();
     let now = backend.clock.now();
     let hindrances = backend.ledger.hindrances();
+    let devices = backend.devices.look();
     let (mut status, releases) = backend.at_one_moment(|tree, progress| {
         let jobs = answers::running(tree, progress, now);
         let (doing, until) = answers::doing(tree, &jobs, waiting, now, hindrances.holds_jobs());
@@ -44,6 +45,7 @@ pub(super) fn of(backend: &Backend) -> Status {
                 withdrawn: tree.withdrawals().into(),
             },
             slots: answers::slots(tree, &backend.slots),
+            devices: devices.clone(),
             disk: Disk { free: None, checkpoints: checkpoint_bytes(tree), releases: 0 },
             waiting_cut: answers::waiting_cut(tree),
             refused_markers: answers::refused_markers(tree, &markers),

@@ -14,6 +14,7 @@ use paradigm::{Decay, Paradigm, SegmentKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::devices::Device;
 pub use crate::ledger::hindrances::Waiting;
 use crate::ledger::path::{Path, Step, Version};
 use crate::ledger::transition::{CutNumber, Evaluation, JobNumber, Millis, Outcome, ShardTokens};
@@ -56,6 +57,9 @@ pub struct Status {
     pub shards: ShardCounts,
     /// Where jobs run.
     pub slots: Vec<Slot>,
+    /// The GPUs of the machine that their driver tells of.
+    #[serde(default)]
+    pub devices: Vec<Device>,
     /// Room on the disk.
     pub disk: Disk,
     /// The request to cut that is to be decided next.

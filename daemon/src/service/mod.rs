@@ -19,6 +19,7 @@ use artifacts::storage::{Disk, Hindrance};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config;
+use crate::devices::{Devices, Nvml, Pace};
 use crate::edge::lrpathd::PROBE;
 use crate::jobs::Local;
 use crate::ledger::lock::StateLock;
@@ -62,6 +63,7 @@ struct Daemon {
     clock: Arc<dyn Clock>,
     ledger: Ledger,
     telemetry: Arc<Telemetry>,
+    devices: Arc<Devices>,
     state: PathBuf,
     fixed: Fixed,
     reloading: Arc<Reloading>,
@@ -92,7 +94,8 @@ impl Daemon {
         config::format_is_known(&state, &fixed)?;
         let settled = Settled::read(&state, &fixed)?;
         let reloading = Arc::new(Reloading::new(state.clone(), fixed.clone(), settled));
-        Ok(Self { program, clock, ledger: ledger.clone(), telemetry, state, fixed, reloading })
+        let devices = Arc::new(Devices::of(Nvml::default(), Pace::default()));
+        Ok(Self { program, clock, ledger: ledger.clone(), telemetry, devices, state, fixed, reloading })
     }
 
     fn run(self) -> Result<(), ServiceError> {

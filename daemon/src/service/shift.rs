@@ -72,6 +72,7 @@ impl Shift {
             clock: clock.clone(),
             state: state.clone(),
             slots: settings.slots.clone(),
+            devices: daemon.devices.clone(),
         });
         let socket = Socket::bind(&settings.socket)?;
         let port = settings.tcp.as_ref().map(open_port).transpose()?;

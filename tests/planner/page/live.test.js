@@ -108,6 +108,24 @@ test("a connection that is lost is shown, and heals by itself", async () => {
   });
 });
 
+test("GPUs are shown where there are any, as far as their driver tells", async () => {
+  await looked(async (page) => {
+    await says(page, "#machine", "cpu");
+    assert.equal(await page.locator("#machine table").count(), 1, "none are there");
+  });
+  await project.stop();
+  project.pretend_gpus();
+  await project.start();
+  await looked(async (page) => {
+    await says(page, "#machine", "Pretended GPU");
+    const rows = await page.locator("#machine table").nth(1).locator("tbody tr").evaluateAll((rows) => rows.map((row) => [...row.cells].map((cell) => cell.innerText)));
+    assert.deepEqual(rows, [
+      ["0", "Pretended GPU", "1.5 GB of 80 GB", "87 %"],
+      ["1", "Pretended GPU", "3 GB of 80 GB", "–"],
+    ]);
+  });
+});
+
 for (const [look, options] of Object.entries({
   "live-light": {},
   "live-dark": { scheme: "dark" },

@@ -13,10 +13,20 @@ export interface Status {
   jobs: readonly Job[];
   shards: { waiting: number; accepted: number; rejected: number; withdrawn: number };
   slots: readonly { name: string; devices: readonly string[]; job: number | null }[];
+  devices: readonly Device[];
   disk: { free: number | null; checkpoints: number; releases: number };
   waiting_cut: { name: string | null; waits_for: readonly string[] } | null;
   refused_markers: readonly { file: string; reason: string }[];
   blocked: { count: number; first: readonly { name: string; why: string }[] };
+}
+
+/** A GPU; what its driver does not tell is null. */
+export interface Device {
+  index: number;
+  name: string;
+  memory: number | null;
+  memory_used: number | null;
+  utilisation: number | null;
 }
 
 export interface Steps {

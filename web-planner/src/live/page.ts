@@ -4,7 +4,7 @@ import { html, nothing, type TemplateResult } from "lit-html";
 
 import { lineChart } from "../charts/lines.ts";
 import { bytes, count, digits, percent, rate, short } from "../format.ts";
-import type { Branches, Job, Point, Shards, Status, Steps, Version } from "./api.ts";
+import type { Branches, Device, Job, Point, Shards, Status, Steps, Version } from "./api.ts";
 import { treeChart } from "./tree.ts";
 
 export interface Seen {
@@ -208,7 +208,7 @@ function list<T>(title: string, items: readonly T[], cells: (item: T) => readonl
   })}</tbody></table>`;
 }
 
-function machine({ disk, slots }: Status): TemplateResult {
+function machine({ disk, slots, devices }: Status): TemplateResult {
   return html`<figure id="machine" aria-labelledby="t-machine">
     <figcaption><h2 id="t-machine">Disk and devices</h2></figcaption>
     ${facts([
@@ -216,7 +216,20 @@ function machine({ disk, slots }: Status): TemplateResult {
       ["checkpoints", bytes(disk.checkpoints)],
       ["releases", bytes(disk.releases)],
     ])}
+    <div class="pair">
     <table><thead><tr><th scope="col">slot</th><th scope="col">devices</th><th scope="col">job</th></tr></thead>
       <tbody>${slots.map(({ name, devices, job }) => html`<tr><th scope="row">${name}</th><td>${devices.join(", ")}</td><td>${job ?? "free"}</td></tr>`)}</tbody></table>
+    ${devices.length ? deviceTable(devices) : nothing}
+    </div>
   </figure>`;
+}
+
+function deviceTable(devices: readonly Device[]): TemplateResult {
+  const of = (used: number | null, all: number | null) => (used === null || all === null ? "–" : `${bytes(used)} of ${bytes(all)}`);
+  return html`<table><thead><tr>${["GPU", "name", "memory in use", "busy"].map((name) => html`<th scope="col">${name}</th>`)}</tr></thead>
+    <tbody>${devices.map(
+      ({ index, name, memory, memory_used, utilisation }) => html`<tr>
+        <th scope="row">${index}</th><td>${name}</td><td class="number">${of(memory_used, memory)}</td><td class="number">${some(utilisation, percent) ?? "–"}</td>
+      </tr>`,
+    )}</tbody></table>`;
 }

@@ -12,10 +12,13 @@ const LEFT = 14;
 const RIGHT = 56;
 const TOP = 62;
 const BOTTOM = 40;
-const ROW = 15;
-const LETTER = 6.6;
+const ROW = 14;
+/** Pixels of a letter, where it is bold. */
+const LETTER = 7.6;
 /** Pixels between two names at least. */
 const APART = 8;
+/** Pixels between two branches below which their dashes would run into each other. */
+const DENSE = 6;
 
 export function treeChart({ paradigm, main, versions }: Branches, width: number): SVGTemplateResult {
   const ends = versions.map(({ end }) => end);
@@ -23,8 +26,9 @@ export function treeChart({ paradigm, main, versions }: Branches, width: number)
   const height = 250;
   const x = linear(0, furthest, LEFT, width - RIGHT, Math.max(2, Math.floor(width / 110)));
   const high = TOP;
-  const low = height - BOTTOM - 2 * ROW - 8;
+  const low = height - BOTTOM - 2 * ROW - 10;
   const look = paradigm === "path-switching" ? "branch" : paradigm;
+  const density = versions.length * DENSE > width ? "dense" : "";
   const at = (version: Version, step: number) => {
     const { branch_point: from, end } = version;
     const share = (Math.min(step, end) - from) / Math.max(1, end - from);
@@ -52,28 +56,26 @@ export function treeChart({ paradigm, main, versions }: Branches, width: number)
         <path class="line main" d="M${x(0).toFixed(1)} ${high}H${x(main.reached).toFixed(1)}"></path>
         <path class="dots main" d="M${x(main.reached).toFixed(1)} ${high}h0"></path>
         <text class="note" x=${x(main.reached) + 7} y=${high} dy="0.35em">${short(main.reached)}</text>` : svg``}
-      <path class="line ${look}" d=${pathOf((version) => fall(version, version.branch_point, done(version)))}></path>
+      <path class="line ${look} ${density}" d=${pathOf((version) => fall(version, version.branch_point, done(version)))}></path>
       <path class="dots ${look}" d=${dots(released)}></path>
       <path class="dots failed" d=${dots(broken)}></path>
-      ${names(versions, x, low)}`,
+      ${names(versions, x, low, width)}`,
   );
 }
 
-/** The names below the ends, in two rows, as many as there is room for; the last one always. */
-function names(versions: readonly Version[], x: (step: number) => number, low: number): SVGTemplateResult[] {
-  const free = [-Infinity, -Infinity];
+/** The names below the ends, in two rows, as many as there is room for, from the newest on. */
+function names(versions: readonly Version[], x: (step: number) => number, low: number, width: number): SVGTemplateResult[] {
+  const free = [Infinity, Infinity];
   const placed: SVGTemplateResult[] = [];
-  const last = versions.length - 1;
-  versions.forEach((version, place) => {
+  for (const version of [...versions].reverse()) {
     const half = (version.name.length * LETTER) / 2;
-    const middle = Math.max(half, x(version.end));
-    const row = free.findIndex((end) => middle - half > end);
-    if (row < 0 && place !== last) return;
-    const chosen = row < 0 ? 0 : row;
-    free[chosen] = middle + half + APART;
+    const middle = Math.max(half, Math.min(width - half, x(version.end)));
+    const row = free.findIndex((begin) => middle + half + APART <= begin);
+    if (row < 0) continue;
+    free[row] = middle - half;
     const style = version.state === "released" ? "note strong" : "note";
-    placed.push(svg`<text class=${style} x=${middle.toFixed(1)} y=${low + 20 + chosen * ROW} text-anchor="middle">${version.name}</text>`);
-  });
+    placed.push(svg`<text class=${style} x=${middle.toFixed(1)} y=${low + 18 + row * ROW} text-anchor="middle">${version.name}</text>`);
+  }
   return placed;
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::fixture::two_devices;
 use crate::ledger::transition::Took;
 
 /// A state in which everything that is counted has happened.
@@ -87,4 +88,20 @@ async fn a_job_that_is_over_is_told_no_more() {
     }
     world.end(job, 1, Outcome::Stopped, 300);
     assert!(!metrics(&served, "").await.contains(labels));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_gpu_is_told_what_its_driver_tells() {
+    let mut world = World::new(&[PathSwitching]);
+    world.devices = two_devices();
+    let text = metrics(&Served::new(&world), "").await;
+    let of = |name: &str| text.lines().filter(|line| line.starts_with(name)).collect::<Vec<_>>();
+    let labels = "{index=\"0\",name=\"NVIDIA H200\",uuid=\"GPU-7d1c3e52-0d1f-4b6e-9a0f-5a2f6a5b1c11\"}";
+    for (name, value) in [
+        ("lrpath_device_memory_bytes", "150754820096.0"),
+        ("lrpath_device_memory_used_bytes", "12345678901.0"),
+        ("lrpath_device_utilisation_ratio", "0.87"),
+    ] {
+        assert_eq!(of(name), [format!("{name}{labels} {value}")], "what is not known has no sample");
+    }
 }

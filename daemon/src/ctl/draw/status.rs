@@ -3,7 +3,9 @@
 use super::table::{Field, Table};
 use super::units::{bytes, count, counted, duration, percent, rate};
 use super::{Look, Paint, paint_of};
-use crate::api::types::{ParadigmStatus, RefusedMarker, RunningJob, Status, Steps, VersionLine, Waiting};
+use crate::api::types::{
+    Device, ParadigmStatus, RefusedMarker, RunningJob, Status, Steps, VersionLine, Waiting,
+};
 use crate::ledger::path::Trajectory;
 use crate::ledger::transition::Millis;
 
@@ -59,6 +61,7 @@ pub fn draw(status: &Status, look: &Look) -> String {
         None => format!("{} is free", slot.name),
     });
     lines.push(format!("slots   {}", slots.collect::<Vec<_>>().join(", ")));
+    lines.extend(status.devices.iter().map(|device| look.fit(&self::device(device), 0)));
     let disk = &status.disk;
     lines.push(format!(
         "disk    {} free, {} in checkpoints, {} in releases",
@@ -89,6 +92,15 @@ fn blocked(status: &Status, look: &Look) -> Vec<String> {
 /// How long it still takes, as the end of a sentence.
 pub fn left(until: Option<Millis>, now: Millis) -> String {
     until.map_or_else(String::new, |until| format!(", {} left", duration(until.saturating_sub(now))))
+}
+
+/// `gpu 0   NVIDIA H200, 12.3 GB of 151 GB, 87 % busy`, as far as its driver tells.
+fn device(device: &Device) -> String {
+    let memory = device.memory.zip(device.memory_used);
+    let memory = memory.map(|(all, used)| format!(", {} of {} in use", bytes(used), bytes(all)));
+    let busy = device.utilisation.map(|share| format!(", {:.0} % busy", share * 100.0));
+    let label = format!("gpu {}", device.index);
+    format!("{label:<8}{}{}{}", device.name, memory.unwrap_or_default(), busy.unwrap_or_default())
 }
 
 /// Nothing is shortened here: somebody must mend it.

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use paradigm::Paradigm::{Continual, FromScratch, PathSwitching};
 
 use super::*;
-use crate::api::fixture::World;
+use crate::api::fixture::{World, two_devices};
 use crate::api::types::{BlockedFiles, Disk, EvaluationAnswer, ShardCounts, Status, TreeView, WaitingFile};
 use crate::api::{Progress, answers};
 use crate::edge::failure::{Exit, Failure};
@@ -65,6 +65,7 @@ fn status_of(world: &World) -> Status {
             jobs,
             shards: ShardCounts { waiting: 1, accepted: 12, rejected: 2, withdrawn: 0 },
             slots: answers::slots(tree, &world.backend().slots),
+            devices: world.devices.clone(),
             disk: Disk { free: Some(79_400_000_000), checkpoints: 480_000_000, releases: 96_000_000 },
             waiting_cut: answers::waiting_cut(tree),
             refused_markers: answers::refused_markers(tree, &world.live.markers.lock().unwrap()),
@@ -168,6 +169,24 @@ fn the_status_says_what_is_done_and_what_goes_on() {
     let text = super::status::draw(&status_of(&world), &TERMINAL);
     assert_fits(&text);
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_status_tells_of_the_gpus_what_their_driver_tells() {
+    let mut world = World::new(&[PathSwitching]);
+    world.devices = two_devices();
+    world.devices[1].name =
+        "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition with a very long name".to_owned();
+    let text = super::status::draw(&status_of(&world), &TERMINAL);
+    assert_fits(&text);
+    let of_gpus: Vec<&str> = text.lines().filter(|line| line.starts_with("gpu ")).collect();
+    assert_eq!(
+        of_gpus,
+        [
+            "gpu 0   NVIDIA H200, 12.3 GB of 151 GB in use, 87 % busy",
+            "gpu 1   NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition with a very lon…",
+        ]
+    );
 }
 
 #[test]
