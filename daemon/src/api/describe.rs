@@ -126,13 +126,13 @@ shapes!(
 // What may be left out of a request is always in an answer.
 shapes!(
     questions, for_deserialize: AliasAsked, CancelAsked, CutAsked, EvaluationAsked, GcAsked, RetryAsked, WithdrawAsked,
-    Whose,
+    NamedParadigm,
 );
 
 /// A paradigm, as it stands in a path or a query.
 #[derive(JsonSchema)]
 #[serde(transparent)]
-pub(super) struct Whose(#[expect(dead_code, reason = "only described")] Paradigm);
+pub(super) struct NamedParadigm(#[expect(dead_code, reason = "only described")] Paradigm);
 
 fn schemas() -> Map<String, Value> {
     let mut schemas = questions();

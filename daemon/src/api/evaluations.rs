@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use paradigm::Paradigm;
 
 use super::Backend;
-use super::describe::Whose;
+use super::describe::NamedParadigm;
 use super::refused::Refused;
 use super::shared::{Answer, Shared, WaitAsked, blocking, body, waiting};
 use super::types::{EvaluationAnswer, EvaluationAsked};
@@ -51,7 +51,7 @@ pub(super) async fn ask(
     path = "/v1/evaluations/{paradigm}/{version}",
     operation_id = "evaluations",
     params(
-        ("paradigm" = Whose, Path, description = "Whose version."),
+        ("paradigm" = NamedParadigm, Path, description = "Whose version."),
         ("version" = u32, Path, description = "The version."),
         ("wait" = Option<u64>, Query, description = "Seconds to wait for what is pending, 30 at most."),
     ),

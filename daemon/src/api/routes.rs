@@ -13,7 +13,7 @@ use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::describe::Whose;
+use super::describe::NamedParadigm;
 use super::refused::Refused;
 use super::shared::{Answer, Shared, WaitAsked, blocking, body, reading, waiting};
 use super::types::{
@@ -289,7 +289,7 @@ struct ExplainAsked {
     path = "/v1/explain",
     params(
         ("what" = String, Query, description = "A version, a shard or a checkpoint."),
-        ("paradigm" = Option<Whose>, Query, description = "Whose version; the first one's if not given."),
+        ("paradigm" = Option<NamedParadigm>, Query, description = "Whose version; the first one's if not given."),
     ),
     responses((status = 200, description = "The answer.", body = Explained))
 )]

@@ -34,7 +34,17 @@ impl Port {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
         let token = with_token.then(|| Token::read(&folder.path().join("token")).unwrap());
-        let face = Face { token, page: Page::read(folder.path()).unwrap() };
+        let page = Page::read(folder.path()).unwrap();
+        Self::serving(backend, folder, address, Face { token, page })
+    }
+
+    /// One whose page was never built.
+    async fn without_a_page(world: &World) -> Self {
+        let face = Face { token: None, page: Page::default() };
+        Self::serving(world.backend(), tempfile::tempdir().unwrap(), free_port().await, face)
+    }
+
+    fn serving(backend: Backend, folder: tempfile::TempDir, address: SocketAddr, face: Face) -> Self {
         let (stop, stopping) = watch::channel(false);
         let port = Loopback::bind(address).unwrap();
         let server = tokio::spawn(serve_tcp(port, face, Arc::new(backend), stopping));
@@ -154,4 +164,16 @@ async fn a_port_that_is_taken_is_told() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let error = Loopback::bind(taken.local_addr().unwrap()).unwrap_err();
     assert!(error.to_string().starts_with("cannot listen on 127.0.0.1:"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_page_was_not_installed_it_says_what_to_do_and_the_rest_is_served() {
+    let port = Port::without_a_page(&World::new(&[PathSwitching])).await;
+    let (status, head, body) = port.ask("GET", "/", "").await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: text/html"), "{head}");
+    assert!(body.contains("make web") && body.contains("control.page"), "{body}");
+    assert_eq!(port.ask("GET", "/live.js", "").await.0, 404);
+    assert_eq!(port.ask("GET", "/v1/status", "").await.0, 200);
+    port.end().await;
 }
