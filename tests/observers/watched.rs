@@ -1,16 +1,19 @@
 //! A daemon with a port, for who wants to look.
 
 use harness::daemon::{Daemon, wait_for, wait_for_releases};
+use harness::pretended_driver::PretendedDriver;
 use harness::state::{State, byte_config, tokens};
 use serde_json::json;
 
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// A state that holds two versions, a name, a duplicate, a shard that was rejected and a withdrawn one.
+/// A state that holds two versions, a name, a duplicate, a shard that was rejected and a withdrawn one, on a machine with two
+/// GPUs.
 pub struct Watched {
     pub state: State,
     pub address: String,
     pub daemon: Daemon,
+    _gpus: PretendedDriver,
 }
 
 impl Watched {
@@ -25,7 +28,10 @@ impl Watched {
             byte_config("seed = 9", &tables).replace("[data]\n", "[data]\ntoken_width = \"uint16\"\n");
         let state = State::new(&config);
         std::fs::write(state.path().join("token"), TOKEN).unwrap();
-        let daemon = Daemon::start(&state);
+        let gpus = PretendedDriver::new();
+        let by = gpus.by();
+        let mut daemon = Daemon::launch(&state, &by.iter().map(String::as_str).collect::<Vec<_>>());
+        daemon.wait(&state);
         for number in 1..=2 {
             state.drop_file(&format!("{number}.bin"), &tokens(number, 1500));
             wait_for(&state, "acceptance", 30, |status| status["shards"]["accepted"] == json!(number));
@@ -39,7 +45,7 @@ impl Watched {
         wait_for(&state, "acceptance", 30, |status| {
             status["shards"]["accepted"] == json!(3) && status["shards"]["rejected"] == json!(1)
         });
-        Self { state, address, daemon }
+        Self { state, address, daemon, _gpus: gpus }
     }
 }
 
