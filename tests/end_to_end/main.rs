@@ -13,6 +13,7 @@ mod hooks;
 mod increments;
 mod long_run;
 mod paradigms;
+mod ranks;
 mod refused_cuts;
 mod refused_shards;
 mod refused_starts;

@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use artifacts::event::Event;
+use artifacts::job::Precision;
 use artifacts::storage::Disk;
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use trainer::events::Events;
 use trainer::failure::Failure;
 use trainer::kernels::{AdamW, Kernels, Mask, Parameter, Reference, Rotary};
@@ -38,8 +39,11 @@ impl Faulty {
 }
 
 impl Kernels for Faulty {
-    fn name(&self) -> String {
+    fn name(&self, _: &Device) -> String {
         "faulty".to_owned()
+    }
+    fn precision(&self) -> Precision {
+        Precision::F32
     }
     fn embedding(&self, weight: &Tensor, tokens: &Tensor) -> Result<Tensor> {
         Reference.embedding(weight, tokens)
@@ -95,7 +99,9 @@ fn main() -> ExitCode {
         let kernels = Faulty { fault, is_spike, once, step: AtomicU64::new(task.first_step()) };
         Attempt {
             task: &task,
+            device: Device::Cpu,
             arithmetic: Arithmetic::Autograd(&kernels),
+            ranks: None,
             storage: Arc::new(Disk),
             available: None,
             requests: Requests::default(),

@@ -3,6 +3,8 @@
  *
  *   g  both answer                     l  the second has fallen off the bus
  *   h  the driver does not answer      u  the driver was unloaded
+ *
+ * A number after it is in their names, so that no two tests have the same GPUs.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,12 +18,15 @@ typedef struct { unsigned gpu, memory; } Utilization;
 
 static int initialized;
 
+static unsigned number;
+
 static char world(void) {
   const char *path = getenv("LRPATH_PRETENDED_GPUS");
   FILE *file = path ? fopen(path, "r") : NULL;
-  int letter = file ? fgetc(file) : 'g';
+  char letter = 'g';
+  if (file && fscanf(file, "%c%u", &letter, &number) < 1) letter = 'g';
   if (file) fclose(file);
-  return letter == EOF ? 'g' : (char)letter;
+  return letter;
 }
 
 static int asked(void) {
@@ -67,8 +72,9 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
 }
 
 int nvmlDeviceGetUUID(void *device, char *uuid, unsigned length) {
-  snprintf(uuid, length, "GPU-00000000-0000-0000-0000-00000000000%zu", (size_t)device);
-  return asked_of(device);
+  int answer = asked_of(device);
+  snprintf(uuid, length, "GPU-%08u-0000-0000-0000-00000000000%zu", number, (size_t)device);
+  return answer;
 }
 
 int nvmlDeviceGetName(void *device, char *name, unsigned length) {

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use artifacts::job::{self, Checkpoints, Evaluation, Job, Optimizer, Piece, Precision, Recompute, Start};
+use artifacts::job::{
+    self, Checkpoints, Device, Evaluation, Job, Optimizer, Piece, Precision, Recompute, Start,
+};
 
 /// A job that trains the weights of the HF folder `model` on `tokens.u32`, in f32 on two threads, evaluates nothing and
 /// saves nothing before its end. What a test wants otherwise it changes.
@@ -21,6 +23,8 @@ pub fn job(steps: u64, sequence_length: u32, sequences_per_step: u32) -> Job {
         micro_batch: sequences_per_step,
         mask_documents_at: None,
         precision: Precision::F32,
+        device: Device::Cpu,
+        ranks: 1,
         recompute: Recompute::default(),
         learning_rates: "learning_rates".into(),
         sequences: "sequences".into(),

@@ -42,8 +42,13 @@ impl PretendedDriver {
             Gpus::Unloaded => "u",
         };
         let unfinished = self.0.path().join("gpus~");
-        std::fs::write(&unfinished, letter).unwrap();
+        std::fs::write(&unfinished, format!("{letter}{}", std::process::id())).unwrap();
         std::fs::rename(unfinished, self.gpus()).unwrap();
+    }
+
+    /// The name of its own that a GPU has, by its number.
+    pub fn uuid(&self, index: u32) -> String {
+        format!("GPU-{:08}-0000-0000-0000-00000000000{}", std::process::id(), index + 1)
     }
 
     /// What a program that is to find them is started by.

@@ -54,13 +54,17 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["optimizer", "guard"],
             &["state"],
             &["failure"],
+            &["device", "parallel"],
             &["machine", "task", "step", "generate", "logits"],
             &["evaluate", "memory", "start"],
             &["training", "bench"],
             &["main"],
         ],
     ),
-    ("trainer::kernels", &[&["adjoint", "inplace", "slices", "cpu"], &["reference"], &["fused"]]),
+    (
+        "trainer::kernels",
+        &[&["adjoint", "anywhere", "inplace", "slices", "cpu"], &["machine"], &["reference"], &["fused"]],
+    ),
     ("trainer::kernels::fused", &[&["attention"]]),
     (
         "trainer::kernels::cpu",
@@ -75,8 +79,9 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         "trainer::kernels::cpu::gemm",
         &[&["micro", "units"], &["portable", "avx2", "avx512"], &["version"], &["pack", "left"], &["tile"]],
     ),
+    ("trainer::device", &[&["cuda"]]),
     ("trainer::memory", &[&["available"]]),
-    ("trainer::step", &[&["autograd", "scheduled"], &["arithmetic"]]),
+    ("trainer::step", &[&["autograd", "scheduled"], &["shared"], &["arithmetic"]]),
     ("trainer::bench", &[&["peak", "subject"], &["report"]]),
     (
         "trainer::step::scheduled",
@@ -105,7 +110,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["bin"],
         ],
     ),
-    ("daemon::devices", &[&["nvml"]]),
+    ("daemon::devices", &[&["lock", "proc"], &["nvml"]]),
     ("daemon::bin", &[&["lrpathd", "lrpathctl"]]),
     (
         "daemon::ledger",
@@ -167,7 +172,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "daemon::config",
         &[
-            &["keys", "nearest", "objection", "template"],
+            &["device", "keys", "nearest", "objection", "template"],
             &["files", "read", "outside"],
             &["check", "fixed"],
             &["settings"],

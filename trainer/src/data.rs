@@ -367,6 +367,14 @@ impl Batch {
         self.sequences() * self.sequence_length
     }
 
+    /// The batch of `count` of its sequences from `first`, under the digest of all.
+    pub fn part(&self, first: usize, count: usize) -> Self {
+        let whole = self.sequence_length + 1;
+        let tokens = self.tokens[first * whole..(first + count) * whole].to_vec();
+        let (sequence_length, end_of_text) = (self.sequence_length, self.end_of_text);
+        Self { step: self.step, tokens, digest: self.digest.clone(), sequence_length, end_of_text }
+    }
+
     /// The examples of `count` sequences from `first`.
     pub fn examples(&self, first: usize, count: usize) -> Examples {
         let mut examples = Examples::default();

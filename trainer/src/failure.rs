@@ -27,6 +27,10 @@ pub enum Kind {
     Software,
     /// The system refused something that is no file.
     Os,
+    /// The device that the job asks for is not there, or cannot be used.
+    Device,
+    /// Another of the job's processes has ended.
+    Parted,
     /// The job takes more memory than there is.
     NoMemory,
     /// Another trainer holds the job's folder.
@@ -53,6 +57,8 @@ impl Kind {
             Self::NotFinite => "not-finite",
             Self::Software => "software",
             Self::Os => "os",
+            Self::Device => "device",
+            Self::Parted => "parted",
             Self::NoMemory => "no-memory",
             Self::Locked => "locked",
             Self::CannotCreate => "cannot-create",
@@ -70,7 +76,7 @@ impl Kind {
             Self::NoInput => 66,
             Self::MissingGradient | Self::NotFinite | Self::Software => 70,
             // As where the system cannot fork: the job is sound, this machine lacks what it takes.
-            Self::Os | Self::NoMemory => 71,
+            Self::Os | Self::Device | Self::Parted | Self::NoMemory => 71,
             Self::Locked | Self::CannotCreate => 73,
             Self::NoSpace | Self::Io => 74,
             Self::Config => 78,
@@ -85,6 +91,9 @@ impl Kind {
         }
     }
 }
+
+/// What NVIDIA's driver calls it.
+const OUT_OF_DEVICE_MEMORY: &str = "CUDA_ERROR_OUT_OF_MEMORY";
 
 /// A failure: its kind, and a sentence that says what happened, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,6 +184,13 @@ impl From<MissingGradient> for Failure {
 
 impl From<candle_core::Error> for Failure {
     fn from(error: candle_core::Error) -> Self {
-        Self::new(Kind::Software, format!("a tensor operation failed: {error}"))
+        let error = error.to_string();
+        match error.contains(OUT_OF_DEVICE_MEMORY) {
+            true => Self::new(
+                Kind::NoMemory,
+                format!("the GPU's memory does not suffice: take a smaller trainer.micro_batch ({error})"),
+            ),
+            false => Self::new(Kind::Software, format!("a tensor operation failed: {error}")),
+        }
     }
 }

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use artifacts::job::{
-    Block, Checkpoints, Evaluation, FORMAT, HeldOut, Job, Optimizer, Piece, Precision, Recompute, Start,
+    Block, Checkpoints, Device, Evaluation, FORMAT, HeldOut, Job, Optimizer, Piece, Precision, Recompute,
+    Start,
 };
 use tempfile::TempDir;
 
@@ -55,6 +56,8 @@ impl Fixture {
             micro_batch: 2,
             mask_documents_at: None,
             precision: Precision::F32,
+            device: Device::Cpu,
+            ranks: 1,
             recompute: Recompute::default(),
             learning_rates: PathBuf::from("rates.f64"),
             sequences: PathBuf::from("sequences.bin"),

@@ -9,6 +9,7 @@ pub mod model;
 
 pub mod bench;
 pub mod data;
+pub mod device;
 pub mod evaluate;
 pub mod events;
 pub mod failure;
@@ -18,6 +19,7 @@ pub mod logits;
 pub mod machine;
 pub mod memory;
 pub mod optimizer;
+pub mod parallel;
 pub mod patience;
 pub mod spikes;
 pub mod start;

@@ -15,12 +15,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::time::ClockId;
 use trainer::bench::{Choices, Request, Size, Subject};
 use trainer::data::TokenFiles;
+use trainer::device;
 use trainer::events::Events;
 use trainer::failure::{Failure, Kind};
 use trainer::generate::{Sampling, Writer};
 use trainer::kernels::cpu::isa::Isa;
 use trainer::kernels::{Cpu, Reference};
 use trainer::model::{Config, Weights};
+use trainer::parallel::Ranks;
 use trainer::patience::PatientStream;
 use trainer::step::Arithmetic;
 use trainer::task::{self, Task};
@@ -44,6 +46,9 @@ struct Cli {
     /// The job to train.
     #[arg(long, value_name = "FILE", required = true)]
     job: Option<PathBuf>,
+    /// Which of the job's ranks this is: said by the first to those that it starts.
+    #[arg(long, hide = true, value_parser = clap::value_parser!(u32).range(1..))]
+    rank: Option<u32>,
 }
 
 #[derive(Subcommand)]
@@ -211,12 +216,16 @@ fn main() -> ExitCode {
     };
     let done = catch_unwind(AssertUnwindSafe(|| match &cli {
         Cli { command: Some(command), .. } => run_command(command).map(|()| End::Finished),
-        Cli { job: Some(job), .. } => train(job),
+        Cli { job: Some(job), rank, .. } => train(job, *rank),
         Cli { .. } => Ok(End::Finished),
     }));
     match done {
         Ok(Ok(End::Finished)) => ExitCode::SUCCESS,
         Ok(Ok(End::Stopped)) => ExitCode::from(STOPPED),
+        // Who was started by another has nobody to tell that it is gone.
+        Ok(Err(failure)) if cli.rank.is_some() && failure.kind == Kind::Parted => {
+            ExitCode::from(failure.kind.exit_code())
+        }
         Ok(Err(failure)) => report(&failure, true),
         Err(panic) => {
             let what = panic
@@ -248,9 +257,11 @@ fn events<W: Write>(stream: W) -> Events<W, fn() -> f64> {
     })
 }
 
-fn train(path: &Path) -> Result<End, Failure> {
+fn train(path: &Path, rank: Option<u32>) -> Result<End, Failure> {
     let task = Task::read(path)?;
-    let _lock = task::lock(&task.folder)?;
+    let count = task.job.ranks;
+    // The first rank holds the folder for all.
+    let _lock = rank.is_none().then(|| task::lock(&task.folder)).transpose()?;
     let requests = Requests::default();
     for (signal, flag) in [
         (signal_hook::consts::SIGTERM, &requests.stop),
@@ -261,11 +272,19 @@ fn train(path: &Path) -> Result<End, Failure> {
             .map_err(|error| Failure::new(Kind::Os, format!("cannot listen to signal {signal}: {error}")))?;
     }
     // SAFETY: this is the main thread, and none was started yet.
-    unsafe { machine::start_threads(machine::threads(task.job.threads)) }?;
+    unsafe { machine::start_threads((machine::threads(task.job.threads) / count as usize).max(1)) }?;
     let patience = task.patience(&requests.stop);
+    let device = device::open(task.job.device, rank.unwrap_or(0))?;
+    let ranks = match rank {
+        Some(rank) => Some(Ranks::another(rank)?),
+        None if count > 1 => Some(Ranks::first(count, path)?),
+        None => None,
+    };
     Attempt {
         task: &task,
-        arithmetic: Arithmetic::default(),
+        arithmetic: Arithmetic::on(&device, task.job.precision),
+        device,
+        ranks,
         storage: Arc::new(Disk),
         available: memory::available(),
         requests,
@@ -333,8 +352,9 @@ fn evaluate_model(arguments: &Evaluate) -> Result<(), Failure> {
     };
     let tokens = TokenFiles::open(&task.job, &task.folder, config.vocabulary)?;
     evaluate::check(&task.job, &tokens, &task.path)?;
-    let weights = Weights::read_folder(&config, &model.model, &Device::Cpu)?;
-    let mut step = Arithmetic::default().step(&task.job, &config, &weights)?;
+    let device = device::open(task.job.device, 0)?;
+    let weights = Weights::read_folder(&config, &model.model, &device)?;
+    let mut step = Arithmetic::on(&device, task.job.precision).step(&task.job, &config, &weights)?;
     let done = match arguments.step {
         Some(step) => step,
         None => state::step_of(&model.model)?.unwrap_or(task.job.to),

@@ -27,21 +27,21 @@ pub struct Beginning {
 }
 
 impl Beginning {
-    /// That of a task, whose model is `config`.
-    pub fn of(task: &Task, config: &Config) -> Result<Self, Failure> {
-        let (job, device) = (&task.job, Device::Cpu);
+    /// That of a task, whose model is `config`, on a device.
+    pub fn of(task: &Task, config: &Config, device: &Device) -> Result<Self, Failure> {
+        let job = &task.job;
         let with_new_moments = |weights: Weights| -> Result<Self, Failure> {
             let optimizer = Optimizer::new(job.optimizer.clone(), &weights)?;
             Ok(Self { weights, optimizer, skipped: Vec::new(), norms: Vec::new(), kernels: None })
         };
         match &job.start {
-            Start::New { seed } => with_new_moments(Weights::new(config, *seed, DType::F32, &device)?),
+            Start::New { seed } => with_new_moments(Weights::new(config, *seed, DType::F32, device)?),
             Start::Folder { path } => {
-                with_new_moments(Weights::read_folder(config, &task.resolve(path), &device)?)
+                with_new_moments(Weights::read_folder(config, &task.resolve(path), device)?)
             }
             Start::Checkpoint { path, digest, step } => {
                 let folder = task.resolve(path);
-                let loaded = state::load(&folder, *digest, config, &device)?;
+                let loaded = state::load(&folder, *digest, config, device)?;
                 fits(job, &loaded.state, *step, &folder)?;
                 let updates = loaded.updates();
                 let optimizer = Optimizer::resumed(job.optimizer.clone(), loaded.moments, updates);

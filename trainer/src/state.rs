@@ -131,7 +131,8 @@ struct Copied {
 
 impl Copied {
     fn of(tensor: &Tensor) -> candle_core::Result<Self> {
-        let values = slices::view(tensor)?;
+        let tensor = tensor.to_device(&Device::Cpu)?;
+        let values = slices::view(&tensor)?;
         let mut bytes = vec![0; size_of_val(&*values)];
         for (bytes, value) in bytes.chunks_exact_mut(size_of::<f32>()).zip(&*values) {
             bytes.copy_from_slice(&value.to_le_bytes());

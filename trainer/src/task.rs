@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use artifacts::job::{self, Job, MOST_THREADS, Spikes, Start};
+use artifacts::job::{self, Job, MOST_RANKS, MOST_THREADS, Spikes, Start};
 use artifacts::versioned;
 
 use crate::failure::{Failure, Kind};
@@ -128,12 +128,23 @@ fn check(job: &Job) -> Result<(), String> {
         ("checkpoints.every", job.checkpoints.every.unwrap_or(1)),
         ("evaluation.every", job.evaluation.every.unwrap_or(1)),
         ("threads", u64::from(job.threads.unwrap_or(1))),
+        ("ranks", u64::from(job.ranks)),
     ];
     if let Some((key, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
         return Err(format!("`{key}` is 0; at least 1 was expected"));
     }
     if job.threads.is_some_and(|threads| threads > MOST_THREADS) {
         return Err(format!("`threads` is more than {MOST_THREADS}; leave it out for one for each core"));
+    }
+    if job.ranks > MOST_RANKS {
+        return Err(format!("`ranks` is more than {MOST_RANKS}"));
+    }
+    let together = u64::from(job.micro_batch) * u64::from(job.ranks);
+    if job.ranks > 1 && !u64::from(job.sequences_per_step).is_multiple_of(together) {
+        return Err(format!(
+            "micro_batch {} on each of {} ranks does not divide sequences_per_step {}",
+            job.micro_batch, job.ranks, job.sequences_per_step
+        ));
     }
     if !job.sequences_per_step.is_multiple_of(job.micro_batch) {
         return Err(format!(
@@ -228,7 +239,13 @@ mod tests {
     fn a_job_that_makes_no_sense_is_refused_with_the_key() {
         let digest = artifacts::Digest::of(b"");
         type Change<'a> = &'a dyn Fn(&mut Job);
-        let cases: [(Change<'_>, &str); 18] = [
+        let cases: [(Change<'_>, &str); 21] = [
+            (&|job| job.ranks = 0, "`ranks` is 0"),
+            (&|job| job.ranks = 65, "`ranks` is more than 64"),
+            (
+                &|job| (job.ranks, job.micro_batch) = (3, 2),
+                "micro_batch 2 on each of 3 ranks does not divide sequences_per_step 4",
+            ),
             (&|job| job.sequence_length = 0, "`sequence_length` is 0"),
             (&|job| job.sequences_per_step = 0, "`sequences_per_step` is 0"),
             (&|job| job.micro_batch = 0, "`micro_batch` is 0"),

@@ -17,15 +17,17 @@ use crate::guard;
 use crate::memory;
 use crate::model::Weights;
 use crate::optimizer::Optimizer;
+use crate::parallel::Ranks;
 use crate::spikes::Spikes;
 use crate::start::Beginning;
 use crate::state::{Saver, Snapshot, Written};
-use crate::step::{self, Arithmetic, Step};
+use crate::step::{self, Arithmetic, Shared, Step};
 use crate::task::Task;
 use artifacts::checkpoint::{self, State};
 use artifacts::event::{self, Event};
 use artifacts::job::Job;
 use artifacts::storage::Storage;
+use candle_core::Device;
 
 /// How an attempt ends that does not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +57,13 @@ impl Requests {
 pub struct Attempt<'a, W, C> {
     /// The job.
     pub task: &'a Task,
-    /// How its steps are computed.
+    /// What it computes on.
+    pub device: Device,
+    /// How its steps are computed there.
     pub arithmetic: Arithmetic<'a>,
+    /// The processes that train the job together, where there are several. Those beside the first save and evaluate nothing,
+    /// and do not stop before the first does.
+    pub ranks: Option<Ranks>,
     /// Where checkpoints are written.
     pub storage: Arc<dyn Storage>,
     /// Bytes of memory that it may take, where that is known.
@@ -73,7 +80,10 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         let job = &self.task.job;
         let config = self.task.config()?;
         self.arithmetic.check(job.precision)?;
-        memory::check(job, &config, self.available)?;
+        if self.device.is_cpu() {
+            let share = self.available.map(|bytes| bytes / u64::from(job.ranks));
+            memory::check(job, &config, share)?;
+        }
         let tokens = Arc::new(TokenFiles::open(job, &self.task.folder, config.vocabulary)?);
         evaluate::check(job, &tokens, &self.task.path)?;
         let checkpoints = self.task.resolve(&job.checkpoints.folder);
@@ -84,8 +94,14 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         }
         let rates = Rates::read(job, &self.task.folder)?;
         let data = Data::open(job, &self.task.folder, tokens.clone())?;
-        let Beginning { weights, optimizer, skipped, norms, kernels } = Beginning::of(self.task, &config)?;
+        let Beginning { weights, optimizer, skipped, norms, kernels } =
+            Beginning::of(self.task, &config, &self.device)?;
+        let leads = self.ranks.as_ref().is_none_or(|ranks| ranks.rank() == 0);
         let step = self.arithmetic.step(job, &config, &weights)?;
+        let step = match self.ranks.take() {
+            Some(ranks) => Box::new(Shared::new(step, ranks, job.ranks)),
+            None => step,
+        };
         warn_of_other_kernels(kernels.as_deref(), &step.name());
         let saver = Saver::new(self.storage.clone(), checkpoints, self.task.patience(&self.requests.stop));
         let first = self.task.first_step();
@@ -94,7 +110,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         let times = StepTimes::default();
         let spikes = Spikes::new(job.spikes.clone(), norms);
         let mut training =
-            Training { tokens, rates, ahead, weights, optimizer, skipped, spikes, step, saver, times };
+            Training { leads, tokens, rates, ahead, weights, optimizer, skipped, spikes, step, saver, times };
         let end = self.train(&mut training, first);
         if training.times.steps > 0 {
             log(&training.times);
@@ -107,8 +123,10 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
 
     fn train(&mut self, training: &mut Training<'_>, first: u64) -> Result<End, Failure> {
         let job = &self.task.job;
-        let Training { tokens, rates, ahead, weights, optimizer, skipped, spikes, step, saver, times } =
-            training;
+        let Training {
+            tokens, rates, ahead, weights, optimizer, skipped, spikes, step, saver, times, ..
+        } = training;
+        let leads = training.leads;
         let mut done = first;
         while done < job.to {
             let begun = Instant::now();
@@ -134,6 +152,9 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
             done += 1;
             self.say_saved(saver.poll()?)?;
 
+            if !leads {
+                continue;
+            }
             let stop = self.requests.stopping();
             let asked = self.requests.save.swap(false, Ordering::Relaxed);
             let ends = done == job.to && job.checkpoints.at_end;
@@ -152,6 +173,9 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
             if done < job.to && is_due(job.evaluation.every, done) {
                 self.evaluate(tokens, weights, &mut **step, done)?;
             }
+        }
+        if !leads {
+            return Ok(End::Finished);
         }
         if first == job.to && job.checkpoints.at_end {
             let state = self.state(done, &**step, skipped, spikes);
@@ -260,6 +284,8 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
 
 /// What steps are made of.
 struct Training<'s> {
+    /// Whether this is the rank that speaks, saves and evaluates.
+    leads: bool,
     tokens: Arc<TokenFiles>,
     rates: Rates,
     ahead: Ahead,

@@ -110,16 +110,17 @@ fn estimated_end(progress: &Progress, to: Step, now: Millis) -> Option<Millis> {
     Some(progress.last_event_at?.saturating_add(more).max(now))
 }
 
-/// Where jobs run.
-pub(crate) fn slots(tree: &Tree, slots: &[SlotConfig]) -> Vec<Slot> {
+/// Where jobs run. `missing`: why a job could not have the devices of each, by its place.
+pub(crate) fn slots(tree: &Tree, slots: &[SlotConfig], missing: &[Option<String>]) -> Vec<Slot> {
     let taken: BTreeMap<&str, JobNumber> =
         tree.running().map(|(job, attempt)| (attempt.start.slot.as_str(), job)).collect();
-    let slot = |slot: &SlotConfig| Slot {
-        name: slot.name.clone(),
-        devices: slot.devices.clone(),
-        job: taken.get(slot.name.as_str()).copied(),
+    let slot = |(place, slot): (usize, &SlotConfig)| {
+        let job = taken.get(slot.name.as_str()).copied();
+        // What a running job has is not missing.
+        let missing = missing.get(place).cloned().flatten().filter(|_| job.is_none());
+        Slot { name: slot.name.clone(), devices: slot.devices.clone(), job, missing }
     };
-    slots.iter().map(slot).collect()
+    slots.iter().enumerate().map(slot).collect()
 }
 
 /// The request to cut that is to be decided next.

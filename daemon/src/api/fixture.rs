@@ -181,7 +181,11 @@ impl World {
             live: self.live.clone(),
             clock: self.clock.clone(),
             state: PathBuf::from("/nowhere"),
-            slots: vec![SlotConfig { name: "cpu".to_owned(), devices: vec!["cpu".to_owned()] }],
+            slots: vec![SlotConfig {
+                name: "cpu".to_owned(),
+                devices: vec!["cpu".to_owned()],
+                shared: false,
+            }],
             devices: Arc::new(Devices::of(KnownDevices(self.devices.clone()), Pace::default())),
             retention: self.retention(PathBuf::from("/nowhere")),
             shift: 1,

@@ -6,6 +6,7 @@ use artifacts::storage;
 
 use super::types::{BlockedFiles, Disk, ShardCounts, Status, WaitingFile};
 use super::{Backend, answers};
+use crate::config::SlotConfig;
 use crate::ledger::tree::Tree;
 
 /// Blocked files of which a status tells at most; it counts all.
@@ -22,6 +23,8 @@ pub(super) fn of(backend: &Backend) -> Status {
     let now = backend.clock.now();
     let hindrances = backend.ledger.hindrances();
     let devices = backend.devices.look();
+    let missing = |slot: &SlotConfig| Some(backend.devices.missing(&slot.devices, slot.shared)?.to_string());
+    let missing: Vec<_> = backend.slots.iter().map(missing).collect();
     let (mut status, releases) = backend.at_one_moment(|tree, progress| {
         let jobs = answers::running(tree, progress, now);
         let (doing, until) = answers::doing(tree, &jobs, waiting, now, hindrances.holds_jobs());
@@ -44,7 +47,7 @@ pub(super) fn of(backend: &Backend) -> Status {
                 rejected: tree.rejected().len() as u64,
                 withdrawn: tree.withdrawals().into(),
             },
-            slots: answers::slots(tree, &backend.slots),
+            slots: answers::slots(tree, &backend.slots, &missing),
             devices: devices.clone(),
             disk: Disk { free: None, checkpoints: checkpoint_bytes(tree), releases: 0 },
             waiting_cut: answers::waiting_cut(tree),

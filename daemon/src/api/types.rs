@@ -196,6 +196,9 @@ pub struct Slot {
     pub devices: Vec<String>,
     /// The job that has it.
     pub job: Option<JobNumber>,
+    /// Why no job can have it now, a sentence.
+    #[serde(default)]
+    pub missing: Option<String>,
 }
 
 /// Room on the disk, in bytes.

@@ -3,14 +3,17 @@
 //! Rules that the arithmetic knows already (is this an alpha, does this warm-up fit) are asked there; this file only
 //! says which key is meant. A rule about two keys names the one first that a person would change.
 
-use artifacts::job::MOST_THREADS;
+use std::collections::BTreeSet;
+
+use artifacts::job::{MOST_RANKS, MOST_THREADS};
 use artifacts::stream::Stream;
 use artifacts::tokens::Cutting;
 use paradigm::settings::SettingsError;
 use paradigm::{Paradigm, Settings as Rates};
 
+use super::device::DeviceName;
 use super::files::Given;
-use super::keys::{Config, EndOfTextConfig};
+use super::keys::{Config, EndOfTextConfig, SlotConfig, default_slots};
 use super::objection::Objection;
 use super::outside;
 use crate::ledger::transition::EndOfText;
@@ -357,6 +360,10 @@ fn trainer(config: &Config, found: &mut Vec<Objection>) {
 }
 
 fn slots(config: &Config, found: &mut Vec<Objection>) {
+    if config.gpu_slots && config.slots != default_slots() {
+        let what = "makes a slot of each GPU, and slots are listed too";
+        found.push(Objection::new("gpu_slots", what, "remove it, or the list of slots"));
+    }
     if config.slots.is_empty() {
         let help = "give at least one, or remove the key for one slot with the CPU";
         found.push(Objection::new("slots", "leaves nowhere to train", help));
@@ -368,17 +375,63 @@ fn slots(config: &Config, found: &mut Vec<Objection>) {
             let help = "give letters, digits, `-`, `_` and `.`";
             found.push(Objection::new(&key("name"), "is no name of a slot", help));
         }
-        if config.slots[..place].iter().any(|other| other.name == slot.name) {
+        let before = &config.slots[..place];
+        if before.iter().any(|other| other.name == slot.name) {
             found.push(Objection::new(&key("name"), "is the name of two slots", "give each its own"));
         }
-        if slot.devices.len() != 1 {
-            let what = format!("lists {} devices", slot.devices.len());
-            let help = "give exactly one, [\"cpu\"]: jobs that take several devices are not supported";
-            found.push(Objection::new(&key("devices"), what, help));
-        } else if let Some(device) = slot.devices.first().filter(|device| *device != "cpu") {
-            let what = format!("names {device}, a device that this program cannot train on");
-            found.push(Objection::new(&key("devices"), what, "use \"cpu\""));
+        devices(slot, before, &key("devices"), found);
+        ranks(config, slot, &key("devices"), found);
+    }
+}
+
+/// What a slot names must be devices, all of a kind, and nobody else's.
+fn devices(slot: &SlotConfig, before: &[SlotConfig], key: &str, found: &mut Vec<Objection>) {
+    let mut gpus = BTreeSet::new();
+    for device in &slot.devices {
+        match device.parse() {
+            Err(no) => {
+                let what = format!("names {device}, which {no}");
+                found.push(Objection::new(key, what, "name one of the three"));
+                return;
+            }
+            Ok(DeviceName::Cpu) => continue,
+            Ok(DeviceName::Numbered(_) | DeviceName::Named(_)) => {}
         }
+        if !gpus.insert(device) {
+            let what = format!("names {device} twice");
+            found.push(Objection::new(key, what, "give each process a GPU of its own"));
+        }
+        let is_theirs =
+            |other: &&SlotConfig| other.devices.contains(device) && !(other.shared && slot.shared);
+        if before.iter().any(|other| is_theirs(&other)) {
+            let what = format!("names {device}, which another slot has");
+            let help = "give each slot its own, or set `shared = true` in both: then two jobs use it at once";
+            found.push(Objection::new(key, what, help));
+        }
+    }
+    if !gpus.is_empty() && slot.devices.iter().any(|device| !gpus.contains(device)) {
+        found.push(Objection::new(key, "names the CPU and a GPU", "a job computes on devices of one kind"));
+    }
+}
+
+/// A job has a process for each device of its slot, and each process an equal share of every step.
+fn ranks(config: &Config, slot: &SlotConfig, key: &str, found: &mut Vec<Objection>) {
+    let (count, sequences) = (slot.devices.len(), config.data.sequences_per_step);
+    if count == 0 || count > MOST_RANKS as usize {
+        let what = format!("lists {count} devices");
+        found.push(Objection::new(key, what, format!("give 1 to {MOST_RANKS}: a job takes all of them")));
+        return;
+    }
+    let micro_batch = config.micro_batch();
+    if count > 1 && !u64::from(sequences).is_multiple_of(u64::from(micro_batch) * count as u64) {
+        let what = format!(
+            "lists {count} devices, and {sequences} sequences of a step do not fall into as many equal shares of whole \
+             micro batches ({micro_batch} sequences each)"
+        );
+        let help = format!(
+            "choose a data.sequences_per_step that {count} divides, and a trainer.micro_batch that divides the share"
+        );
+        found.push(Objection::new(key, what, help).and("trainer.micro_batch"));
     }
 }
 

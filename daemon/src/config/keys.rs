@@ -59,6 +59,9 @@ pub struct Config {
     /// Where jobs run; one slot with the CPU if none is given.
     #[serde(default = "default_slots")]
     pub slots: Vec<SlotConfig>,
+    /// A slot for each GPU that is found when the daemon starts or reloads, instead of `slots`.
+    #[serde(default)]
+    pub gpu_slots: bool,
     /// Where the daemon is asked.
     #[serde(default)]
     pub control: ControlConfig,
@@ -308,8 +311,11 @@ pub struct TrainerConfig {
 pub struct SlotConfig {
     /// Its name.
     pub name: String,
-    /// Its devices; `cpu` may stand in several slots.
+    /// Its devices, each for a process of the job: `cpu`, which may stand in several slots, `cuda:0` or a GPU's own name.
     pub devices: Vec<String>,
+    /// Whether others may use its GPUs at the same time, which then are not locked.
+    #[serde(default)]
+    pub shared: bool,
 }
 
 /// Where the daemon is asked.
@@ -348,8 +354,8 @@ pub struct TensorBoardConfig {
     pub folder: Option<PathBuf>,
 }
 
-fn default_slots() -> Vec<SlotConfig> {
-    vec![SlotConfig { name: "cpu".to_owned(), devices: vec!["cpu".to_owned()] }]
+pub(super) fn default_slots() -> Vec<SlotConfig> {
+    vec![SlotConfig { name: "cpu".to_owned(), devices: vec!["cpu".to_owned()], shared: false }]
 }
 
 fn default_precision() -> artifacts::job::Precision {

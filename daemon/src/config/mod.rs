@@ -7,6 +7,7 @@
 //! it, and [`Settings`], which may change from the next cut on.
 
 mod check;
+mod device;
 mod files;
 mod fixed;
 mod keys;
@@ -24,6 +25,7 @@ use artifacts::Digest;
 
 use crate::ledger::transition::Fixed;
 
+pub use device::{DeviceName, NoDevice};
 pub use files::{Given, weights_digest};
 pub use fixed::{Changed, Difference, FORMAT, Newer, differences, format_is_known, is_unchanged};
 pub use keys::*;

@@ -105,6 +105,8 @@ pub struct Settings {
     pub evaluate_tokens: u64,
     /// Where jobs run.
     pub slots: Vec<SlotConfig>,
+    /// Whether each GPU that is found is a slot, instead of these.
+    pub gpu_slots: bool,
     /// Sequences that go through the model at once.
     pub micro_batch: u32,
     /// How trainers are started.
@@ -233,7 +235,8 @@ impl Config {
             hooks: HookSettings::of(&self.hooks),
             tensorboard: self.tensorboard.folder.as_deref().map(|folder| state.join(folder)),
             slots: self.slots.clone(),
-            micro_batch: trainer.micro_batch.unwrap_or(self.data.sequences_per_step),
+            gpu_slots: self.gpu_slots,
+            micro_batch: self.micro_batch(),
             trainer: TrainerSettings {
                 command: self.trainer_command(machine)?,
                 threads: trainer.threads.unwrap_or((machine.cores / slots).max(1)),
@@ -246,6 +249,13 @@ impl Config {
                 longest_backoff: seconds(trainer.longest_backoff_seconds),
             },
         })
+    }
+
+    /// Sequences that go through the model at once: as given, else all that a process of the largest slot has of a step.
+    pub fn micro_batch(&self) -> u32 {
+        let ranks = self.slots.iter().map(|slot| slot.devices.len()).max().unwrap_or(1);
+        let ranks = u32::try_from(ranks).unwrap_or(u32::MAX).max(1);
+        self.trainer.micro_batch.unwrap_or_else(|| (self.data.sequences_per_step / ranks).max(1))
     }
 
     /// Where the control socket of a state is.

@@ -163,7 +163,7 @@ fn defaults_are_filled_in() {
     let (mut config, _) = load(DEFAULT_TOML).unwrap();
     let machine = Machine { cores: 9, program: None, path: Some("/usr/bin:/bin".into()) };
     config.trainer.command = Some(vec!["sh".into(), "train.sh".into()]);
-    config.slots.push(SlotConfig { name: "two".into(), devices: vec!["cpu".into()] });
+    config.slots.push(SlotConfig { name: "two".into(), devices: vec!["cpu".into()], shared: false });
     config.cut.every_tokens = Some(10 * 32_768 + 5);
     let settings = config.settings(Path::new("/state"), &machine).unwrap();
     assert_eq!(settings.trainer.threads, 4, "the cores, shared among two slots");

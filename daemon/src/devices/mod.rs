@@ -3,7 +3,9 @@
 //! A driver is somebody else's code: it may not be there, may refuse, may never answer. So it is asked in a thread of its
 //! own, only when somebody wants to know, and nobody waits long for it. What it does not say is not told.
 
+mod lock;
 mod nvml;
+mod proc;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,6 +14,9 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::DeviceName;
+
+pub use lock::Lock;
 pub use nvml::Nvml;
 
 /// A GPU, as its driver tells of it.
@@ -29,6 +34,27 @@ pub struct Device {
     pub memory_used: Option<u64>,
     /// Share of the last moments in which it computed, from 0 to 1.
     pub utilisation: Option<f64>,
+}
+
+/// Why a device cannot be had now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// Its driver does not tell of it.
+    #[error("the device {device} is not there: {found}")]
+    NotThere {
+        /// As the slot names it.
+        device: String,
+        /// What is.
+        found: String,
+    },
+    /// Somebody has it.
+    #[error("the device {device} ({uuid}) is in use by another job on this machine")]
+    Held {
+        /// As the slot names it.
+        device: String,
+        /// Its own name.
+        uuid: String,
+    },
 }
 
 /// Who knows the devices.
@@ -108,6 +134,11 @@ impl Devices {
     /// The devices as they are, or were a moment ago. Blocks for a moment at most: a driver that is slower is not waited for,
     /// and no devices are told.
     pub fn look(&self) -> Vec<Device> {
+        self.look_for(self.pace.patience)
+    }
+
+    /// As [`look`](Self::look), and waits for so long at most.
+    pub fn look_for(&self, patience: Duration) -> Vec<Device> {
         let mut known = self.asked.known();
         let now = Instant::now();
         let owed = match known.owed {
@@ -119,7 +150,7 @@ impl Devices {
             None if self.wake.send(()).is_err() => return Vec::new(),
             None => *known.owed.insert(now),
         };
-        let left = (owed + self.pace.patience).saturating_duration_since(now);
+        let left = (owed + patience).saturating_duration_since(now);
         let waited = self
             .asked
             .answered
@@ -133,6 +164,52 @@ impl Devices {
             tracing::warn!("the GPUs' driver does not answer: they are not told of until it does");
         }
         Vec::new()
+    }
+}
+
+impl Devices {
+    /// The GPU that a name stands for; none for the CPU, or for what names no device.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn find(&self, name: &str) -> Result<Option<Device>, Missing> {
+        let name: DeviceName = match name.parse() {
+            Ok(DeviceName::Cpu) | Err(_) => return Ok(None),
+            Ok(name) => name,
+        };
+        let devices = self.look();
+        let is_meant = |device: &&Device| match &name {
+            DeviceName::Cpu => false,
+            DeviceName::Numbered(number) => device.index == *number,
+            DeviceName::Named(uuid) => device.uuid == *uuid,
+        };
+        match devices.iter().find(is_meant) {
+            Some(device) => Ok(Some(device.clone())),
+            None => Err(Missing::NotThere { device: name.to_string(), found: list(&devices) }),
+        }
+    }
+
+    /// Why a job cannot have a slot's devices now, if it cannot. Those of a shared slot may be in use.
+    pub fn missing(&self, devices: &[String], shared: bool) -> Option<Missing> {
+        let missing = |name: &String| match self.find(name) {
+            Err(missing) => Some(missing),
+            Ok(Some(gpu)) if !shared && !Lock::is_free(&gpu.uuid) => {
+                Some(Missing::Held { device: name.clone(), uuid: gpu.uuid })
+            }
+            Ok(_) => None,
+        };
+        devices.iter().find_map(missing)
+    }
+}
+
+/// What is there, for whoever misses something.
+fn list(devices: &[Device]) -> String {
+    match devices {
+        [] => "no driver tells of a GPU on this machine".to_owned(),
+        _ => {
+            let each = devices.iter().map(|device| format!("cuda:{} ({})", device.index, device.uuid));
+            format!("there is {}", each.collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

@@ -1,12 +1,13 @@
-//! NVIDIA's driver, through its management library, where that is there. It is looked for at run time: the daemon starts
-//! without it, and finds it when it is installed later.
+//! NVIDIA's driver, through its management library where that is there, else through `/proc`. The library is looked for at
+//! run time: the daemon starts without it, and finds it when it is installed later.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::path::Path;
 
 use nvml_wrapper::error::NvmlError;
 
-use super::{Device, Driver};
+use super::{Device, Driver, proc};
 
 /// The library under the name that the driver itself installs.
 const LIBRARY: &str = "libnvidia-ml.so.1";
@@ -52,7 +53,7 @@ impl Nvml {
 
 impl Driver for Nvml {
     fn devices(&mut self) -> Vec<Device> {
-        let Some(nvml) = self.opened() else { return Vec::new() };
+        let Some(nvml) = self.opened() else { return proc::devices(Path::new(proc::GPUS)) };
         // A driver that was reset or unloaded has forgotten those who held it: it is opened anew the next time.
         let Some(count) = self.told(None, nvml.device_count()) else { return Vec::new() };
         let devices =

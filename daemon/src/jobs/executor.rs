@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use artifacts::storage::Hindrance;
 
+use crate::devices::Missing;
 use crate::ledger::transition::JobNumber;
 
 /// What the trainer is told, in the attempt's folder.
@@ -30,6 +31,10 @@ pub struct Launch<'a> {
     pub attempt: u32,
     /// Threads to compute with.
     pub threads: u32,
+    /// What it computes on, as its slot names them.
+    pub devices: &'a [String],
+    /// Whether others may use them at the same time.
+    pub shared: bool,
 }
 
 /// What has become of an attempt.
@@ -81,6 +86,9 @@ pub enum StartError {
         /// What the system said.
         cause: io::Error,
     },
+    /// A device of its slot cannot be had.
+    #[error(transparent)]
+    Device(#[from] Missing),
     /// A file in the attempt's folder cannot be used.
     #[error("cannot {doing} `{}`: {cause}", path.display())]
     File {
@@ -94,10 +102,11 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether the machine has run out of something: room, memory, processes, files that may be open.
+    /// Whether the machine has run out of something, or misses it: room, memory, processes, files that may be open, a device.
     pub fn is_shortage(&self) -> bool {
         match self {
             Self::Taken { .. } => false,
+            Self::Device(_) => true,
             // What the system says when it has no process left.
             Self::Command { cause, .. } if cause.kind() == io::ErrorKind::WouldBlock => true,
             Self::Command { cause, .. } => Hindrance::of(cause).is_some_and(Hindrance::is_shortage),

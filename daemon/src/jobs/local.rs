@@ -10,6 +10,9 @@
 //!   this attempt can live beside it;
 //! - everything else: it ran, and is gone.
 //!
+//! A GPU is named to the trainer by its own name, so that it is the same one whoever numbers them, and is locked for as long
+//! as the trainer lives (`devices::Lock`).
+//!
 //! The process leads a group of its own, so that a key pressed in the daemon's terminal does not reach it. SIGTERM and
 //! SIGUSR1 go to that process alone: a command that wraps a trainer hands them on, or is replaced by it (`exec`).
 
@@ -17,6 +20,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -24,8 +28,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use artifacts::storage::{self, Storage};
 use artifacts::versioned;
+use command_fds::CommandFdExt;
 use rustix::fs::FlockOperation;
 use rustix::process::Signal;
+
+use crate::devices::{Devices, Lock, Missing};
 
 use super::executor::{EVENTS, Executor, Exit, Found, JOB, LOG, Launch, StartError};
 use super::process::{self, Identity};
@@ -54,6 +61,9 @@ pub const ENVIRONMENT: [&str; 14] = [
     "RUST_BACKTRACE",
 ];
 
+/// The variable that says which GPUs a process may see.
+const GPUS: &str = "CUDA_VISIBLE_DEVICES";
+
 /// The variables that tell libraries how many threads to compute with.
 pub const THREADS: [&str; 3] = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"];
 
@@ -62,6 +72,7 @@ pub struct Local {
     command: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     storage: Arc<dyn Storage>,
+    devices: Arc<Devices>,
     /// Processes that this daemon started, by the attempt's folder.
     children: Arc<Mutex<BTreeMap<PathBuf, Offspring>>>,
 }
@@ -77,10 +88,11 @@ impl Local {
         command: Vec<OsString>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         storage: Arc<dyn Storage>,
+        devices: Arc<Devices>,
     ) -> Self {
         let is_passed_on = |name: &OsStr| ENVIRONMENT.iter().any(|passed| name == *passed);
         let environment = environment.into_iter().filter(|(name, _)| is_passed_on(name)).collect();
-        Self { command, environment, storage, children: Arc::default() }
+        Self { command, environment, storage, devices, children: Arc::default() }
     }
 
     /// The same trainers, and another command for those to come.
@@ -89,6 +101,7 @@ impl Local {
             command,
             environment: self.environment.clone(),
             storage: self.storage.clone(),
+            devices: self.devices.clone(),
             children: self.children.clone(),
         }
     }
@@ -97,7 +110,27 @@ impl Local {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The GPUs of an attempt by their own names, each with its lock where it is to have it alone.
+    fn gpus(&self, launch: &Launch<'_>) -> Result<(Vec<String>, Vec<OwnedFd>), StartError> {
+        let (mut names, mut locks) = (Vec::new(), Vec::new());
+        for device in launch.devices {
+            let Some(gpu) = self.devices.find(device)? else { continue };
+            if !launch.shared {
+                let taken = Lock::take(&gpu.uuid).map_err(|cause| StartError::File {
+                    doing: "lock the device",
+                    path: device.into(),
+                    cause,
+                })?;
+                let held = || Missing::Held { device: device.clone(), uuid: gpu.uuid.clone() };
+                locks.push(taken.ok_or_else(held)?.into());
+            }
+            names.push(gpu.uuid);
+        }
+        Ok((names, locks))
+    }
+
     fn command(&self, launch: &Launch<'_>, events: File, log: File) -> Result<Command, StartError> {
+        let (gpus, locks) = self.gpus(launch)?;
         let Some((program, arguments)) = self.command.split_first() else {
             let cause = io::Error::new(io::ErrorKind::InvalidInput, "the command is empty");
             return Err(StartError::Command { command: String::new(), cause });
@@ -116,6 +149,11 @@ impl Local {
             .stdin(Stdio::null())
             .stdout(events)
             .stderr(log);
+        if !gpus.is_empty() {
+            command.env(GPUS, gpus.join(","));
+            // The trainer has the locks, and not the daemon: it keeps them when the daemon is gone.
+            command.preserved_fds(locks);
+        }
         Ok(command)
     }
 

@@ -59,6 +59,7 @@ impl Settings {
         storage: Arc<dyn Storage>,
     ) -> Self {
         let trainer = &config.trainer;
+        let shared = config.slots.iter().filter(|slot| slot.shared);
         Self {
             state: state.to_owned(),
             storage,
@@ -78,6 +79,7 @@ impl Settings {
                 backoff: millis(trainer.backoff),
                 longest: millis(trainer.longest_backoff),
             },
+            shared_slots: shared.map(|slot| slot.name.clone()).collect(),
         }
     }
 }

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use artifacts::Digest;
 use artifacts::job::{
-    self, Block, Checkpoints, Evaluation, HeldOut, Job, LEARNING_RATES, Piece, Recompute, SEQUENCES, Spikes,
-    Start,
+    self, Block, Checkpoints, Device, Evaluation, HeldOut, Job, LEARNING_RATES, Piece, Recompute, SEQUENCES,
+    Spikes, Start,
 };
 use artifacts::storage::{self, Output, Storage};
 use paradigm::schedule::ScheduleError;
@@ -20,6 +20,7 @@ use paradigm::{Paradigm, Schedule, SegmentKind, Settings as Rates};
 use super::data::{Data, DataError};
 use super::executor::JOB;
 use super::warnings::{SPIKE, WINDOW};
+use crate::config::DeviceName;
 use crate::ledger::path::{CheckpointKey, Step, Version};
 use crate::ledger::transition::{EndOfText, Fixed, Increment, IncrementPlan, JobStart};
 use crate::ledger::tree::Tree;
@@ -36,6 +37,12 @@ const MOST_SPIKES: u32 = 3;
 /// Seconds that a trainer waits for room before it gives its slot back: what it has in memory since its last checkpoint
 /// is worth that.
 const WAIT: u32 = 3_600;
+
+/// What a slot's devices are to a trainer, which sees no others.
+fn device(devices: &[String]) -> Device {
+    let is_cpu = |device: &String| matches!(device.parse(), Ok(DeviceName::Cpu));
+    if devices.iter().all(is_cpu) { Device::Cpu } else { Device::Cuda }
+}
 
 /// Why an attempt could not be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -229,6 +236,8 @@ impl Preparation<'_> {
             micro_batch: start.micro_batch,
             mask_documents_at: self.mask_documents_at()?,
             precision: fixed.precision,
+            device: device(&start.devices),
+            ranks: start.ranks,
             recompute: choices.recompute,
             learning_rates: PathBuf::from(LEARNING_RATES),
             sequences: PathBuf::from(SEQUENCES),

@@ -94,8 +94,9 @@ impl State {
 
     /// What would be started now if there were slots for all of it.
     fn decisions(&self, whole_steps: Step) -> Decisions {
-        let slots: Vec<Slot> =
-            (0..100).map(|i| Slot { name: format!("slot{i}"), devices: vec!["cpu".to_owned()] }).collect();
+        let slots: Vec<Slot> = (0..100)
+            .map(|i| Slot { name: format!("slot{i}"), devices: vec!["cpu".to_owned()], shared: false })
+            .collect();
         let stopping = BTreeSet::new();
         let situation = Situation {
             whole_steps,

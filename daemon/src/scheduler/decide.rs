@@ -21,6 +21,8 @@ pub struct Slot {
     pub name: String,
     /// Its devices.
     pub devices: Vec<String>,
+    /// Whether others may use them at the same time.
+    pub shared: bool,
 }
 
 /// What the decision hangs on beside the tree.
@@ -32,7 +34,7 @@ pub struct Situation<'a> {
     pub next_branch_point: Option<Step>,
     /// Steps that the main path waits for before it goes ahead; none where it does not go ahead.
     pub ahead_steps: Option<Step>,
-    /// All slots.
+    /// The slots whose devices are there; of these, some may be taken by running jobs.
     pub slots: &'a [Slot],
     /// Sequences that go through the model at once.
     pub micro_batch: u32,
@@ -249,7 +251,7 @@ impl<'a> Round<'a> {
             start: work.start,
             slot: slot.name.clone(),
             devices: slot.devices.clone(),
-            ranks: 1,
+            ranks: u32::try_from(slot.devices.len()).unwrap_or(1),
             micro_batch: self.situation.micro_batch,
         });
     }

@@ -39,6 +39,8 @@ pub struct SchedulerSettings {
 pub trait Surroundings: Send + Sync {
     /// The first scan of the watched folder is worked off and no file is being taken.
     fn is_quiet(&self) -> bool;
+    /// Whether a job that is started in a slot now would have its devices. It may block for a moment.
+    fn has_devices(&self, slot: &Slot) -> bool;
     /// Asks a job to save and stop.
     fn stop(&self, job: JobNumber);
 }
@@ -144,13 +146,15 @@ impl<S: Surroundings> Scheduler<S> {
             self.stopping.retain(|job| running.contains(job));
         });
         let holds_jobs = self.ledger.hindrances().holds_jobs();
-        let Self { ledger, length, settings, stopping, .. } = self;
+        let Self { ledger, length, settings, stopping, surroundings, .. } = self;
+        let slots: Vec<Slot> =
+            settings.slots.iter().filter(|slot| surroundings.has_devices(slot)).cloned().collect();
         // A shard may have been withdrawn since: no job is started on steps that are no more.
         let (_, decided) = ledger.commit_with(|tree| match length.follow(tree) {
             Err(error) => (Vec::new(), Err(error)),
             Ok(_) => {
                 let whole_steps = length.whole_steps();
-                let situation = situation(tree, whole_steps, settings, stopping, holds_jobs, now);
+                let situation = situation(tree, whole_steps, settings, &slots, stopping, holds_jobs, now);
                 let decisions = decide::decide(tree, &situation);
                 let start = |start| Transition::JobStarted(Box::new(start));
                 (decisions.start.into_iter().map(start).collect(), Ok((decisions.stop, decisions.wake)))
@@ -168,7 +172,8 @@ impl<S: Surroundings> Scheduler<S> {
 fn situation<'a>(
     tree: &Tree,
     whole_steps: Step,
-    settings: &'a SchedulerSettings,
+    settings: &SchedulerSettings,
+    slots: &'a [Slot],
     stopping: &'a BTreeSet<JobNumber>,
     holds_jobs: bool,
     now: Millis,
@@ -182,7 +187,7 @@ fn situation<'a>(
         whole_steps,
         next_branch_point,
         ahead_steps: settings.ahead_steps,
-        slots: &settings.slots,
+        slots,
         micro_batch: settings.micro_batch,
         stopping,
         holds_jobs,

@@ -75,7 +75,7 @@ struct World {
 impl World {
     fn new(plan: Plan) -> Self {
         let slots = (0..plan.slots)
-            .map(|i| Slot { name: format!("slot{i}"), devices: vec!["cpu".to_owned()] })
+            .map(|i| Slot { name: format!("slot{i}"), devices: vec!["cpu".to_owned()], shared: false })
             .collect();
         let mut world = Self {
             tree: Tree::default(),
@@ -324,8 +324,9 @@ impl World {
         let Some(branch_points) = self.plan.retention else { return };
         let rules = judge::Rules { branch_points, alpha: self.plan.alpha };
         let judged = judge::checkpoints(&self.tree, &rules, self.whole_steps());
-        let plenty: Vec<Slot> =
-            (0..100).map(|i| Slot { name: format!("more{i}"), devices: vec!["cpu".to_owned()] }).collect();
+        let plenty: Vec<Slot> = (0..100)
+            .map(|i| Slot { name: format!("more{i}"), devices: vec!["cpu".to_owned()], shared: false })
+            .collect();
         // What is measured without its checkpoint is measured from its release.
         let needed = |mut decisions: Decisions| {
             decisions

@@ -58,6 +58,9 @@ pub enum ServiceError {
         /// What was refused.
         cause: String,
     },
+    /// Each GPU is to be a slot, and there is none.
+    #[error("`gpu_slots` makes a slot of each GPU, and no driver tells of one")]
+    NoGpus,
     /// A part of the daemon panicked.
     #[error("a part of the daemon ended without a word: {0}")]
     Task(String),
@@ -111,6 +114,10 @@ impl From<ServiceError> for Failure {
                 );
                 Self::new(&error).exit(Exit::Configuration).hint(owner)
             }
+            error @ ServiceError::NoGpus => Self::new(error).hint(
+                "`nvidia-smi` says whether the driver works; as a service the daemon needs the drop-in gpu.conf; or list \
+                 [[slots]]",
+            ),
             error @ ServiceError::Task(_) => Self::new(error).hint(AGAIN),
             error @ ServiceError::System { .. } => Self::new(error).hint(
                 "look at what this user may have (`ulimit -a`) and at the system's log, and start it again",

@@ -125,7 +125,12 @@ impl Daemon {
         }
         let manager = Manager::of_environment();
         let mut settled = self.reloading.current();
-        let local = Local::new(settled.settings.trainer.command.clone(), std::env::vars_os(), Arc::new(Disk));
+        let local = Local::new(
+            settled.settings.trainer.command.clone(),
+            std::env::vars_os(),
+            Arc::new(Disk),
+            self.devices.clone(),
+        );
         let mut before: Option<Settled> = None;
         let result = loop {
             let mut shift = match Shift::begin(self, &settled, &local) {

@@ -1,14 +1,17 @@
 //! What actors and API ask of each other beside the ledger: answers that no journal holds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::api::types::WaitingFile;
 use crate::api::{Live, Progress};
+use crate::devices::Devices;
 use crate::inbox::InboxHandle;
 use crate::jobs::{self, JobsHandle};
 use crate::ledger::transition::{CutNumber, JobNumber};
 use crate::ledger::tree::Tree;
 use crate::scheduler::Surroundings;
+use crate::scheduler::decide::Slot;
 
 /// The handles of the actors.
 #[derive(Clone)]
@@ -17,11 +20,17 @@ pub struct Neighbours {
     pub inbox: InboxHandle,
     /// The jobs.
     pub jobs: JobsHandle,
+    /// The GPUs.
+    pub devices: Arc<Devices>,
 }
 
 impl Surroundings for Neighbours {
     fn is_quiet(&self) -> bool {
         self.inbox.is_quiet()
+    }
+
+    fn has_devices(&self, slot: &Slot) -> bool {
+        self.devices.missing(&slot.devices, slot.shared).is_none()
     }
 
     fn stop(&self, job: JobNumber) {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{Settings, TokenWidth};
+use crate::config::{Settings, SlotConfig, TokenWidth};
+use crate::devices::{Device, Devices};
 use crate::edge::lrpathd::READ_SHARD;
 use crate::inbox::InboxSettings;
 use crate::inbox::reader::{Limits, Reading};
@@ -13,6 +14,9 @@ use crate::scheduler::SchedulerSettings;
 use crate::scheduler::cut::Rules;
 use crate::scheduler::decide::Slot;
 use crate::tokenizer;
+
+/// A driver that nobody holds open takes seconds to begin.
+const SLOWEST_DRIVER: Duration = Duration::from_secs(30);
 
 /// What the inbox goes by.
 pub fn inbox(state: &Path, program: &Path, settings: &Settings, fixed: &Fixed) -> InboxSettings {
@@ -44,9 +48,26 @@ pub fn inbox(state: &Path, program: &Path, settings: &Settings, fixed: &Fixed) -
     }
 }
 
+/// Where jobs run: in the slots that are listed, or in one for each GPU that is found. None where none is.
+pub fn slots(settings: &Settings, devices: &Devices) -> Vec<SlotConfig> {
+    if !settings.gpu_slots {
+        return settings.slots.clone();
+    }
+    let slot = |device: Device| SlotConfig {
+        name: format!("gpu{}", device.index),
+        devices: vec![device.uuid],
+        shared: false,
+    };
+    devices.look_for(SLOWEST_DRIVER).into_iter().map(slot).collect()
+}
+
 /// What the scheduler goes by.
-pub fn scheduler(settings: &Settings) -> SchedulerSettings {
-    let slots = settings.slots.iter();
+pub fn scheduler(settings: &Settings, slots: &[SlotConfig]) -> SchedulerSettings {
+    let slot = |slot: &SlotConfig| Slot {
+        name: slot.name.clone(),
+        devices: slot.devices.clone(),
+        shared: slot.shared,
+    };
     SchedulerSettings {
         rules: Rules {
             every_steps: settings.every_steps,
@@ -55,7 +76,7 @@ pub fn scheduler(settings: &Settings) -> SchedulerSettings {
             rates: settings.rates,
         },
         ahead_steps: settings.ahead_steps,
-        slots: slots.map(|slot| Slot { name: slot.name.clone(), devices: slot.devices.clone() }).collect(),
+        slots: slots.iter().map(slot).collect(),
         micro_batch: settings.micro_batch,
     }
 }

@@ -46,8 +46,13 @@ impl Shift {
         let of_jobs = jobs::Settings::of(settings, state, weights.clone(), Arc::new(Disk));
         let local = local.with_command(settings.trainer.command.clone());
         let (jobs, jobs_handle) = Jobs::new(of_jobs, ledger.clone(), Arc::new(local), clock.clone());
-        let neighbours = Neighbours { inbox: inbox_handle, jobs: jobs_handle };
-        let wanted = settings::scheduler(settings);
+        let devices = daemon.devices.clone();
+        let slots = tokio::task::block_in_place(|| settings::slots(settings, &devices));
+        if slots.is_empty() {
+            return Err(ServiceError::NoGpus);
+        }
+        let neighbours = Neighbours { inbox: inbox_handle, jobs: jobs_handle, devices: devices.clone() };
+        let wanted = settings::scheduler(settings, &slots);
         let scheduler = Scheduler::new(ledger.clone(), clock.clone(), neighbours.clone(), wanted)?;
         let publishing =
             Publishing { state: state.clone(), storage: Arc::new(Disk), split_above: SPLIT_ABOVE };
@@ -71,8 +76,8 @@ impl Shift {
             live: Arc::new(neighbours),
             clock: clock.clone(),
             state: state.clone(),
-            slots: settings.slots.clone(),
-            devices: daemon.devices.clone(),
+            slots,
+            devices,
         });
         let socket = Socket::bind(&settings.socket)?;
         let port = settings.tcp.as_ref().map(open_port).transpose()?;

@@ -101,6 +101,8 @@ impl Size {
             micro_batch: choices.micro_batch.unwrap_or(self.sequences),
             mask_documents_at: None,
             precision: choices.precision,
+            device: job::Device::Cpu,
+            ranks: 1,
             recompute: choices.recompute,
             learning_rates: PathBuf::new(),
             sequences: PathBuf::new(),
@@ -169,7 +171,7 @@ impl<'a> Subject<'a> {
         let data = Data::open(job, &task.folder, tokens)?;
         let all = first..first + steps;
         let batches = all.clone().map(|step| data.batch(step)).collect::<Result<_, _>>()?;
-        let Beginning { weights, optimizer, .. } = Beginning::of(task, &config)?;
+        let Beginning { weights, optimizer, .. } = Beginning::of(task, &config, &Device::Cpu)?;
         Ok(Self {
             name: task.path.display().to_string(),
             job: job.clone(),

@@ -5,6 +5,7 @@
 
 mod attention;
 
+use artifacts::job::Precision;
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
 use super::cpu::gemm::{Panels, Scratch, Store, product};
@@ -36,8 +37,12 @@ impl Default for Cpu {
 }
 
 impl Kernels for Cpu {
-    fn name(&self) -> String {
+    fn name(&self, _: &Device) -> String {
         format!("cpu-{}", self.isa.name())
+    }
+
+    fn precision(&self) -> Precision {
+        Precision::F32
     }
 
     fn embedding(&self, weight: &Tensor, tokens: &Tensor) -> Result<Tensor> {

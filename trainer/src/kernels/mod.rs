@@ -8,26 +8,32 @@
 //! here either consists of differentiable ones or brings its own backward.
 
 mod adjoint;
+mod anywhere;
 pub mod cpu;
 mod fused;
 mod inplace;
+mod machine;
 mod reference;
 pub(crate) mod slices;
 
 use std::sync::OnceLock;
 
+use artifacts::job::Precision;
 use candle_core::{DType, Device, Result, Tensor};
 
 pub use fused::Cpu;
-pub use reference::Reference;
+pub use reference::{Mixed, Reference};
 
 /// The operations of a decoder and its optimizer.
 ///
 /// Shapes: `B` sequences, `T` positions, `D` width, `H` query heads, `G` key/value heads, `hd` width of a head, `V`
 /// vocabulary. All tensors of a call have one dtype, tokens are u32.
 pub trait Kernels: Send + Sync {
-    /// Name and instruction set: equal names compute equal bits.
-    fn name(&self) -> String;
+    /// Name and instruction set, on a device: equal names compute equal bits.
+    fn name(&self, device: &Device) -> String;
+
+    /// The arithmetic of a run whose steps candle differentiates over them.
+    fn precision(&self) -> Precision;
 
     /// Rows of `weight` (V, D) at `tokens` (B, T): (B, T, D).
     fn embedding(&self, weight: &Tensor, tokens: &Tensor) -> Result<Tensor>;

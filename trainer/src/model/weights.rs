@@ -95,10 +95,13 @@ impl Weights {
                 1 => vec![1f32; count],
                 _ => normal(seed, &name, count, config.initializer_range),
             };
-            let tensor = Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?;
-            Ok((name, Var::from_tensor(&tensor)?))
+            Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?))
         });
-        Ok(Self { variables: variables.collect::<Result<_, WeightsError>>()? })
+        // Threads make the numbers, and one of them talks to the device.
+        let variables = variables.collect::<Result<Vec<_>, WeightsError>>()?.into_iter();
+        let on_device =
+            variables.map(|(name, tensor)| Ok((name, Var::from_tensor(&tensor.to_device(device)?)?)));
+        Ok(Self { variables: on_device.collect::<Result<_, WeightsError>>()? })
     }
 
     /// The weights of an HF folder: `model.safetensors`, or the shards that `model.safetensors.index.json` names.

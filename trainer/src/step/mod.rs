@@ -6,10 +6,12 @@
 mod arithmetic;
 mod autograd;
 mod scheduled;
+mod shared;
 
 pub use arithmetic::Arithmetic;
 pub use autograd::Autograd;
 pub use scheduled::{Clock, Laps, Operation, Pass, Plan, Scheduled};
+pub use shared::Shared;
 
 use crate::data::{Batch, Examples};
 use crate::failure::Failure;

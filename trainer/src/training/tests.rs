@@ -4,10 +4,10 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use artifacts::event::Line;
-use artifacts::job::Start;
+use artifacts::job::{Precision, Start};
 use artifacts::manifest;
 use artifacts::storage::Disk;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::*;
 use crate::fixture::{Fixture, STEPS};
@@ -71,7 +71,9 @@ fn run_asking(
     let mut events = Events::new(&mut stream, clock);
     let mut attempt = Attempt {
         task: &task,
+        device: Device::Cpu,
         arithmetic,
+        ranks: None,
         storage: Arc::new(Disk),
         available: None,
         requests: requests.clone(),
@@ -402,8 +404,11 @@ impl Faulty {
 }
 
 impl Kernels for Faulty {
-    fn name(&self) -> String {
+    fn name(&self, _: &Device) -> String {
         "faulty".to_owned()
+    }
+    fn precision(&self) -> Precision {
+        Precision::F32
     }
     fn embedding(&self, weight: &Tensor, tokens: &Tensor) -> candle_core::Result<Tensor> {
         Reference.embedding(&self.weight("embedding", weight), tokens)

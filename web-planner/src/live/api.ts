@@ -12,7 +12,7 @@ export interface Status {
   paradigms: Readonly<Record<string, { steps: Steps }>>;
   jobs: readonly Job[];
   shards: { waiting: number; accepted: number; rejected: number; withdrawn: number };
-  slots: readonly { name: string; devices: readonly string[]; job: number | null }[];
+  slots: readonly { name: string; devices: readonly string[]; job: number | null; missing: string | null }[];
   devices: readonly Device[];
   disk: { free: number | null; checkpoints: number; releases: number };
   waiting_cut: { name: string | null; waits_for: readonly string[] } | null;

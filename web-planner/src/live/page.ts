@@ -218,7 +218,7 @@ function machine({ disk, slots, devices }: Status): TemplateResult {
     ])}
     <div class="pair">
     <table><thead><tr><th scope="col">slot</th><th scope="col">devices</th><th scope="col">job</th></tr></thead>
-      <tbody>${slots.map(({ name, devices, job }) => html`<tr><th scope="row">${name}</th><td>${devices.join(", ")}</td><td>${job ?? "free"}</td></tr>`)}</tbody></table>
+      <tbody>${slots.map(({ name, devices, job, missing }) => html`<tr><th scope="row">${name}</th><td>${devices.join(", ")}</td><td>${job ?? missing ?? "free"}</td></tr>`)}</tbody></table>
     ${devices.length ? deviceTable(devices) : nothing}
     </div>
   </figure>`;

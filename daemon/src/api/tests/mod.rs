@@ -253,7 +253,7 @@ async fn the_status_has_the_fields_that_scripts_read() {
     assert_eq!(continual["steps"]["ratio"], Value::Null);
     assert_eq!(continual["versions"][0]["state"], "cut");
     assert_eq!(status["shards"], json!({"waiting": 0, "accepted": 1, "rejected": 0, "withdrawn": 0}));
-    assert_eq!(status["slots"], json!([{"name": "cpu", "devices": ["cpu"], "job": null}]));
+    assert_eq!(status["slots"], json!([{"name": "cpu", "devices": ["cpu"], "job": null, "missing": null}]));
     assert_eq!(status["disk"]["checkpoints"], 48_000_000 * 3);
     assert!(status["disk"]["free"].as_u64().is_some_and(|free| free > 0));
     assert_eq!((&status["doing"], &status["until"]), (&json!("waits for shards"), &Value::Null));

@@ -58,9 +58,12 @@ pub fn draw(status: &Status, look: &Look) -> String {
     ));
     let slots = status.slots.iter().map(|slot| match slot.job {
         Some(job) => format!("{} has job {job}", slot.name),
+        None if slot.missing.is_some() => format!("{} waits", slot.name),
         None => format!("{} is free", slot.name),
     });
     lines.push(format!("slots   {}", slots.collect::<Vec<_>>().join(", ")));
+    let missing = status.slots.iter().filter_map(|slot| Some((&slot.name, slot.missing.as_ref()?)));
+    lines.extend(missing.map(|(name, why)| look.paint(Paint::Bad, &format!("        {name}: {why}"))));
     lines.extend(status.devices.iter().map(|device| look.fit(&self::device(device), 0)));
     let disk = &status.disk;
     lines.push(format!(

@@ -64,7 +64,7 @@ fn status_of(world: &World) -> Status {
             paradigms: answers::paradigms(tree, &progress),
             jobs,
             shards: ShardCounts { waiting: 1, accepted: 12, rejected: 2, withdrawn: 0 },
-            slots: answers::slots(tree, &world.backend().slots),
+            slots: answers::slots(tree, &world.backend().slots, &[]),
             devices: world.devices.clone(),
             disk: Disk { free: Some(79_400_000_000), checkpoints: 480_000_000, releases: 96_000_000 },
             waiting_cut: answers::waiting_cut(tree),

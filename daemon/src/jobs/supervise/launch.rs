@@ -58,7 +58,14 @@ impl Supervisor {
             written?;
         }
         let threads = self.settings.choices.threads;
-        let launch = Launch { folder: &folder, job: start.job, attempt: start.attempt, threads };
+        let launch = Launch {
+            folder: &folder,
+            job: start.job,
+            attempt: start.attempt,
+            threads,
+            devices: &start.devices,
+            shared: self.settings.shared_slots.contains(&start.slot),
+        };
         match self.executor.start(&launch) {
             // It was started before after all: it is followed like any other.
             Ok(()) | Err(StartError::Taken { .. }) => Ok(()),

@@ -16,7 +16,7 @@ mod desk;
 mod launch;
 mod record;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -59,6 +59,8 @@ pub struct Settings {
     pub stop: Millis,
     /// How often and when a path is tried again.
     pub retries: Retries,
+    /// Slots whose devices others may use at the same time.
+    pub shared_slots: BTreeSet<String>,
 }
 
 /// Why jobs cannot be supervised any more.

@@ -6,6 +6,7 @@ mod preparing;
 mod restarting;
 mod running;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use super::outcome::Retries;
 use super::prepare::Choices;
 use super::supervise::{Settings, Supervisor};
 use crate::api::fixture;
+use crate::devices::{Device, Devices, Driver, Pace};
 use crate::ledger::path::{CheckpointKey, Path, Step, Trajectory};
 use crate::ledger::transition::{
     CutReason, FileFacts, Fixed, Increment, IncrementPlan, JobStart, Millis, Outcome, ShardTokens,
@@ -90,6 +92,7 @@ impl World {
             silent: 600_000,
             stop: 60_000,
             retries: Retries { attempts: 3, backoff: 1_000, longest: 60_000 },
+            shared_slots: BTreeSet::new(),
         };
         fs::write(
             folder.path().join("trainer.sh"),
@@ -315,10 +318,22 @@ impl Drop for World {
     }
 }
 
+/// A machine without GPUs.
+fn no_gpus() -> Arc<Devices> {
+    struct NoDriver;
+    impl Driver for NoDriver {
+        fn devices(&mut self) -> Vec<Device> {
+            Vec::new()
+        }
+        fn rest(&mut self) {}
+    }
+    Arc::new(Devices::of(NoDriver, Pace::default()))
+}
+
 fn daemon(settings: &Settings, ledger: &Ledger, clock: &Arc<TestClock>) -> (Arc<Local>, Supervisor) {
     let script = settings.state.join("trainer.sh").to_str().unwrap().to_owned();
     let environment = std::env::vars_os().chain([("SECRET".into(), "x".into())]);
-    let executor = Local::new(vec!["/bin/sh".into(), script.into()], environment, Arc::new(Disk));
+    let executor = Local::new(vec!["/bin/sh".into(), script.into()], environment, Arc::new(Disk), no_gpus());
     let executor = Arc::new(executor);
     let supervisor = Supervisor::new(settings.clone(), ledger.clone(), executor.clone(), clock.clone());
     (executor, supervisor)

@@ -232,7 +232,7 @@ fn a_trainer_that_lingers_after_its_last_word_is_ended_and_has_finished() {
 #[test]
 fn a_command_that_cannot_be_run_is_one_failed_job() {
     let mut world = World::with_steps(6);
-    world.executor = Arc::new(Local::new(vec!["/no/such/trainer".into()], [], Arc::new(Disk)));
+    world.executor = Arc::new(Local::new(vec!["/no/such/trainer".into()], [], Arc::new(Disk), no_gpus()));
     let (settings, ledger) = (world.settings.clone(), world.ledger.clone());
     world.supervisor = Supervisor::new(settings, ledger, world.executor.clone(), world.clock.clone());
     let start = world.start_main(0, 2);
@@ -302,8 +302,8 @@ fn an_attempt_is_started_once_whoever_starts_it() {
     world.script(&start).run("until_there end").write();
     let folder = world.folder_of(&start);
     fs::create_dir(&folder).unwrap();
-    let launch = Launch { folder: &folder, job: 1, attempt: 1, threads: 1 };
-    let other = Local::new(vec!["/bin/sh".into(), "/dev/null".into()], [], Arc::new(Disk));
+    let launch = Launch { folder: &folder, job: 1, attempt: 1, threads: 1, devices: &[], shared: false };
+    let other = Local::new(vec!["/bin/sh".into(), "/dev/null".into()], [], Arc::new(Disk), no_gpus());
     let started = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| world.executor.start(&launch).is_ok())).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).filter(|ok| *ok).count()

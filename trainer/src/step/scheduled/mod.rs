@@ -20,7 +20,7 @@ mod parameters;
 mod tests;
 
 use artifacts::job::Recompute;
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use self::backward::Gradients;
 use self::buffers::{Buffers, Sizes};
@@ -220,10 +220,10 @@ impl<E: Element> Step for Scheduled<E> {
     fn name(&self) -> String {
         let isa = self.machine.isa;
         match (E::TOGETHER, isa.multiplies_bf16()) {
-            (1, _) => self.kernels.name(),
+            (1, _) => self.kernels.name(&Device::Cpu),
             // What the instruction rounds inside is its maker's own.
-            (_, true) => format!("{}-bf16-{}", self.kernels.name(), isa::maker()),
-            (_, false) => format!("{}-bf16-by-f32", self.kernels.name()),
+            (_, true) => format!("{}-bf16-{}", self.kernels.name(&Device::Cpu), isa::maker()),
+            (_, false) => format!("{}-bf16-by-f32", self.kernels.name(&Device::Cpu)),
         }
     }
 

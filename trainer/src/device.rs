@@ -1,0 +1,163 @@
+//! What a job computes on: the CPU, or a GPU that this process may see, one for each of its ranks.
+//!
+//! CUDA is looked for when a job asks for it and not before, so that one program runs where there is none. The bindings
+//! panic where a library is missing: each is asked for first, and what is not there is told in a sentence.
+
+use artifacts::job;
+use candle_core::Device;
+
+use crate::failure::{Failure, Kind};
+
+/// The device that a job asks for, for one of its ranks.
+///
+/// # Errors
+/// Of the kind `device`: this program, or this machine, has none.
+pub fn open(asked: job::Device, rank: u32) -> Result<Device, Failure> {
+    match asked {
+        job::Device::Cpu => Ok(Device::Cpu),
+        job::Device::Cuda => gpu(rank),
+    }
+}
+
+/// Bytes of a device's memory that are free, where it has one of its own.
+pub fn available(device: &Device) -> Option<u64> {
+    match device {
+        Device::Cpu => None,
+        _ => free(),
+    }
+}
+
+fn refuse<T>(reason: String) -> Result<T, Failure> {
+    Err(Failure::new(Kind::Device, reason))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpu(_: u32) -> Result<Device, Failure> {
+    refuse(
+        "the job asks for a GPU, but this program was built without CUDA: build it with `make build-cuda`"
+            .to_owned(),
+    )
+}
+
+#[cfg(not(feature = "cuda"))]
+fn free() -> Option<u64> {
+    None
+}
+
+#[cfg(feature = "cuda")]
+use cuda::{free, gpu};
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use std::error::Error;
+
+    use candle_core::Device;
+    use candle_core::cuda_backend::cudarc::driver::{result, sys};
+
+    use super::refuse;
+    use crate::failure::Failure;
+
+    /// What this program was compiled against, as drivers number it: 13000 is 13.0.
+    const VERSION: i32 = sys::CUDA_VERSION as i32;
+
+    const DRIVER: &str = "libcuda.so.1";
+    /// What candle calls, beside the driver, with the versions that this program was compiled against.
+    const LIBRARIES: [&str; 3] = ["libcublas.so.13", "libcublasLt.so.13", "libcurand.so.10"];
+
+    pub fn gpu(rank: u32) -> Result<Device, Failure> {
+        driver(rank)?;
+        libraries()?;
+        // One stream for all threads: work is done in the order in which it is asked for.
+        Device::new_cuda_with_stream(rank as usize)
+            .or_else(|error| refuse(format!("the GPU cannot be used: {error}")))
+    }
+
+    pub fn free() -> Option<u64> {
+        result::mem_get_info().ok().map(|(free, _)| free as u64)
+    }
+
+    fn libraries() -> Result<(), Failure> {
+        for name in LIBRARIES {
+            if let Err(error) = library(name) {
+                return refuse(format!(
+                    "the job asks for a GPU, but CUDA's {name} cannot be loaded ({error}): install the libraries of CUDA \
+                     {}, or name their folder in LD_LIBRARY_PATH (PyTorch brings them, in nvidia/cu13/lib)",
+                    VERSION / 1000
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads a library, for the life of the process.
+    fn library(name: &str) -> Result<(), String> {
+        // SAFETY: what a library of CUDA does when it is loaded is what it does for the bindings a moment later.
+        match unsafe { libloading::Library::new(name) } {
+            Ok(library) => {
+                std::mem::forget(library);
+                Ok(())
+            }
+            // The words are the loader's own.
+            Err(error) => Err(error.source().map_or_else(|| error.to_string(), ToString::to_string)),
+        }
+    }
+
+    /// The driver, started; new enough; with a GPU for this rank.
+    fn driver(rank: u32) -> Result<(), Failure> {
+        if let Err(error) = library(DRIVER) {
+            return refuse(format!(
+                "the job asks for a GPU, but NVIDIA's driver cannot be loaded ({error}): install it, or let the slot have \
+                 the device \"cpu\""
+            ));
+        }
+        let mut version = 0;
+        // SAFETY: writes one number.
+        let asked = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+        if asked.result().is_ok() && version / 1000 < VERSION / 1000 {
+            return refuse(format!(
+                "NVIDIA's driver here is for CUDA up to {}.{}, and this program needs {}.{}: install a newer driver",
+                version / 1000,
+                version % 1000 / 10,
+                VERSION / 1000,
+                VERSION % 1000 / 10
+            ));
+        }
+        if let Err(error) = result::init() {
+            return refuse(format!("NVIDIA's driver cannot be started: {:?}", error.0));
+        }
+        match result::device::get_count() {
+            Ok(count) if i64::from(count) <= i64::from(rank) => {
+                let seen = std::env::var("CUDA_VISIBLE_DEVICES");
+                let seen = seen.map_or_else(|_| "not set".to_owned(), |value| format!("\"{value}\""));
+                refuse(format!(
+                    "the job asks for GPU {rank} of those that this process may see, and the driver shows {count}: \
+                     CUDA_VISIBLE_DEVICES is {seen}"
+                ))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                refuse(format!("NVIDIA's driver does not say how many GPUs there are: {:?}", error.0))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_is_always_there() {
+        assert!(open(job::Device::Cpu, 0).unwrap().is_cpu());
+        assert_eq!(available(&Device::Cpu), None);
+    }
+
+    /// Whatever it is that is missing, it is a sentence, and no panic of the bindings.
+    #[test]
+    fn a_gpu_that_is_not_there_is_told() {
+        if let Err(failure) = open(job::Device::Cuda, 0) {
+            assert_eq!(failure.kind, Kind::Device);
+            assert!(!failure.message.is_empty());
+        }
+    }
+}
