@@ -19,14 +19,6 @@ pub fn open(asked: job::Device, rank: u32) -> Result<Device, Failure> {
     }
 }
 
-/// Bytes of a device's memory that are free, where it has one of its own.
-pub fn available(device: &Device) -> Option<u64> {
-    match device {
-        Device::Cpu => None,
-        _ => free(),
-    }
-}
-
 fn refuse<T>(reason: String) -> Result<T, Failure> {
     Err(Failure::new(Kind::Device, reason))
 }
@@ -39,13 +31,8 @@ fn gpu(_: u32) -> Result<Device, Failure> {
     )
 }
 
-#[cfg(not(feature = "cuda"))]
-fn free() -> Option<u64> {
-    None
-}
-
 #[cfg(feature = "cuda")]
-use cuda::{free, gpu};
+use cuda::gpu;
 
 #[cfg(feature = "cuda")]
 mod cuda {
@@ -70,10 +57,6 @@ mod cuda {
         // One stream for all threads: work is done in the order in which it is asked for.
         Device::new_cuda_with_stream(rank as usize)
             .or_else(|error| refuse(format!("the GPU cannot be used: {error}")))
-    }
-
-    pub fn free() -> Option<u64> {
-        result::mem_get_info().ok().map(|(free, _)| free as u64)
     }
 
     fn libraries() -> Result<(), Failure> {
@@ -149,7 +132,6 @@ mod tests {
     #[test]
     fn the_cpu_is_always_there() {
         assert!(open(job::Device::Cpu, 0).unwrap().is_cpu());
-        assert_eq!(available(&Device::Cpu), None);
     }
 
     /// Whatever it is that is missing, it is a sentence, and no panic of the bindings.

@@ -94,6 +94,8 @@ impl Kind {
 
 /// What NVIDIA's driver calls it.
 const OUT_OF_DEVICE_MEMORY: &str = "CUDA_ERROR_OUT_OF_MEMORY";
+/// How the errors of NVIDIA's driver and of its matrix products are called.
+const OF_A_DEVICE: [&str; 2] = ["CUDA_ERROR_", "CUBLAS_STATUS_"];
 
 /// A failure: its kind, and a sentence that says what happened, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,12 +187,44 @@ impl From<MissingGradient> for Failure {
 impl From<candle_core::Error> for Failure {
     fn from(error: candle_core::Error) -> Self {
         let error = error.to_string();
-        match error.contains(OUT_OF_DEVICE_MEMORY) {
-            true => Self::new(
+        if error.contains(OUT_OF_DEVICE_MEMORY) {
+            let message =
+                format!("the GPU's memory does not suffice: take a smaller trainer.micro_batch ({error})");
+            return Self::new(Kind::NoMemory, message);
+        }
+        if OF_A_DEVICE.iter().any(|words| error.contains(words)) {
+            let message = format!(
+                "the GPU has failed, or its driver was reset: `nvidia-smi` and `dmesg` say more ({error})"
+            );
+            return Self::new(Kind::Device, message);
+        }
+        Self::new(Kind::Software, format!("a tensor operation failed: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_gpu_fails_with_is_told_apart() {
+        for (error, kind, words) in [
+            (
+                "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
                 Kind::NoMemory,
-                format!("the GPU's memory does not suffice: take a smaller trainer.micro_batch ({error})"),
+                "a smaller trainer.micro_batch",
             ),
-            false => Self::new(Kind::Software, format!("a tensor operation failed: {error}")),
+            (
+                "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access\")",
+                Kind::Device,
+                "the GPU has failed",
+            ),
+            ("CublasError(CUBLAS_STATUS_EXECUTION_FAILED)", Kind::Device, "the GPU has failed"),
+            ("shape mismatch in matmul", Kind::Software, "a tensor operation failed"),
+        ] {
+            let failure = Failure::from(candle_core::Error::Msg(error.to_owned()));
+            assert_eq!(failure.kind, kind, "{error}");
+            assert!(failure.message.contains(words) && failure.message.contains(error), "{failure}");
         }
     }
 }

@@ -4,6 +4,8 @@
 //! `UPDATE_GOLDEN=1` writes the files of this machine's ways anew.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod learnable;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +14,8 @@ use artifacts::job::{self, Precision, Recompute};
 use artifacts::storage::Disk;
 use candle_core::{DType, Device};
 use half::bf16;
+use learnable::batch;
 use trainer::bench::Size;
-use trainer::data::Batch;
 use trainer::kernels::cpu::element::Element;
 use trainer::kernels::cpu::isa::Isa;
 use trainer::model::{Config, Weights};
@@ -24,22 +26,6 @@ use trainer::step::{self, Plan, Scheduled, Step};
 const STEPS: u64 = 20;
 const LENGTH: usize = 256;
 const SEQUENCES: usize = 8;
-const VOCABULARY: u32 = 4096;
-
-/// Tokens of which each mostly follows from the one before, another part of them in each step.
-fn batch(step: u64) -> Batch {
-    let mut state = step;
-    let mut chance = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as u32
-    };
-    let mut token = 1;
-    let tokens = (0..SEQUENCES * (LENGTH + 1)).map(|_| {
-        token = if chance() % 4 == 0 { chance() % VOCABULARY } else { (token * 5 + 7) % 97 };
-        token
-    });
-    Batch::of(tokens.collect(), LENGTH, Some(3))
-}
 
 /// Trains from new weights, with a peak of 1e-3 after ten steps; says the name of the arithmetic too. After ten steps all
 /// is saved and loaded, so that what is golden is also exact resume.
@@ -81,7 +67,7 @@ fn train<E: Element>(
     let plan = Plan { length: LENGTH, micro_batch: SEQUENCES, recompute: Recompute::Selective };
     let mut scheduled = Scheduled::<E>::new(isa, config, plan).unwrap();
     let losses = steps.map(|number| {
-        let loss = scheduled.differentiate(weights, &batch(number)).unwrap();
+        let loss = scheduled.differentiate(weights, &batch(number, SEQUENCES, LENGTH)).unwrap();
         let norm = step::norm(&scheduled).unwrap();
         let rate = 1e-3 * (number + 1).min(10) as f64 / 10.0;
         optimizer.update(scheduled.kernels(), weights, scheduled.gradient(), norm, rate).unwrap();
