@@ -9,12 +9,16 @@
 //! of hd columns, f the width of the feed-forward part, V the vocabulary, P the parameters, and E the bytes of an
 //! element: 4 in f32, 2 in bf16. What the residual stream, weights, moments and statistics take is f32 in both.
 
+mod differentiated;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Model, Sizes};
 use crate::units::{self, TooLarge};
+
+pub use differentiated::differentiated;
 
 /// Bytes of an f32.
 const F32: u64 = 4;
@@ -409,11 +413,15 @@ impl Forecast {
 /// The largest micro batch that divides the sequences of a step and with which training takes at most `bytes`; `None`
 /// where not even one sequence fits. The micro batch of `workload` is not looked at.
 pub fn largest_micro_batch(model: &Model, workload: &Workload, bytes: u64) -> Option<u32> {
-    let fits = |micro_batch: &u32| {
-        let workload = Workload { micro_batch: *micro_batch, ..*workload };
+    largest_micro_batch_where(workload.sequences_per_step, |micro_batch| {
+        let workload = Workload { micro_batch, ..*workload };
         Forecast::new(model, &workload).is_ok_and(|forecast| forecast.bytes() <= bytes)
-    };
-    divisors(workload.sequences_per_step).into_iter().rev().find(fits)
+    })
+}
+
+/// The largest micro batch that divides the sequences of a step and fits, if any does.
+pub fn largest_micro_batch_where(sequences: u32, fits: impl Fn(u32) -> bool) -> Option<u32> {
+    divisors(sequences).into_iter().rev().find(|micro_batch| fits(*micro_batch))
 }
 
 /// The divisors of a number, rising; none of 0.

@@ -30,6 +30,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["report", "alpha"],
         ],
     ),
+    ("paradigm::memory", &[&["differentiated"]]),
     ("paradigm::model", &[&["config"]]),
     ("paradigm::loss_law", &[&["multi_power", "tissue"]]),
     (

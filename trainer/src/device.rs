@@ -19,6 +19,14 @@ pub fn open(asked: job::Device, rank: u32) -> Result<Device, Failure> {
     }
 }
 
+/// Bytes of a device's own memory that are free, where it has one and says so.
+pub fn available(device: &Device) -> Option<u64> {
+    match device {
+        Device::Cpu => None,
+        _ => free(),
+    }
+}
+
 fn refuse<T>(reason: String) -> Result<T, Failure> {
     Err(Failure::new(Kind::Device, reason))
 }
@@ -31,8 +39,13 @@ fn gpu(_: u32) -> Result<Device, Failure> {
     )
 }
 
+#[cfg(not(feature = "cuda"))]
+fn free() -> Option<u64> {
+    None
+}
+
 #[cfg(feature = "cuda")]
-use cuda::gpu;
+use cuda::{free, gpu};
 
 #[cfg(feature = "cuda")]
 mod cuda {
@@ -57,6 +70,11 @@ mod cuda {
         // One stream for all threads: work is done in the order in which it is asked for.
         Device::new_cuda_with_stream(rank as usize)
             .or_else(|error| refuse(format!("the GPU cannot be used: {error}")))
+    }
+
+    /// Of the device that was opened last.
+    pub fn free() -> Option<u64> {
+        result::mem_get_info().ok().map(|(free, _)| free as u64)
     }
 
     fn libraries() -> Result<(), Failure> {

@@ -11,14 +11,14 @@ use paradigm::memory::{self, Forecast, Part, Precision, Recompute, Workload};
 use paradigm::model::{Model, ModelError};
 
 use crate::failure::{Failure, Kind};
+use crate::kernels::LOGITS_AT_ONCE_ON_A_GPU;
 use crate::machine;
 use crate::model::Config;
 
 pub use available::available;
 
-/// What training the job takes, as a forecast; a failure of the kind `no-memory` where that is more than `available`
-/// bytes. Where it is not known what is available, only what no machine has is refused.
-pub fn check(job: &Job, config: &Config, available: Option<u64>) -> Result<Forecast, Failure> {
+/// The model of a job, and how it is trained.
+fn of(job: &Job, config: &Config) -> Result<(Model, Workload), Failure> {
     let workload = Workload {
         precision: match job.precision {
             job::Precision::F32 => Precision::F32,
@@ -30,18 +30,54 @@ pub fn check(job: &Job, config: &Config, available: Option<u64>) -> Result<Forec
             job::Recompute::Full => Recompute::Full,
         },
         sequence_length: job.sequence_length,
-        sequences_per_step: job.sequences_per_step,
+        sequences_per_step: job.sequences_per_step / job.ranks.max(1),
         micro_batch: job.micro_batch,
         threads: u32::try_from(machine::threads(job.threads)).unwrap_or(u32::MAX),
     };
-    let refuse = |reason: String| Err(Failure::new(Kind::NoMemory, reason));
-    let model = match Model::new(config.sizes()) {
-        Ok(model) => model,
+    match Model::new(config.sizes()) {
+        Ok(model) => Ok((model, workload)),
         Err(ModelError::TooLarge(error)) => {
-            return refuse(format!("no machine has the memory for this model: {error}"));
+            refuse(format!("no machine has the memory for this model: {error}"))
         }
-        Err(error) => return Err(Failure::new(Kind::Config, error)),
+        Err(error) => Err(Failure::new(Kind::Config, error)),
+    }
+}
+
+fn refuse<T>(reason: String) -> Result<T, Failure> {
+    Err(Failure::new(Kind::NoMemory, reason))
+}
+
+/// As [`check`], on a GPU with `available` bytes, where candle differentiates the model.
+pub fn check_on_gpu(job: &Job, config: &Config, available: Option<u64>) -> Result<u64, Failure> {
+    let (model, workload) = of(job, config)?;
+    let takes = |micro_batch: u32| {
+        memory::differentiated(&model, &Workload { micro_batch, ..workload }, LOGITS_AT_ONCE_ON_A_GPU as u64)
     };
+    let available = available.unwrap_or(u64::MAX);
+    let fits = |micro_batch: u32| takes(micro_batch).is_ok_and(|bytes| bytes <= available);
+    let needed = match takes(job.micro_batch) {
+        Ok(bytes) if bytes <= available => return Ok(bytes),
+        Ok(bytes) => mebibytes_up(bytes),
+        Err(_) => "2^33 MiB or more".to_owned(),
+    };
+    let advice = match memory::largest_micro_batch_where(workload.sequences_per_step, fits) {
+        Some(largest) => format!("the largest micro_batch that fits is {largest}"),
+        None => {
+            "no micro_batch fits: take a GPU with more memory, a smaller model or a shorter sequence_length"
+                .to_owned()
+        }
+    };
+    refuse(format!(
+        "training with micro_batch {} takes {needed} of the GPU's memory, but {} MiB of it are free; {advice}",
+        job.micro_batch,
+        available >> 20
+    ))
+}
+
+/// What training the job takes, as a forecast; a failure of the kind `no-memory` where that is more than `available`
+/// bytes. Where it is not known what is available, only what no machine has is refused.
+pub fn check(job: &Job, config: &Config, available: Option<u64>) -> Result<Forecast, Failure> {
+    let (model, workload) = of(job, config)?;
     let available = available.unwrap_or(u64::MAX);
     let needed = match Forecast::new(&model, &workload) {
         Ok(forecast) if forecast.bytes() <= available => return Ok(forecast),

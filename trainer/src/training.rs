@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::data::{Ahead, Batch, Data, Rates, TokenFiles};
+use crate::device;
 use crate::evaluate;
 use crate::events::Events;
 use crate::failure::{Failure, Kind};
@@ -83,6 +84,8 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         if self.device.is_cpu() {
             let share = self.available.map(|bytes| bytes / u64::from(job.ranks));
             memory::check(job, &config, share)?;
+        } else {
+            memory::check_on_gpu(job, &config, device::available(&self.device))?;
         }
         let tokens = Arc::new(TokenFiles::open(job, &self.task.folder, config.vocabulary)?);
         evaluate::check(job, &tokens, &self.task.path)?;

@@ -22,7 +22,7 @@ use artifacts::job::Precision;
 use candle_core::{DType, Device, Result, Tensor};
 
 pub use fused::Cpu;
-pub use reference::{Mixed, Reference};
+pub use reference::{LOGITS_AT_ONCE, LOGITS_AT_ONCE_ON_A_GPU, Mixed, Reference};
 
 /// The operations of a decoder and its optimizer.
 ///

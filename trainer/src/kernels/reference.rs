@@ -12,10 +12,11 @@ use candle_nn::rotary_emb::rope_thd;
 
 use super::{AdamW, Kernels, Mask, Parameter, Rotary, adjoint, anywhere, inplace, machine};
 
-/// Logits that exist at once in the cross-entropy: rows are taken in groups of at most so many elements. A core's cache
-/// holds the ones; a GPU is idle between groups.
-const LOGITS_AT_ONCE: usize = 1 << 20;
-const LOGITS_AT_ONCE_ON_A_GPU: usize = 1 << 27;
+/// Logits that exist at once in the cross-entropy: rows are taken in groups of at most so many elements, which a core's cache
+/// holds.
+pub const LOGITS_AT_ONCE: usize = 1 << 20;
+/// As many as that on a GPU, which is idle between groups.
+pub const LOGITS_AT_ONCE_ON_A_GPU: usize = 1 << 27;
 
 /// Plain candle.
 #[derive(Debug, Clone, Copy, Default)]

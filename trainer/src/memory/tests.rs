@@ -219,3 +219,21 @@ fn packed_operands_are_forecast() {
         }
     }
 }
+
+#[test]
+fn what_a_gpu_has_no_memory_for_is_refused_with_what_fits() {
+    let mut fixture = Fixture::new();
+    (fixture.job.micro_batch, fixture.job.sequences_per_step) = (4, 4);
+    let task = Task::read(&fixture.write()).unwrap();
+    let config = task.config().unwrap();
+    let all = check_on_gpu(&task.job, &config, None).unwrap();
+    assert_eq!(check_on_gpu(&task.job, &config, Some(all)), Ok(all));
+    let refusal = check_on_gpu(&task.job, &config, Some(all - 1)).unwrap_err();
+    assert_eq!(refusal.kind, Kind::NoMemory);
+    assert!(
+        refusal.message.contains("of the GPU's memory") && refusal.message.contains("that fits is 2"),
+        "{refusal}"
+    );
+    let none = check_on_gpu(&task.job, &config, Some(1 << 16)).unwrap_err();
+    assert!(none.message.contains("no micro_batch fits: take a GPU with more memory"), "{none}");
+}

@@ -69,6 +69,8 @@ impl Step for Autograd<'_> {
     }
 
     fn differentiate(&mut self, weights: &Weights, batch: &Batch) -> Result<f64, Failure> {
+        // The last step's makes room for this one's.
+        self.gradient.parts.clear();
         let count = batch.sequences() / self.micro_batch;
         let at_once = if self.on_cpu() { rayon::current_num_threads().clamp(1, count) } else { 1 };
         let mut losses = 0.0;
