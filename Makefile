@@ -39,10 +39,11 @@ CUDA_TARGET := x86_64-unknown-linux-gnu
 CUDA_OUT := target/$(CUDA_TARGET)/release
 
 # The bindings have that as a feature which candle cannot ask them for: it is set for all crates.
+WITH_CUDA = . $(CUDA_KIT)/env.sh; CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS='--cfg feature="dynamic-loading"' $(CARGO)
+OF_CUDA = --release --locked -p lrpath-trainer --bins --features cuda --target $(CUDA_TARGET)
+
 build-cuda: $(CUDA_KIT)/.done
-	. $(CUDA_KIT)/env.sh; \
-	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS='--cfg feature="dynamic-loading"' \
-	  $(CARGO) build --release --locked -p lrpath-trainer --bins --features cuda --target $(CUDA_TARGET)
+	$(WITH_CUDA) build $(OF_CUDA)
 
 $(CUDA_KIT)/.done: trainer/cuda/kit.sh
 	$(CARGO) fetch --locked
@@ -56,13 +57,14 @@ gpu-test:
 	test -x $(GPU_TEST) || $(MAKE) --no-print-directory build-cuda
 	$(GPU_TEST)
 
-# What can be checked of CUDA without a GPU: that it links and starts, what it says, and that the checks on a GPU work. The tool
-# kit comes from PyPI, which is not in every reach.
+# What can be checked of CUDA without a GPU: that it is clean, links and starts, what it says, and that the checks on a GPU
+# work. The tool kit comes from PyPI, which is not in every reach.
 cuda-check: nextest build
 	if ! $(MAKE) --no-print-directory $(CUDA_KIT)/.done; then \
 	  echo "cuda-check: CUDA's tool kit is out of reach, not checked"; exit 0; \
 	fi; \
 	$(MAKE) --no-print-directory build-cuda; \
+	($(WITH_CUDA) clippy $(OF_CUDA) -- -D warnings); \
 	log=target/gpu-test.log; \
 	$(GPU_TEST) --on-cpu > $$log || { cat $$log; exit 1; }; \
 	code=0; $(GPU_TEST) >> $$log || code=$$?; \
