@@ -179,3 +179,24 @@ fn a_drain_lets_what_runs_come_to_its_end_and_starts_nothing_new() {
     assert_eq!(state.ask(&["resume"])["changed"], json!(false));
     daemon.stop();
 }
+
+/// The trainer refused what had been trained with another one: no version was made any more until it was set back.
+#[test]
+fn a_run_goes_on_with_another_micro_batch() {
+    let state = state();
+    let daemon = Daemon::start(&state);
+    drop_shard(&state, 1, 700);
+    state.ask(&["cut"]);
+    wait_for_releases(&state, "path-switching", 1, 60);
+    change(&state, "[trainer]\n", "[trainer]\nmicro_batch = 1\n");
+    state.ask(&["reload"]);
+    drop_shard(&state, 2, 700);
+    state.ask(&["cut"]);
+    wait_for_releases(&state, "path-switching", 2, 60);
+    let logs = fs::read_dir(state.path().join("jobs")).unwrap();
+    let said =
+        logs.map(|attempt| fs::read_to_string(attempt.unwrap().path().join("log")).unwrap_or_default());
+    let words = "was trained with a micro_batch of 2; going on with 1 gives other last bits";
+    assert!(said.collect::<String>().contains(words), "{words}");
+    daemon.stop();
+}

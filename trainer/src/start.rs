@@ -24,6 +24,8 @@ pub struct Beginning {
     pub norms: Vec<f64>,
     /// The kernels that computed the checkpoint, where it is one.
     pub kernels: Option<String>,
+    /// The micro batch that it was trained with, where it is one.
+    pub micro_batch: Option<u32>,
 }
 
 impl Beginning {
@@ -32,7 +34,8 @@ impl Beginning {
         let job = &task.job;
         let with_new_moments = |weights: Weights| -> Result<Self, Failure> {
             let optimizer = Optimizer::new(job.optimizer.clone(), &weights)?;
-            Ok(Self { weights, optimizer, skipped: Vec::new(), norms: Vec::new(), kernels: None })
+            let (skipped, norms) = (Vec::new(), Vec::new());
+            Ok(Self { weights, optimizer, skipped, norms, kernels: None, micro_batch: None })
         };
         match &job.start {
             Start::New { seed } => with_new_moments(Weights::new(config, *seed, DType::F32, device)?),
@@ -45,8 +48,9 @@ impl Beginning {
                 fits(job, &loaded.state, *step, &folder)?;
                 let updates = loaded.updates();
                 let optimizer = Optimizer::resumed(job.optimizer.clone(), loaded.moments, updates);
-                let State { skipped, norms, kernels, .. } = loaded.state;
-                Ok(Self { weights: loaded.weights, optimizer, skipped, norms, kernels: Some(kernels) })
+                let State { skipped, norms, kernels, micro_batch, .. } = loaded.state;
+                let (kernels, micro_batch) = (Some(kernels), Some(micro_batch));
+                Ok(Self { weights: loaded.weights, optimizer, skipped, norms, kernels, micro_batch })
             }
         }
     }
@@ -63,12 +67,6 @@ fn fits(job: &Job, state: &State, step: u64, folder: &Path) -> Result<(), Failur
         return refuse(format!(
             "was trained in {}, but the job says {}: the precision of a run is fixed",
             state.precision, job.precision
-        ));
-    }
-    if state.micro_batch != job.micro_batch {
-        return refuse(format!(
-            "was trained with a micro_batch of {}, but the job says {}: the bits would not be the same",
-            state.micro_batch, job.micro_batch
         ));
     }
     Ok(())

@@ -97,7 +97,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         }
         let rates = Rates::read(job, &self.task.folder)?;
         let data = Data::open(job, &self.task.folder, tokens.clone())?;
-        let Beginning { weights, optimizer, skipped, norms, kernels } =
+        let Beginning { weights, optimizer, skipped, norms, kernels, micro_batch } =
             Beginning::of(self.task, &config, &self.device)?;
         let leads = self.ranks.as_ref().is_none_or(|ranks| ranks.rank() == 0);
         let step = self.arithmetic.step(job, &config, &weights)?;
@@ -106,6 +106,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
             None => step,
         };
         warn_of_other_kernels(kernels.as_deref(), &step.name());
+        warn_of_another_micro_batch(micro_batch, job.micro_batch);
         let saver = Saver::new(self.storage.clone(), checkpoints, self.task.patience(&self.requests.stop));
         let first = self.task.first_step();
         let ahead = data.ahead(first, job.to)?;
@@ -385,6 +386,15 @@ fn warn_of_other_kernels(before: Option<&str>, now: &str) {
     if let Some(before) = before.filter(|before| *before != now) {
         log(format_args!(
             "the checkpoint was computed by the kernels `{before}`; going on with `{now}` gives other last bits"
+        ));
+    }
+}
+
+/// Somebody has changed it: the run goes on, and it is said what that changes.
+fn warn_of_another_micro_batch(before: Option<u32>, now: u32) {
+    if let Some(before) = before.filter(|before| *before != now) {
+        log(format_args!(
+            "the checkpoint was trained with a micro_batch of {before}; going on with {now} gives other last bits"
         ));
     }
 }

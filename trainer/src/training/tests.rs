@@ -229,6 +229,27 @@ fn a_damaged_checkpoint_is_neither_replaced_nor_started_from() {
     assert!(resumed.events.is_empty());
 }
 
+/// It was refused once: a run whose `trainer.micro_batch` was changed made no version any more.
+#[test]
+fn a_run_goes_on_with_another_micro_batch_and_its_checkpoints_say_so() {
+    let mut fixture = Fixture::new();
+    let first = run(&fixture, 1);
+    let (step, digest) = first.checkpoints()[0];
+    assert!(step < STEPS);
+    let folder = |step: u64| fixture.path().join(format!("checkpoints/path-switching.main.g1.s{step}"));
+    let (path, last) = (folder(step), folder(STEPS));
+    fs::remove_dir_all(&last).unwrap();
+    fixture.job.start = Start::Checkpoint { path, digest, step };
+    fixture.job.micro_batch = 4;
+    let second = run(&fixture, 1);
+    assert_eq!(second.end, Ok(End::Finished));
+    let losses = second.losses();
+    for (found, expected) in losses.iter().zip(&first.losses()[step as usize..]) {
+        assert!((found - expected).abs() < 1e-5 * expected, "{found} and {expected}");
+    }
+    assert_eq!(checkpoint::read_state(&last).unwrap().micro_batch, 4);
+}
+
 #[test]
 fn a_checkpoint_that_is_not_the_jobs_is_refused() {
     let mut fixture = Fixture::new();
@@ -243,7 +264,6 @@ fn a_checkpoint_that_is_not_the_jobs_is_refused() {
         assert!(outcome.failure().message.contains(reason), "{}", outcome.failure());
         fixture.job = before;
     };
-    refused(&|job| job.micro_batch = 4, "micro_batch of 2");
     refused(
         &|job| {
             let Start::Checkpoint { path, digest, .. } = &start else { unreachable!() };
