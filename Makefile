@@ -60,6 +60,7 @@ gpu-test:
 # What can be checked of CUDA without a GPU: that it is clean, links and starts, what it says, and that the checks on a GPU
 # work. The tool kit comes from PyPI, which is not in every reach.
 cuda-check: nextest build
+	command -v g++ >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends g++; }
 	if ! $(MAKE) --no-print-directory $(CUDA_KIT)/.done; then \
 	  echo "cuda-check: CUDA's tool kit is out of reach, not checked"; exit 0; \
 	fi; \

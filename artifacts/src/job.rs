@@ -144,7 +144,7 @@ pub enum Device {
     /// The CPU.
     #[default]
     Cpu,
-    /// The first GPU that the trainer's process may see (`CUDA_VISIBLE_DEVICES`).
+    /// The GPUs that the trainer may see (`CUDA_VISIBLE_DEVICES`), in their order: one for each rank.
     Cuda,
 }
 

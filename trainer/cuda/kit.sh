@@ -3,7 +3,7 @@
 # of PyPI (104 MB to fetch, 271 MB on the disk), with stubs to link against.
 #
 #   cargo fetch --locked              # so that the sources of the bindings are there, from which the stubs are made
-#   bash trainer/cuda/kit.sh FOLDER   # needs python3 with pip, and gcc
+#   bash trainer/cuda/kit.sh FOLDER   # needs python3 with pip, and g++
 #   . FOLDER/env.sh
 #
 # `make build-cuda` does all of it.

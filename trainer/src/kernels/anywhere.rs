@@ -34,25 +34,12 @@ fn replace(old: &Tensor, new: &Tensor) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
+    use crate::kernels::numbers::{self, close};
     use crate::kernels::{Moments, inplace};
 
     fn some(seed: usize) -> Tensor {
-        let values: Vec<f32> =
-            (0..600).map(|i| libm::sin((i * i + 3 * i + seed) as f64 * 0.7) as f32).collect();
-        Tensor::from_vec(values, (20, 30), &Device::Cpu).unwrap()
-    }
-
-    fn close(found: &Tensor, expected: &Tensor, tolerance: f32) {
-        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        for (found, expected) in values(found).iter().zip(values(expected)) {
-            assert!(
-                (found - expected).abs() <= tolerance * (1.0 + expected.abs()),
-                "{found} against {expected}"
-            );
-        }
+        numbers::some(&[20, 30], seed)
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub mod cpu;
 mod fused;
 mod inplace;
 mod machine;
+#[cfg(test)]
+mod numbers;
 mod reference;
 pub(crate) mod slices;
 

@@ -226,7 +226,7 @@ function machine({ disk, slots, devices }: Status): TemplateResult {
 
 function deviceTable(devices: readonly Device[]): TemplateResult {
   const of = (used: number | null, all: number | null) => (used === null || all === null ? "–" : `${bytes(used)} of ${bytes(all)}`);
-  return html`<table><thead><tr>${["GPU", "name", "memory in use", "busy"].map((name) => html`<th scope="col">${name}</th>`)}</tr></thead>
+  return html`<table><thead><tr>${["GPU", "name"].map((name) => html`<th scope="col">${name}</th>`)}${["memory in use", "busy"].map((name) => html`<th scope="col" class="number">${name}</th>`)}</tr></thead>
     <tbody>${devices.map(
       ({ index, name, memory, memory_used, utilisation }) => html`<tr>
         <th scope="row">${index}</th><td>${name}</td><td class="number">${of(memory_used, memory)}</td><td class="number">${some(utilisation, percent) ?? "–"}</td>
