@@ -85,6 +85,21 @@ fn what_is_reloaded_holds_from_the_next_cut_on_and_trainers_notice_nothing() {
     assert!(state.ctl(&["check", "--all"]).status.success());
 }
 
+/// A reload closed the socket for a moment, and who asked just then heard that no daemon answers.
+#[test]
+fn whoever_asks_during_a_reload_gets_an_answer() {
+    let state = state();
+    let daemon = Daemon::start(&state);
+    for number in 0..5u32 {
+        let (from, to) = (f64::from(number).mul_add(0.01, 0.5), f64::from(number + 1).mul_add(0.01, 0.5));
+        change(&state, &format!("alpha = {from}"), &format!("alpha = {to}"));
+        let hung_up = Command::new("kill").arg("-HUP").arg(daemon.pid().to_string()).status().unwrap();
+        assert!(hung_up.success());
+        // Each answer is asked for, however near the reload is.
+        wait_for(&state, "the reload", 30, |status| status["shift"].as_u64() > Some(u64::from(number) + 1));
+    }
+}
+
 #[test]
 fn what_cannot_be_reloaded_is_told_and_changes_nothing() {
     let state = state();

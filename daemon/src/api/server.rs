@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use axum::{Router, middleware};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::Backend;
 use super::gate::{Token, gate};
@@ -38,6 +39,8 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 const MOST_HEADERS: usize = 32;
 /// Bytes of a request's head.
 const LONGEST_HEAD: usize = 16 << 10;
+/// Time for the first request of who is connected when the daemon stops or reloads.
+const FIRST_WORD: Duration = Duration::from_millis(500);
 /// Time for the last answers when the daemon stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Pause after the system would give no connection, as when file descriptors run out.
@@ -159,8 +162,9 @@ pub struct Face {
     pub page: Page,
 }
 
-/// Answers on the socket until shutdown, and then for a moment more to those who are being answered.
-pub async fn serve(socket: Socket, backend: Arc<Backend>, shutdown: watch::Receiver<bool>) {
+/// Answers on the socket until shutdown, and then for a moment more to those who are being answered. As long as somebody else has
+/// the socket too, those who come later wait until it is served again.
+pub async fn serve(socket: Arc<Socket>, backend: Arc<Backend>, shutdown: watch::Receiver<bool>) {
     let router = router(Shared::new(backend, shutdown.clone()));
     serve_on(socket, router, shutdown).await;
 }
@@ -180,7 +184,7 @@ trait Listening: Send + 'static {
     fn accept(&self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
 }
 
-impl Listening for Socket {
+impl Listening for Arc<Socket> {
     type Connection = tokio::net::UnixStream;
 
     async fn accept(&self) -> io::Result<Self::Connection> {
@@ -236,17 +240,31 @@ async fn answer(
     router: Router,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    let begun = Arc::new(Notify::new());
+    let service = service_fn({
+        let (begun, router) = (begun.clone(), TowerToHyperService::new(router));
+        move |request| {
+            begun.notify_one();
+            router.call(request)
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_headers(MOST_HEADERS)
         .max_buf_size(LONGEST_HEAD)
-        .serve_connection(TokioIo::new(connection), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(connection), service);
     let mut connection = std::pin::pin!(connection);
     // A client that goes away, or talks no HTTP, is its own affair.
     tokio::select! {
         _ = connection.as_mut() => return,
         _ = shutdown.wait_for(|stops| *stops) => {}
+    }
+    // Who was let in just before is heard first: a connection without a request would be closed at once.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = begun.notified() => {}
+        () = tokio::time::sleep(FIRST_WORD) => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = connection.await;

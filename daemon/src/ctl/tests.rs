@@ -43,7 +43,7 @@ impl Served {
             tokio::runtime::Runtime::new().unwrap().block_on(async {
                 let socket = Socket::bind(&path).unwrap();
                 ready.send(()).unwrap();
-                serve(socket, Arc::new(backend), stopping).await;
+                serve(Arc::new(socket), Arc::new(backend), stopping).await;
             });
         });
         listens.recv().unwrap();

@@ -18,6 +18,7 @@ use std::time::Duration;
 use artifacts::storage::{Disk, Hindrance};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::api::Socket;
 use crate::config;
 use crate::devices::{Devices, Nvml, Pace};
 use crate::edge::lrpathd::PROBE;
@@ -131,9 +132,11 @@ impl Daemon {
             Arc::new(Disk),
             self.devices.clone(),
         );
+        // Whoever asks while parts end and begin waits for the answer.
+        let socket = Arc::new(Socket::bind(&settled.settings.socket)?);
         let mut before: Option<Settled> = None;
         let result = loop {
-            let mut shift = match Shift::begin(self, &settled, &local) {
+            let mut shift = match Shift::begin(self, &settled, &local, socket.clone()) {
                 Ok(shift) => shift,
                 Err(error) => match before.take() {
                     Some(last) => {
@@ -149,22 +152,27 @@ impl Daemon {
             let telling = tokio::spawn(manager.keep(shift.backend.clone(), shift.shutdown()));
             tracing::info!(state = %self.state.display(), version, "lrpathd is ready");
             let end = shift.until(&mut signals, &self.reloading).await;
-            match &end {
-                End::Reload => manager.reloading(),
-                End::Asked | End::Part(_) => {
-                    tracing::info!("stopping: trainers are asked to save");
-                    manager.stopping();
+            let asked = match end {
+                End::Reload => {
+                    manager.reloading();
+                    let ended = shift.end(true).await;
+                    telling.abort();
+                    match ended {
+                        Ok(()) => before = Some(std::mem::replace(&mut settled, self.reloading.current())),
+                        failed => break failed,
+                    }
+                    continue;
                 }
-            }
-            let ended = shift.end(matches!(end, End::Reload)).await;
+                End::Asked => Ok(()),
+                End::Part(ended) => ended,
+            };
+            tracing::info!("stopping: trainers are asked to save");
+            manager.stopping();
+            // Nobody waits for an answer that will not come.
+            drop(socket);
+            let ended = shift.end(false).await;
             telling.abort();
-            match (end, ended) {
-                (End::Reload, Ok(())) => {
-                    before = Some(std::mem::replace(&mut settled, self.reloading.current()));
-                }
-                (End::Part(first), ended) => break first.and(ended),
-                (End::Asked | End::Reload, ended) => break ended,
-            }
+            break asked.and(ended);
         };
         match self.ledger.commit(Transition::DaemonStopped) {
             // It has stopped in order all the same, and the next start finds nothing amiss.

@@ -32,11 +32,16 @@ pub struct Shift {
 }
 
 impl Shift {
-    /// Starts all parts.
+    /// Starts all parts, which answer on `socket`.
     ///
     /// # Errors
     /// What keeps one of them from starting; then none runs.
-    pub fn begin(daemon: &Daemon, settled: &Settled, local: &Local) -> Result<Self, ServiceError> {
+    pub fn begin(
+        daemon: &Daemon,
+        settled: &Settled,
+        local: &Local,
+        socket: Arc<Socket>,
+    ) -> Result<Self, ServiceError> {
         let Daemon { ledger, clock, state, program, fixed, .. } = daemon;
         let Settled { settings, weights, .. } = settled;
         let (stop, shutdown) = watch::channel(false);
@@ -79,7 +84,6 @@ impl Shift {
             slots,
             devices,
         });
-        let socket = Socket::bind(&settings.socket)?;
         let port = settings.tcp.as_ref().map(open_port).transpose()?;
 
         let mut parts = JoinSet::new();

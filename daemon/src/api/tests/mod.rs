@@ -201,7 +201,7 @@ impl Served {
         backend.state = folder.path().to_owned();
         let socket = Socket::bind(&folder.path().join("control.sock")).unwrap();
         let (stop, stopping) = watch::channel(false);
-        let server = tokio::spawn(serve(socket, Arc::new(backend), stopping));
+        let server = tokio::spawn(serve(Arc::new(socket), Arc::new(backend), stopping));
         Self { folder, stop, server }
     }
 
