@@ -9,7 +9,7 @@
 //! of hd columns, f the width of the feed-forward part, V the vocabulary, P the parameters, and E the bytes of an
 //! element: 4 in f32, 2 in bf16. What the residual stream, weights, moments and statistics take is f32 in both.
 
-mod differentiated;
+mod gpu;
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Model, Sizes};
 use crate::units::{self, TooLarge};
 
-pub use differentiated::differentiated;
+pub use gpu::{Kernels, on_gpu};
 
 /// Bytes of an f32.
 const F32: u64 = 4;

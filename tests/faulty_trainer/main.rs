@@ -12,12 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use artifacts::event::Event;
-use artifacts::job::Precision;
 use artifacts::storage::Disk;
 use candle_core::{Device, Result, Tensor};
 use trainer::events::Events;
 use trainer::failure::Failure;
-use trainer::kernels::{AdamW, Kernels, Mask, Parameter, Reference, Rotary};
+use trainer::kernels::{AdamW, Kernels, Mask, Parameter, Passes, Reference, Rotary};
 use trainer::step::Arithmetic;
 use trainer::task::Task;
 use trainer::training::{Attempt, End, Requests};
@@ -39,11 +38,8 @@ impl Faulty {
 }
 
 impl Kernels for Faulty {
-    fn name(&self, _: &Device) -> String {
+    fn name(&self) -> String {
         "faulty".to_owned()
-    }
-    fn precision(&self) -> Precision {
-        Precision::F32
     }
     fn embedding(&self, weight: &Tensor, tokens: &Tensor) -> Result<Tensor> {
         Reference.embedding(weight, tokens)
@@ -66,6 +62,9 @@ impl Kernels for Faulty {
     fn linear_cross_entropy(&self, x: &Tensor, weight: &Tensor, targets: &Tensor) -> Result<Tensor> {
         Reference.linear_cross_entropy(x, weight, targets)
     }
+}
+
+impl Passes for Faulty {
     fn adamw(&self, update: &AdamW, parameters: &[Parameter<'_>]) -> Result<()> {
         Reference.adamw(update, parameters)
     }

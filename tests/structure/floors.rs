@@ -30,7 +30,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["report", "alpha"],
         ],
     ),
-    ("paradigm::memory", &[&["differentiated"]]),
+    ("paradigm::memory", &[&["gpu"]]),
     ("paradigm::model", &[&["config"]]),
     ("paradigm::loss_law", &[&["multi_power", "tissue"]]),
     (
@@ -62,10 +62,8 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["main"],
         ],
     ),
-    (
-        "trainer::kernels",
-        &[&["adjoint", "anywhere", "inplace", "slices", "cpu"], &["machine"], &["reference"], &["fused"]],
-    ),
+    ("trainer::kernels", &[&["adjoint", "inplace", "slices", "cpu", "cuda"], &["reference"], &["fused"]]),
+    ("trainer::kernels::cuda", &[&["attention", "fused", "passes", "matmul"], &["launch"]]),
     ("trainer::kernels::fused", &[&["attention"]]),
     (
         "trainer::kernels::cpu",
@@ -82,12 +80,13 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
     ),
     ("trainer::device", &[&["cuda"]]),
     ("trainer::memory", &[&["available"]]),
-    ("trainer::step", &[&["autograd", "scheduled"], &["shared"], &["arithmetic"]]),
-    ("trainer::bench", &[&["peak", "subject"], &["report"]]),
     (
-        "trainer::step::scheduled",
-        &[&["buffers", "parameters", "laps"], &["machine"], &["forward", "backward"]],
+        "trainer::step",
+        &[&["laps", "places", "sizes"], &["autograd", "scheduled", "gpu"], &["shared"], &["arithmetic"]],
     ),
+    ("trainer::step::gpu", &[&["buffers", "weights"], &["forward", "backward"]]),
+    ("trainer::bench", &[&["peak", "subject"], &["report"]]),
+    ("trainer::step::scheduled", &[&["buffers"], &["machine"], &["forward", "backward"]]),
     ("trainer::model", &[&["family"], &["weights", "decoder"]]),
     (
         "daemon",

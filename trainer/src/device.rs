@@ -7,6 +7,7 @@ use artifacts::job;
 use candle_core::Device;
 
 use crate::failure::{Failure, Kind};
+use crate::kernels::cuda::Operations;
 
 /// The device that a job asks for, for one of its ranks.
 ///
@@ -16,6 +17,17 @@ pub fn open(asked: job::Device, rank: u32) -> Result<Device, Failure> {
     match asked {
         job::Device::Cpu => Ok(Device::Cpu),
         job::Device::Cuda => gpu(rank),
+    }
+}
+
+/// The kernels of a device, where it has its own.
+///
+/// # Errors
+/// Of the kind `device`: they are not for it, or do not load.
+pub fn operations(device: &Device) -> Result<Option<Operations>, Failure> {
+    match device {
+        Device::Cpu => Ok(None),
+        _ => kernels(device).map(Some),
     }
 }
 
@@ -44,18 +56,25 @@ fn free() -> Option<u64> {
     None
 }
 
+#[cfg(not(feature = "cuda"))]
+fn kernels(_: &Device) -> Result<Operations, Failure> {
+    refuse("this program was built without CUDA".to_owned())
+}
+
 #[cfg(feature = "cuda")]
-use cuda::{free, gpu};
+use cuda::{free, gpu, kernels};
 
 #[cfg(feature = "cuda")]
 mod cuda {
     use std::error::Error;
+    use std::sync::Arc;
 
     use candle_core::Device;
     use candle_core::cuda_backend::cudarc::driver::{result, sys};
 
     use super::refuse;
     use crate::failure::Failure;
+    use crate::kernels::cuda::{Gpu, Operations};
 
     /// What this program was compiled against, as drivers number it: 13000 is 13.0.
     const VERSION: i32 = sys::CUDA_VERSION as i32;
@@ -67,9 +86,23 @@ mod cuda {
     pub fn gpu(rank: u32) -> Result<Device, Failure> {
         driver(rank)?;
         libraries()?;
-        // One stream for all threads: work is done in the order in which it is asked for.
-        Device::new_cuda_with_stream(rank as usize)
-            .or_else(|error| refuse(format!("the GPU cannot be used: {error}")))
+        let device = Device::new_cuda_with_stream(rank as usize)
+            .or_else(|error| refuse(format!("the GPU cannot be used: {error}")))?;
+        if let Ok(gpu) = device.as_cuda_device() {
+            // SAFETY: there is one stream for all threads, on which work is done in the order in which it is asked for: no
+            // memory is read before it was written, or given back before it was read.
+            unsafe { gpu.disable_event_tracking() };
+        }
+        Ok(device)
+    }
+
+    pub fn kernels(device: &Device) -> Result<Operations, Failure> {
+        match Gpu::new(device) {
+            Ok(gpu) => Ok(Operations::new(Arc::new(gpu))),
+            Err(error) => refuse(format!(
+                "the GPU cannot run this program's kernels, which are for compute capability 9.0 and newer: {error}"
+            )),
+        }
     }
 
     /// Of the device that was opened last.

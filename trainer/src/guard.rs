@@ -1,9 +1,9 @@
 //! What must not pass silently: a parameter that learns nothing, and numbers that are none.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Result as CandleResult, Tensor};
+use candle_core::{Device, Result as CandleResult, Tensor};
 
-use crate::kernels::slices::view;
+use crate::kernels::slices::{self, view};
 use crate::model::Weights;
 
 /// A parameter that the loss does not reach.
@@ -63,15 +63,17 @@ pub fn every_gradient(weights: &Weights, mut store: GradStore) -> Result<Vec<Ten
 /// What a gradient holds before it is known: a number that no arithmetic makes, and that none makes disappear.
 const UNKNOWN: f32 = f32::from_bits(0x7fd0_0b0e);
 
-/// Gradients of f32 that are not known yet, in the order of [`Weights::iter`].
-pub fn unknown(weights: &Weights) -> CandleResult<Vec<Tensor>> {
-    weights.iter().map(|(_, variable)| Tensor::full(UNKNOWN, variable.shape(), variable.device())).collect()
+/// A gradient of f32 that is not known yet.
+pub fn unknown(shape: &[usize], device: &Device) -> CandleResult<Tensor> {
+    Tensor::full(UNKNOWN, shape, device)
 }
 
-/// The first parameter whose gradient was [`unknown`] and is so still, in one element at least.
+/// The first parameter whose gradient was [`unknown`] and is so still, in one element at least. `parts` are in the order of
+/// [`Weights::iter`].
 pub fn first_unknown(weights: &Weights, parts: &[Tensor]) -> CandleResult<Option<MissingGradient>> {
     for ((name, _), part) in weights.iter().zip(parts) {
-        if view(part)?.iter().any(|element| element.to_bits() == UNKNOWN.to_bits()) {
+        let part = slices::alone(part)?.to_device(&Device::Cpu)?;
+        if view(&part)?.iter().any(|element| element.to_bits() == UNKNOWN.to_bits()) {
             return Ok(Some(MissingGradient { name: name.to_owned() }));
         }
     }

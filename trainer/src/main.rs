@@ -275,6 +275,7 @@ fn train(path: &Path, rank: Option<u32>) -> Result<End, Failure> {
     unsafe { machine::start_threads((machine::threads(task.job.threads) / count as usize).max(1)) }?;
     let patience = task.patience(&requests.stop);
     let device = device::open(task.job.device, rank.unwrap_or(0))?;
+    let gpu = device::operations(&device)?;
     let ranks = match rank {
         Some(rank) => Some(Ranks::another(rank)?),
         None if count > 1 => Some(Ranks::first(count, path)?),
@@ -282,7 +283,7 @@ fn train(path: &Path, rank: Option<u32>) -> Result<End, Failure> {
     };
     Attempt {
         task: &task,
-        arithmetic: Arithmetic::on(&device, task.job.precision),
+        arithmetic: Arithmetic::on(gpu.as_ref()),
         device,
         ranks,
         storage: Arc::new(Disk),
@@ -354,7 +355,8 @@ fn evaluate_model(arguments: &Evaluate) -> Result<(), Failure> {
     evaluate::check(&task.job, &tokens, &task.path)?;
     let device = device::open(task.job.device, 0)?;
     let weights = Weights::read_folder(&config, &model.model, &device)?;
-    let mut step = Arithmetic::on(&device, task.job.precision).step(&task.job, &config, &weights)?;
+    let gpu = device::operations(&device)?;
+    let mut step = Arithmetic::on(gpu.as_ref()).step(&task.job, &config, &weights)?;
     let done = match arguments.step {
         Some(step) => step,
         None => state::step_of(&model.model)?.unwrap_or(task.job.to),

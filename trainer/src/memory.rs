@@ -11,9 +11,9 @@ use paradigm::memory::{self, Forecast, Part, Precision, Recompute, Workload};
 use paradigm::model::{Model, ModelError};
 
 use crate::failure::{Failure, Kind};
-use crate::kernels::LOGITS_AT_ONCE_ON_A_GPU;
 use crate::machine;
 use crate::model::Config;
+use crate::step::OnGpu;
 
 pub use available::available;
 
@@ -47,12 +47,11 @@ fn refuse<T>(reason: String) -> Result<T, Failure> {
     Err(Failure::new(Kind::NoMemory, reason))
 }
 
-/// As [`check`], on a GPU with `available` bytes, where candle differentiates the model.
+/// As [`check`], on a GPU with `available` bytes.
 pub fn check_on_gpu(job: &Job, config: &Config, available: Option<u64>) -> Result<u64, Failure> {
     let (model, workload) = of(job, config)?;
-    let takes = |micro_batch: u32| {
-        memory::differentiated(&model, &Workload { micro_batch, ..workload }, LOGITS_AT_ONCE_ON_A_GPU as u64)
-    };
+    let takes =
+        |micro_batch: u32| memory::on_gpu(&model, &Workload { micro_batch, ..workload }, OnGpu::KERNELS);
     let available = available.unwrap_or(u64::MAX);
     let fits = |micro_batch: u32| takes(micro_batch).is_ok_and(|bytes| bytes <= available);
     let needed = match takes(job.micro_batch) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use artifacts::job;
 use candle_core::{Result, Tensor, bail};
 
-use crate::kernels::{AdamW, Kernels, Moments, Parameter};
+use crate::kernels::{AdamW, Moments, Parameter, Passes};
 use crate::model::Weights;
 
 /// Added to the gradient norm where it divides the clipping threshold, as torch does.
@@ -35,8 +35,8 @@ pub struct Gradient {
 
 impl Gradient {
     /// The global norm: squares are summed in f64, in byte order of the parameters' names.
-    pub fn norm(&self, kernels: &dyn Kernels) -> Result<f64> {
-        Ok(kernels.sum_of_squares(&self.parts)?.sqrt() * self.scale)
+    pub fn norm(&self, passes: &dyn Passes) -> Result<f64> {
+        Ok(passes.sum_of_squares(&self.parts)?.sqrt() * self.scale)
     }
 }
 
@@ -63,7 +63,7 @@ impl Optimizer {
     /// One update at `rate`, of a gradient whose global norm is `norm`.
     pub fn update(
         &mut self,
-        kernels: &dyn Kernels,
+        passes: &dyn Passes,
         weights: &Weights,
         gradient: &Gradient,
         norm: f64,
@@ -95,7 +95,7 @@ impl Optimizer {
                 Parameter { values, gradient, moments, decays: decays(values) }
             })
             .collect();
-        kernels.adamw(&update, &parameters)
+        passes.adamw(&update, &parameters)
     }
 }
 

@@ -147,7 +147,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
             if skip {
                 skipped.push(done);
             } else {
-                optimizer.update(step.kernels(), weights, step.gradient(), norm, rate)?;
+                optimizer.update(step.passes(), weights, step.gradient(), norm, rate)?;
             }
             let took = begun.elapsed();
             times.add(took, waited);

@@ -69,7 +69,7 @@ fn allocated<E: Element>(case: Case) -> (usize, usize) {
     let mut step = |batch: &Batch, scheduled: &mut Scheduled<E>| {
         scheduled.differentiate(&weights, batch).unwrap();
         let norm = step::norm(scheduled).unwrap();
-        optimizer.update(scheduled.kernels(), &weights, scheduled.gradient(), norm, 1e-3).unwrap();
+        optimizer.update(scheduled.passes(), &weights, scheduled.gradient(), norm, 1e-3).unwrap();
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(case.threads).build().unwrap();
     pool.install(|| {

@@ -70,7 +70,7 @@ fn train<E: Element>(
         let loss = scheduled.differentiate(weights, &batch(number, SEQUENCES, LENGTH)).unwrap();
         let norm = step::norm(&scheduled).unwrap();
         let rate = 1e-3 * (number + 1).min(10) as f64 / 10.0;
-        optimizer.update(scheduled.kernels(), weights, scheduled.gradient(), norm, rate).unwrap();
+        optimizer.update(scheduled.passes(), weights, scheduled.gradient(), norm, rate).unwrap();
         loss
     });
     let losses = losses.collect();

@@ -131,7 +131,7 @@ pub fn measure(subject: Subject<'_>, request: &Request) -> Result<Report, Failur
         let norm = step::norm(&*step)?;
         let normed = clock();
         guard::finite_step(number as u64, loss, norm)?;
-        optimizer.update(step.kernels(), &weights, step.gradient(), norm, *rate)?;
+        optimizer.update(step.passes(), &weights, step.gradient(), norm, *rate)?;
         let ended = clock();
         losses.push(loss);
         if number >= warm_up {

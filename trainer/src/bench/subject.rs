@@ -233,6 +233,6 @@ fn forecast(
     arithmetic.check(job.precision)?;
     match arithmetic {
         Arithmetic::Scheduled(_) => memory::check(job, config, available).map(Some),
-        Arithmetic::Autograd(_) => Ok(None),
+        Arithmetic::Autograd(_) | Arithmetic::OnGpu(_) => Ok(None),
     }
 }

@@ -7,9 +7,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::backend::BackendStorage;
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail,
 };
 
 /// A computed value, and what gives the gradients of its arguments from the gradient of the value.
@@ -25,14 +24,10 @@ impl<B> Adjoint<B> {
         Self { name, value: Mutex::new(Some(value.detach())), backward }
     }
 
-    fn take(&self) -> Result<Tensor> {
+    fn value(&self) -> Result<(CpuStorage, Shape)> {
         let value = self.value.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(value) = value else { bail!("{}: its value was taken before", self.name) };
-        value.contiguous()
-    }
-
-    fn on_cpu(&self) -> Result<(CpuStorage, Shape)> {
-        let value = self.take()?;
+        let value = value.contiguous()?;
         let (storage, layout) = value.storage_and_layout();
         match (&*storage, layout.contiguous_offsets()) {
             (Storage::Cpu(CpuStorage::F32(all)), Some((first, end))) => {
@@ -42,19 +37,6 @@ impl<B> Adjoint<B> {
                 Ok((CpuStorage::F64(all[first..end].to_vec()), layout.shape().clone()))
             }
             _ => bail!("{}: only f32 and f64 on the CPU", self.name),
-        }
-    }
-
-    fn on_gpu(&self) -> Result<(CudaStorage, Shape)> {
-        let mut value = self.take()?;
-        // A copy of a GPU's storage is a copy of all of it.
-        if value.layout().start_offset() != 0 {
-            value = value.force_contiguous()?;
-        }
-        let (storage, layout) = value.storage_and_layout();
-        match &*storage {
-            Storage::Cuda(all) => Ok((all.try_clone(layout)?, layout.shape().clone())),
-            _ => bail!("{}: its value is not on the GPU", self.name),
         }
     }
 }
@@ -108,11 +90,7 @@ impl<B: Fn(&Tensor) -> Result<Tensor>> CustomOp1 for Adjoint<B> {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.on_cpu()
-    }
-
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.on_gpu()
+        self.value()
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -127,17 +105,7 @@ impl<B: Fn(&Tensor) -> Result<(Tensor, Tensor)>> CustomOp2 for Adjoint<B> {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.on_cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.on_gpu()
+        self.value()
     }
 
     fn bwd(
@@ -166,19 +134,7 @@ impl<B: Fn(&Tensor) -> Result<(Tensor, Tensor, Tensor)>> CustomOp3 for Adjoint<B
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        self.on_cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.on_gpu()
+        self.value()
     }
 
     fn bwd(

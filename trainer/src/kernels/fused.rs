@@ -5,7 +5,6 @@
 
 mod attention;
 
-use artifacts::job::Precision;
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
 use super::cpu::gemm::{Panels, Scratch, Store, product};
@@ -14,7 +13,7 @@ use super::cpu::matrix::{Matrix, MatrixMut};
 use super::cpu::rope::{Angles, Heads};
 use super::cpu::{adamw, cross_entropy, embedding, gemv, norm, rope, swiglu};
 use super::slices::{self, view};
-use super::{AdamW, Kernels, Mask, Moments, Parameter, Reference, Rotary, adjoint};
+use super::{AdamW, Kernels, Mask, Moments, Parameter, Passes, Reference, Rotary, adjoint};
 
 /// The kernels of [`cpu`](super::cpu), on one instruction set.
 #[derive(Debug, Clone, Copy)]
@@ -37,12 +36,8 @@ impl Default for Cpu {
 }
 
 impl Kernels for Cpu {
-    fn name(&self, _: &Device) -> String {
+    fn name(&self) -> String {
         format!("cpu-{}", self.isa.name())
-    }
-
-    fn precision(&self) -> Precision {
-        Precision::F32
     }
 
     fn embedding(&self, weight: &Tensor, tokens: &Tensor) -> Result<Tensor> {
@@ -213,7 +208,9 @@ impl Kernels for Cpu {
             Ok((dx.broadcast_mul(dy)?, dw.broadcast_mul(dy)?))
         })
     }
+}
 
+impl Passes for Cpu {
     fn adamw(&self, update: &AdamW, parameters: &[Parameter<'_>]) -> Result<()> {
         let is_ours = |parameter: &Parameter<'_>| {
             let Moments { exp_avg, exp_avg_sq } = parameter.moments;

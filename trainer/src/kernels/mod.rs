@@ -8,34 +8,27 @@
 //! here either consists of differentiable ones or brings its own backward.
 
 mod adjoint;
-mod anywhere;
 pub mod cpu;
+pub mod cuda;
 mod fused;
 mod inplace;
-mod machine;
-#[cfg(test)]
-mod numbers;
 mod reference;
 pub(crate) mod slices;
 
 use std::sync::OnceLock;
 
-use artifacts::job::Precision;
 use candle_core::{DType, Device, Result, Tensor};
 
 pub use fused::Cpu;
-pub use reference::{LOGITS_AT_ONCE, LOGITS_AT_ONCE_ON_A_GPU, Mixed, Reference};
+pub use reference::Reference;
 
-/// The operations of a decoder and its optimizer.
+/// The operations of a decoder.
 ///
 /// Shapes: `B` sequences, `T` positions, `D` width, `H` query heads, `G` key/value heads, `hd` width of a head, `V`
 /// vocabulary. All tensors of a call have one dtype, tokens are u32.
-pub trait Kernels: Send + Sync {
-    /// Name and instruction set, on a device: equal names compute equal bits.
-    fn name(&self, device: &Device) -> String;
-
-    /// The arithmetic of a run whose steps candle differentiates over them.
-    fn precision(&self) -> Precision;
+pub trait Kernels: Passes {
+    /// Name and instruction set: equal names compute equal bits.
+    fn name(&self) -> String;
 
     /// Rows of `weight` (V, D) at `tokens` (B, T): (B, T, D).
     fn embedding(&self, weight: &Tensor, tokens: &Tensor) -> Result<Tensor>;
@@ -72,7 +65,10 @@ pub trait Kernels: Send + Sync {
     /// Mean over the rows of `x` (N, D) of the negative log-probability of `targets` (N) under the logits `x weight^T`,
     /// `weight` (V, D): a scalar.
     fn linear_cross_entropy(&self, x: &Tensor, weight: &Tensor, targets: &Tensor) -> Result<Tensor>;
+}
 
+/// The passes over all parameters.
+pub trait Passes: Send + Sync {
     /// One AdamW update of all `parameters`, in place.
     fn adamw(&self, update: &AdamW, parameters: &[Parameter<'_>]) -> Result<()>;
 

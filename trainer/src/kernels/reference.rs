@@ -1,68 +1,26 @@
-//! Each operation in plain candle: the judge of every faster version, on the CPU and on a GPU.
+//! Each operation in plain candle: the judge of every faster version.
 //!
 //! The same code runs in f32, which faster versions are held against, and in f64, which is compared with central
 //! differences. Where candle's own differentiation would only waste passes over memory, an operation brings its gradient
-//! in closed form. How matrices are multiplied is the one thing in which the arithmetic of a run differs: in the type of
-//! the tensors ([`Reference`]), or in bf16 ([`Mixed`]), where all the rest stays f32.
+//! in closed form.
 
-use artifacts::job::Precision;
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{D, Result, Tensor};
 use candle_nn::ops::{sigmoid, softmax_last_dim};
 use candle_nn::rotary_emb::rope_thd;
 
-use super::{AdamW, Kernels, Mask, Parameter, Rotary, adjoint, anywhere, inplace, machine};
+use super::cpu::isa::Isa;
+use super::{AdamW, Kernels, Mask, Parameter, Passes, Rotary, adjoint, inplace};
 
-/// Logits that exist at once in the cross-entropy: rows are taken in groups of at most so many elements, which a core's cache
-/// holds.
-pub const LOGITS_AT_ONCE: usize = 1 << 20;
-/// As many as that on a GPU, which is idle between groups.
-pub const LOGITS_AT_ONCE_ON_A_GPU: usize = 1 << 27;
+/// Logits that exist at once in the cross-entropy: rows are taken in groups of at most so many elements.
+const LOGITS_AT_ONCE: usize = 1 << 20;
 
 /// Plain candle.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Reference;
 
-/// Plain candle, with the products of matrices in bf16: both sides are rounded, sums are taken in f32, and what comes out
-/// is rounded once more.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Mixed;
-
-/// How matrices are multiplied.
-pub trait Products: Send + Sync + 'static {
-    /// The word in the kernels' name.
-    const NAME: &'static str;
-    /// The arithmetic of a run that multiplies so.
-    const PRECISION: Precision;
-
-    /// `a b`, over the last two dimensions.
-    fn product(a: &Tensor, b: &Tensor) -> Result<Tensor>;
-}
-
-impl Products for Reference {
-    const NAME: &'static str = "reference";
-    const PRECISION: Precision = Precision::F32;
-
-    fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        a.matmul(b)
-    }
-}
-
-impl Products for Mixed {
-    const NAME: &'static str = "reference-bf16";
-    const PRECISION: Precision = Precision::Bf16;
-
-    fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(a.dtype())
-    }
-}
-
-impl<P: Products> Kernels for P {
-    fn name(&self, device: &Device) -> String {
-        format!("{}-{}", P::NAME, machine::name(device))
-    }
-
-    fn precision(&self) -> Precision {
-        P::PRECISION
+impl Kernels for Reference {
+    fn name(&self) -> String {
+        format!("reference-{}", Isa::best().name())
     }
 
     fn embedding(&self, weight: &Tensor, tokens: &Tensor) -> Result<Tensor> {
@@ -78,11 +36,11 @@ impl<P: Products> Kernels for P {
             *last = outputs;
         }
         let (rows, w) = (x.detach().reshape(((), inputs))?, weight.detach());
-        let y = P::product(&rows, &w.t()?)?.reshape(shape)?;
+        let y = rows.matmul(&w.t()?)?.reshape(shape)?;
         let dims = x.dims().to_vec();
         adjoint::binary("linear", (x, weight), y, move |dy| {
             let dy = dy.reshape(((), outputs))?;
-            Ok((P::product(&dy, &w)?.reshape(dims.clone())?, P::product(&dy.t()?, &rows)?))
+            Ok((dy.matmul(&w)?.reshape(dims.clone())?, dy.t()?.matmul(&rows)?))
         })
     }
 
@@ -125,19 +83,19 @@ impl<P: Products> Kernels for P {
         let qs = heads_first(&q.detach(), t, h)?.affine(scale, 0.0)?;
         let ks = heads_first(&k.detach(), s, g)?;
         let vs = heads_first(&v.detach(), s, g)?;
-        let scores = P::product(&qs, &ks.t()?)?.reshape((b, h, t, s))?;
+        let scores = qs.matmul(&ks.t()?)?.reshape((b, h, t, s))?;
         let scores = scores.broadcast_add(&mask.additive(q.dtype(), q.device())?)?;
         let p = softmax_last_dim(&scores)?.reshape((group, h / g * t, s))?;
         drop(scores);
-        let o = P::product(&p, &vs)?;
+        let o = p.matmul(&vs)?;
         let y = heads_last(&o, t, h)?;
         adjoint::ternary("attention", (q, k, v), y, move |dy| {
             let dy = heads_first(dy, t, h)?;
-            let dv = P::product(&p.t()?, &dy)?;
+            let dv = p.t()?.matmul(&dy)?;
             let along = (&dy * &o)?.sum_keepdim(D::Minus1)?;
-            let ds = (&p * P::product(&dy, &vs.t()?)?.broadcast_sub(&along)?)?;
-            let dq = P::product(&ds, &ks)?.affine(scale, 0.0)?;
-            let dk = P::product(&ds.t()?, &qs)?;
+            let ds = (&p * dy.matmul(&vs.t()?)?.broadcast_sub(&along)?)?;
+            let dq = ds.matmul(&ks)?.affine(scale, 0.0)?;
+            let dk = ds.t()?.matmul(&qs)?;
             Ok((heads_last(&dq, t, h)?, heads_last(&dk, s, g)?, heads_last(&dv, s, g)?))
         })
     }
@@ -158,8 +116,7 @@ impl<P: Products> Kernels for P {
         let (rows, width) = x.dims2()?;
         let vocabulary = weight.dim(0)?;
         let (xs, w) = (x.detach(), weight.detach());
-        let most = if x.device().is_cpu() { LOGITS_AT_ONCE } else { LOGITS_AT_ONCE_ON_A_GPU };
-        let at_once = (most / vocabulary).clamp(1, rows);
+        let at_once = (LOGITS_AT_ONCE / vocabulary).clamp(1, rows);
         let wants_gradient = x.track_op() || weight.track_op();
         let minus_one = Tensor::full(-1f32, (at_once, 1), x.device())?.to_dtype(x.dtype())?;
         let dw = Tensor::zeros((vocabulary, width), x.dtype(), x.device())?;
@@ -169,7 +126,7 @@ impl<P: Products> Kernels for P {
             let count = at_once.min(rows - first);
             let part = xs.narrow(0, first, count)?;
             let wanted = targets.narrow(0, first, count)?.unsqueeze(1)?.contiguous()?;
-            let logits = P::product(&part, &w.t()?)?;
+            let logits = part.matmul(&w.t()?)?;
             let p = softmax_last_dim(&logits)?;
             // ln(sum(exp)) = max(logits) - ln(max(p)): never the logarithm of a probability that underflowed.
             let normaliser = (logits.max(D::Minus1)? - p.max(D::Minus1)?.log()?)?;
@@ -177,8 +134,8 @@ impl<P: Products> Kernels for P {
             loss = (loss + nats.sum_all()?)?;
             if wants_gradient {
                 p.scatter_add_set(&wanted, &minus_one.narrow(0, 0, count)?.contiguous()?, 1)?;
-                dx.push(P::product(&p, &w)?);
-                self.accumulate(&dw, &P::product(&p.t()?, &part)?)?;
+                dx.push(p.matmul(&w)?);
+                self.accumulate(&dw, &p.t()?.matmul(&part)?)?;
             }
         }
         let mean = 1.0 / rows as f64;
@@ -192,27 +149,19 @@ impl<P: Products> Kernels for P {
             Ok((dx.broadcast_mul(&dy)?, dw.broadcast_mul(&dy)?))
         })
     }
+}
 
+impl Passes for Reference {
     fn adamw(&self, update: &AdamW, parameters: &[Parameter<'_>]) -> Result<()> {
-        parameters.iter().try_for_each(|parameter| match parameter.values.device() {
-            Device::Cpu => inplace::adamw(update, parameter),
-            _ => anywhere::adamw(update, parameter),
-        })
+        parameters.iter().try_for_each(|parameter| inplace::adamw(update, parameter))
     }
 
     fn sum_of_squares(&self, parts: &[Tensor]) -> Result<f64> {
-        match parts.first().map(Tensor::device) {
-            None => Ok(0.0),
-            Some(Device::Cpu) => parts.iter().map(inplace::sum_of_squares).sum(),
-            Some(_) => anywhere::sum_of_squares(parts),
-        }
+        parts.iter().map(inplace::sum_of_squares).sum()
     }
 
     fn accumulate(&self, sum: &Tensor, x: &Tensor) -> Result<()> {
-        match sum.device() {
-            Device::Cpu => inplace::accumulate(sum, x),
-            _ => anywhere::accumulate(sum, x),
-        }
+        inplace::accumulate(sum, x)
     }
 }
 

@@ -7,7 +7,7 @@
 use std::ops::{Deref, Range};
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CudaStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 
 /// The values of a tensor that is f32, on the CPU, and in one piece.
 pub struct View<S> {
@@ -72,6 +72,30 @@ impl Drop for Taken<'_> {
             let _ = exchange(self.tensors[self.memory.len()], memory);
         }
     }
+}
+
+/// A tensor that is all of its memory: itself, or a copy where it is a part of a larger one. What brings a tensor from one device
+/// to another brings all of its memory.
+pub fn alone(tensor: &Tensor) -> Result<Tensor> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let all = match &*storage {
+        Storage::Cpu(CpuStorage::F32(all)) => all.len(),
+        Storage::Cuda(all) => elements(all)?,
+        _ => bail!("f32 was expected"),
+    };
+    let is_all = layout.contiguous_offsets() == Some((0, all));
+    drop(storage);
+    if is_all { Ok(tensor.clone()) } else { tensor.force_contiguous() }
+}
+
+#[cfg(feature = "cuda")]
+fn elements(storage: &CudaStorage) -> Result<usize> {
+    Ok(storage.as_cuda_slice::<f32>()?.len())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn elements(_: &CudaStorage) -> Result<usize> {
+    bail!("this program was built without CUDA")
 }
 
 /// Gives a tensor other memory, and takes what it had.

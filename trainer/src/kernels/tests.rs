@@ -105,25 +105,3 @@ fn an_operation_without_tracked_arguments_makes_no_graph() {
     assert!(!y.track_op());
     assert!(Reference.linear(&x, &Var::from_tensor(&weight).unwrap()).unwrap().track_op());
 }
-
-#[test]
-fn products_of_mixed_kernels_are_those_of_rounded_numbers() {
-    use half::bf16;
-
-    let number = |i: usize| libm::sin((i * i + 3 * i + 5) as f64 * 0.7) as f32;
-    let (x, weight): (Vec<f32>, Vec<f32>) =
-        ((0..12).map(number).collect(), (0..15).map(|i| number(i + 90)).collect());
-    let rounded = |x: f32| bf16::from_f32(x).to_f32();
-    let row = |y: usize| (0..5).map(move |column| (y, column));
-    let expected: Vec<f32> = (0..4)
-        .flat_map(row)
-        .map(|(y, column)| {
-            rounded((0..3).map(|i| rounded(x[y * 3 + i]) * rounded(weight[column * 3 + i])).sum())
-        })
-        .collect();
-    let tensor =
-        |values: &[f32], shape: (usize, usize)| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
-    let found = Mixed.linear(&tensor(&x, (4, 3)), &tensor(&weight, (5, 3))).unwrap();
-    assert_eq!(found.dtype(), DType::F32);
-    assert_eq!(found.flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected);
-}

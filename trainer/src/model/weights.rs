@@ -142,6 +142,11 @@ impl Weights {
         }
     }
 
+    /// Where they are.
+    pub fn device(&self) -> &Device {
+        self.variables.values().next().map_or(&Device::Cpu, |variable| variable.device())
+    }
+
     /// Every tensor with its name, in byte order of names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Var)> {
         self.variables.iter().map(|(name, variable)| (name.as_str(), variable))

@@ -5,19 +5,40 @@
 
 mod arithmetic;
 mod autograd;
+mod gpu;
+mod laps;
+mod places;
 mod scheduled;
 mod shared;
+mod sizes;
 
 pub use arithmetic::Arithmetic;
 pub use autograd::Autograd;
-pub use scheduled::{Clock, Laps, Operation, Pass, Plan, Scheduled};
+pub use gpu::OnGpu;
+pub use laps::{Clock, Laps, Operation, Pass};
+pub use scheduled::Scheduled;
 pub use shared::Shared;
+
+use artifacts::job::Recompute;
+use candle_core::Tensor;
 
 use crate::data::{Batch, Examples};
 use crate::failure::Failure;
-use crate::kernels::Kernels;
+use crate::guard;
+use crate::kernels::Passes;
 use crate::model::Weights;
 use crate::optimizer::Gradient;
+
+/// How a step that is written down goes through a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Positions of the longest sequence.
+    pub length: usize,
+    /// Sequences that go through the model at once.
+    pub micro_batch: usize,
+    /// What is computed again.
+    pub recompute: Recompute,
+}
 
 /// A way to compute a step.
 pub trait Step {
@@ -34,7 +55,7 @@ pub trait Step {
     fn nats(&mut self, weights: &Weights, examples: &Examples) -> Result<f64, Failure>;
 
     /// The kernels for the passes over all parameters.
-    fn kernels(&self) -> &dyn Kernels;
+    fn passes(&self) -> &dyn Passes;
 
     /// Measures, from now on, what each operation takes, where this way of computing can tell.
     fn measure(&mut self, _: Clock) {}
@@ -47,5 +68,16 @@ pub trait Step {
 
 /// The global norm of the gradient.
 pub fn norm(step: &dyn Step) -> candle_core::Result<f64> {
-    step.gradient().norm(step.kernels())
+    step.gradient().norm(step.passes())
+}
+
+/// Refuses the first step where a parameter got no gradient.
+fn see_every_gradient(seen: &mut bool, weights: &Weights, parts: &[Tensor]) -> Result<(), Failure> {
+    if !*seen {
+        if let Some(missing) = guard::first_unknown(weights, parts)? {
+            return Err(missing.into());
+        }
+        *seen = true;
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use super::{Clock, Laps, Step};
 use crate::data::{Batch, Examples};
 use crate::failure::Failure;
-use crate::kernels::{Kernels, slices};
+use crate::kernels::{Passes, slices};
 use crate::model::Weights;
 use crate::optimizer::Gradient;
 use crate::parallel::Ranks;
@@ -50,8 +50,8 @@ impl Step for Shared<'_> {
         self.step.nats(weights, examples)
     }
 
-    fn kernels(&self) -> &dyn Kernels {
-        self.step.kernels()
+    fn passes(&self) -> &dyn Passes {
+        self.step.passes()
     }
 
     fn measure(&mut self, clock: Clock) {
@@ -65,8 +65,10 @@ impl Step for Shared<'_> {
 
 /// Puts the sums over all ranks in the place of `parts`.
 fn sum(ranks: &mut Ranks, parts: &[Tensor]) -> Result<(), Failure> {
-    let on_cpu =
-        parts.iter().map(|part| part.to_device(&Device::Cpu)).collect::<candle_core::Result<Vec<_>>>()?;
+    let on_cpu = parts
+        .iter()
+        .map(|part| slices::alone(part)?.to_device(&Device::Cpu))
+        .collect::<candle_core::Result<Vec<_>>>()?;
     let mut summed = Ok(());
     slices::write(&on_cpu.iter().collect::<Vec<_>>(), |parts| {
         summed = ranks.sum(parts);
@@ -74,8 +76,8 @@ fn sum(ranks: &mut Ranks, parts: &[Tensor]) -> Result<(), Failure> {
     })?;
     summed?;
     for (part, sum) in parts.iter().zip(&on_cpu) {
-        // On the CPU both are the same memory.
-        if !part.device().is_cpu() {
+        // On the CPU most are the same tensor.
+        if part.id() != sum.id() {
             part.slice_set(&sum.to_device(part.device())?, 0, 0)?;
         }
     }

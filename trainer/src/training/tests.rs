@@ -4,14 +4,14 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use artifacts::event::Line;
-use artifacts::job::{Precision, Start};
+use artifacts::job::Start;
 use artifacts::manifest;
 use artifacts::storage::Disk;
 use candle_core::{Device, Tensor};
 
 use super::*;
 use crate::fixture::{Fixture, STEPS};
-use crate::kernels::{AdamW, Kernels, Mask, Parameter, Reference, Rotary};
+use crate::kernels::{AdamW, Kernels, Mask, Parameter, Passes, Reference, Rotary};
 
 /// What an attempt said, and how it ended.
 struct Outcome {
@@ -424,12 +424,10 @@ impl Faulty {
 }
 
 impl Kernels for Faulty {
-    fn name(&self, _: &Device) -> String {
+    fn name(&self) -> String {
         "faulty".to_owned()
     }
-    fn precision(&self) -> Precision {
-        Precision::F32
-    }
+
     fn embedding(&self, weight: &Tensor, tokens: &Tensor) -> candle_core::Result<Tensor> {
         Reference.embedding(&self.weight("embedding", weight), tokens)
     }
@@ -456,6 +454,9 @@ impl Kernels for Faulty {
     ) -> candle_core::Result<Tensor> {
         Reference.linear_cross_entropy(x, &self.weight("head", weight), targets)
     }
+}
+
+impl Passes for Faulty {
     fn adamw(&self, update: &AdamW, parameters: &[Parameter<'_>]) -> candle_core::Result<()> {
         Reference.adamw(update, parameters)
     }

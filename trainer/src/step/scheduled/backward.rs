@@ -4,13 +4,13 @@
 //! added, so that no second set of gradients exists.
 
 use super::buffers::{Kept, Slopes, Working};
-use super::laps::Operation;
 use super::machine::{Machine, Turn};
 use crate::kernels::cpu::element::Element;
 use crate::kernels::cpu::gemm::Store;
 use crate::kernels::cpu::isa::Isa;
 use crate::kernels::cpu::matrix::{Matrix, MatrixMut};
 use crate::kernels::cpu::{attention, norm, rope, swiglu};
+use crate::step::laps::Operation;
 
 /// The gradients of all parameters, and what is done with what is there already.
 pub(super) struct Gradients<'a, 'b> {

@@ -1,12 +1,12 @@
 //! The forward pass of a layer.
 
 use super::buffers::{Kept, Working};
-use super::laps::Operation;
 use super::machine::{Machine, Turn};
 use crate::kernels::cpu::element::Element;
 use crate::kernels::cpu::gemm::Store;
 use crate::kernels::cpu::matrix::{Matrix, MatrixMut};
 use crate::kernels::cpu::{attention, norm, rope, swiglu};
+use crate::step::laps::Operation;
 
 /// One layer: the stream goes in and comes out; what its backward needs stays in `kept`.
 pub(super) fn layer<E: Element>(

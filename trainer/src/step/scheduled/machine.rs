@@ -4,9 +4,6 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::buffers::Sizes;
-use super::laps::Laps;
-use super::parameters::{Layer, Places};
 use crate::data::Examples;
 use crate::kernels::Rotary;
 use crate::kernels::cpu::element::Element;
@@ -16,6 +13,9 @@ use crate::kernels::cpu::matrix::{Matrix, MatrixMut};
 use crate::kernels::cpu::rope::{Angles, Heads};
 use crate::kernels::cpu::{attention, cross_entropy};
 use crate::model::Config;
+use crate::step::laps::Laps;
+use crate::step::places::{Layer, Places};
+use crate::step::sizes::Sizes;
 
 /// What is known of the model.
 #[derive(Debug)]

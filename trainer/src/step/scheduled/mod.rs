@@ -13,20 +13,18 @@
 mod backward;
 mod buffers;
 mod forward;
-mod laps;
 mod machine;
-mod parameters;
 #[cfg(test)]
 mod tests;
 
-use artifacts::job::Recompute;
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor, Var};
 
 use self::backward::Gradients;
-use self::buffers::{Buffers, Sizes};
-pub use self::laps::{Clock, Laps, Operation, Pass};
+use self::buffers::Buffers;
 use self::machine::{Machine, Model, Turn};
-use super::Step;
+use super::laps::{Clock, Laps, Operation, Pass};
+use super::sizes::Sizes;
+use super::{Plan, Step, see_every_gradient};
 use crate::data::{Batch, Examples};
 use crate::failure::Failure;
 use crate::guard;
@@ -36,20 +34,9 @@ use crate::kernels::cpu::isa::{self, Isa};
 use crate::kernels::cpu::matrix::Matrix;
 use crate::kernels::cpu::{cross_entropy, embedding, norm};
 use crate::kernels::slices::{self, view};
-use crate::kernels::{Cpu, Kernels};
+use crate::kernels::{Cpu, Kernels, Passes};
 use crate::model::{Config, Weights};
 use crate::optimizer::Gradient;
-
-/// How a scheduled step goes through a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
-    /// Positions of the longest sequence.
-    pub length: usize,
-    /// Sequences that go through the model at once.
-    pub micro_batch: usize,
-    /// What is computed again.
-    pub recompute: Recompute,
-}
 
 /// A scheduled step whose activations are stored as `E`.
 pub struct Scheduled<E> {
@@ -199,18 +186,9 @@ impl<E: Element> Scheduled<E> {
     fn prepare(&mut self, weights: &Weights) -> Result<()> {
         self.buffers.complete();
         if self.gradient.parts.is_empty() {
-            self.gradient.parts = guard::unknown(weights)?;
-        }
-        Ok(())
-    }
-
-    /// Refuses the first step where a parameter got no gradient.
-    fn see_every_gradient(&mut self, weights: &Weights) -> std::result::Result<(), Failure> {
-        if !self.seen {
-            if let Some(missing) = guard::first_unknown(weights, &self.gradient.parts)? {
-                return Err(missing.into());
-            }
-            self.seen = true;
+            let unknown = |variable: &Var| guard::unknown(variable.dims(), variable.device());
+            self.gradient.parts =
+                weights.iter().map(|(_, variable)| unknown(variable)).collect::<Result<_>>()?;
         }
         Ok(())
     }
@@ -220,10 +198,10 @@ impl<E: Element> Step for Scheduled<E> {
     fn name(&self) -> String {
         let isa = self.machine.isa;
         match (E::TOGETHER, isa.multiplies_bf16()) {
-            (1, _) => self.kernels.name(&Device::Cpu),
+            (1, _) => self.kernels.name(),
             // What the instruction rounds inside is its maker's own.
-            (_, true) => format!("{}-bf16-{}", self.kernels.name(&Device::Cpu), isa::maker()),
-            (_, false) => format!("{}-bf16-by-f32", self.kernels.name(&Device::Cpu)),
+            (_, true) => format!("{}-bf16-{}", self.kernels.name(), isa::maker()),
+            (_, false) => format!("{}-bf16-by-f32", self.kernels.name()),
         }
     }
 
@@ -237,7 +215,7 @@ impl<E: Element> Step for Scheduled<E> {
         let nats = slices::write(&all, |parts| {
             Ok(self.through(&weights_now, batch, (1.0 / targets) as f32, parts))
         })?;
-        self.see_every_gradient(weights)?;
+        see_every_gradient(&mut self.seen, weights, &self.gradient.parts)?;
         Ok(nats / targets)
     }
 
@@ -259,7 +237,7 @@ impl<E: Element> Step for Scheduled<E> {
         Ok(nats)
     }
 
-    fn kernels(&self) -> &dyn Kernels {
+    fn passes(&self) -> &dyn Passes {
         &self.kernels
     }
 

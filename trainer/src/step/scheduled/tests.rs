@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use artifacts::job::Recompute;
 use candle_core::{DType, Device};
 use half::bf16;
 
@@ -224,7 +225,7 @@ fn a_parameter_without_a_gradient_stops_the_first_step() {
             Ok(())
         })
         .unwrap();
-        let failure = step.see_every_gradient(&weights).unwrap_err();
+        let failure = see_every_gradient(&mut step.seen, &weights, &step.gradient.parts).unwrap_err();
         assert!(failure.message.contains(&format!("the parameter `{kind}` got no gradient")), "{failure}");
         assert!(step.differentiate(&weights, &batch(None)).is_ok());
     }

@@ -1,0 +1,53 @@
+//! Compiles the GPU's kernels where they are wanted: one module for the GPUs of `CUDA_COMPUTE_CAP`, and newer ones.
+//!
+//! A kernel whose numbers do not fit into a multiprocessor's registers is a failure and no warning: it would be slow, and nothing
+//! else would tell.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a build fails by panicking")]
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+const SOURCES: &str = "src/kernels/cuda/source";
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    if env::var_os("CARGO_FEATURE_CUDA").is_none() {
+        return;
+    }
+    println!("cargo::rerun-if-changed={SOURCES}");
+    println!("cargo::rerun-if-env-changed=NVCC");
+    println!("cargo::rerun-if-env-changed=CUDA_COMPUTE_CAP");
+    let compiler = env::var("NVCC").unwrap_or_else(|_| "nvcc".to_owned());
+    let generation = env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "90".to_owned());
+    let module = Path::new(&env::var_os("OUT_DIR").unwrap()).join("kernels.fatbin");
+    let output = Command::new(&compiler)
+        .args(["-fatbin", "-std=c++17", "-O3", "-Xptxas", "-v,-warn-spills"])
+        .arg(format!("-gencode=arch=compute_{generation},code=[sm_{generation},compute_{generation}]"))
+        .arg(Path::new(SOURCES).join("all.cu"))
+        .arg("-o")
+        .arg(&module)
+        .output()
+        .unwrap_or_else(|error| panic!("{compiler} cannot be started: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{compiler}: {said}");
+    if let Some(spills) = spills(&said) {
+        panic!("a kernel does not fit into its registers:\n{spills}");
+    }
+}
+
+/// What the assembler says of kernels that keep numbers in memory for want of registers.
+fn spills(said: &str) -> Option<String> {
+    let mut kernel = "";
+    let mut found = Vec::new();
+    for line in said.lines() {
+        if let Some(name) = line.split("Function properties for ").nth(1) {
+            kernel = name;
+        }
+        if line.contains("bytes spill stores") && !line.contains(" 0 bytes spill stores, 0 bytes spill loads")
+        {
+            found.push(format!("{kernel}: {}", line.trim()));
+        }
+    }
+    (!found.is_empty()).then(|| found.join("\n"))
+}

@@ -1,0 +1,8 @@
+// All kernels, as one module.
+#include "attention.cu"
+#include "embedding.cu"
+#include "loss.cu"
+#include "norm.cu"
+#include "parameters.cu"
+#include "rope.cu"
+#include "swiglu.cu"
