@@ -12,7 +12,7 @@ use artifacts::job::{Precision, Recompute};
 use candle_core::Device;
 use checks::Checks;
 use checks::operations::Held;
-use checks::steps::{Steps, bits_of};
+use checks::steps::{ODD, Steps, WIDE, bits_of};
 use emulated_gpu::{Emulated, Order};
 use trainer::kernels::cuda::Operations;
 
@@ -38,9 +38,9 @@ fn steps_are_those_of_candle() {
 /// A kernel whose threads do not wait for each other where they must gives other numbers when they run in another order.
 #[test]
 fn the_order_of_threads_and_blocks_changes_no_bit() {
-    for precision in [Precision::F32, Precision::Bf16] {
-        let bits = |order| bits_of(&operations(order), &Device::Cpu, precision, Recompute::Selective);
+    for (model, precision) in [(ODD, Precision::F32), (ODD, Precision::Bf16), (WIDE, Precision::Bf16)] {
+        let bits = |order| bits_of(&operations(order), &Device::Cpu, model, precision, Recompute::Selective);
         let [forwards, backwards, mixed] = Order::ALL.map(bits);
-        assert!(backwards == forwards && mixed == forwards, "{precision}");
+        assert!(backwards == forwards && mixed == forwards, "{precision} {model:?}");
     }
 }

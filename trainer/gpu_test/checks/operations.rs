@@ -19,12 +19,17 @@ pub struct Shape {
 }
 
 /// Round ones and odd ones: widths that are no multiple of four, lengths that are no multiple of any tile, one of everything.
-pub const SHAPES: [Shape; 4] = [
+/// Heads of 64 and 128 in bf16 are for tensor cores.
+pub const SHAPES: [Shape; 5] = [
     Shape { sequences: 2, positions: 64, heads: 8, groups: 2, head: 32 },
     Shape { sequences: 1, positions: 1, heads: 1, groups: 1, head: 2 },
     Shape { sequences: 3, positions: 77, heads: 6, groups: 3, head: 18 },
     Shape { sequences: 1, positions: 257, heads: 5, groups: 1, head: 64 },
+    Shape { sequences: 2, positions: 130, heads: 2, groups: 2, head: 128 },
 ];
+
+/// More rows than a norm's gradient has parts, each for several warps.
+const TALL: Shape = Shape { sequences: 1, positions: 600, heads: 4, groups: 1, head: 70 };
 
 /// The operations of a machine, on tensors of a device.
 pub struct Held<'a> {
@@ -53,6 +58,9 @@ impl Held<'_> {
     pub fn all(&mut self) {
         self.products();
         self.passes();
+        for dtype in [DType::F32, DType::BF16] {
+            self.norm(TALL, dtype);
+        }
         for shape in SHAPES {
             self.embedding(shape);
             for dtype in [DType::F32, DType::BF16] {

@@ -36,16 +36,34 @@ fn bounds(precision: Precision) -> (f64, f64) {
 
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 
-/// A model of odd sizes, or of round ones.
-fn config(odd: bool, tied: bool) -> Config {
-    let (width, inner, heads, groups, head) = if odd { (54, 75, 6, 3, 18) } else { (64, 96, 4, 2, 16) };
-    let text = format!(
-        r#"{{"model_type": "llama", "vocab_size": {VOCABULARY}, "hidden_size": {width}, "intermediate_size": {inner},
+/// Sizes of a small model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Model {
+    width: usize,
+    inner: usize,
+    heads: usize,
+    groups: usize,
+    head: usize,
+}
+
+/// Sizes that are multiples of what kernels take at once.
+pub const ROUND: Model = Model { width: 64, inner: 96, heads: 4, groups: 2, head: 16 };
+/// Sizes that are not.
+pub const ODD: Model = Model { width: 54, inner: 75, heads: 6, groups: 3, head: 18 };
+/// Heads for tensor cores.
+pub const WIDE: Model = Model { width: 64, inner: 96, heads: 2, groups: 1, head: 64 };
+
+impl Model {
+    fn config(self, tied: bool) -> Config {
+        let Self { width, inner, heads, groups, head } = self;
+        let text = format!(
+            r#"{{"model_type": "llama", "vocab_size": {VOCABULARY}, "hidden_size": {width}, "intermediate_size": {inner},
             "num_hidden_layers": 3, "num_attention_heads": {heads}, "num_key_value_heads": {groups}, "head_dim": {head},
             "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": {tied},
             "initializer_range": 0.1, "eos_token_id": 3}}"#
-    );
-    Config::parse(Path::new("config.json"), &text).unwrap()
+        );
+        Config::parse(Path::new("config.json"), &text).unwrap()
+    }
 }
 
 /// Weights whose norms are not all ones.
@@ -72,10 +90,10 @@ pub struct Steps<'a> {
 impl Steps<'_> {
     pub fn all(&mut self) {
         for precision in PRECISIONS {
-            for (odd, tied, end_of_text) in
-                [(false, false, None), (true, true, Some(3)), (true, false, Some(3))]
+            for (model, tied, end_of_text) in
+                [(ROUND, false, None), (ODD, true, Some(3)), (ODD, false, Some(3)), (WIDE, false, Some(3))]
             {
-                self.first_step(precision, odd, tied, end_of_text);
+                self.first_step(precision, model, tied, end_of_text);
             }
             self.same_bits(precision);
             self.run(precision);
@@ -87,8 +105,8 @@ impl Steps<'_> {
     }
 
     /// Loss, gradient and evaluation of a step in two micro batches.
-    fn first_step(&mut self, precision: Precision, odd: bool, tied: bool, end_of_text: Option<u32>) {
-        let config = config(odd, tied);
+    fn first_step(&mut self, precision: Precision, model: Model, tied: bool, end_of_text: Option<u32>) {
+        let config = model.config(tied);
         let batch = tokens(5, end_of_text);
         let exact = weights(&config, DType::F64, &Device::Cpu);
         let mut truth = Autograd::new(&config, &Reference, &exact, LENGTH, SEQUENCES).unwrap();
@@ -98,7 +116,7 @@ impl Steps<'_> {
         let mut step = self.on_gpu(&config, precision, plan);
         let found = step.differentiate(&weights, &batch).unwrap();
         let (of_loss, of_gradient) = bounds(precision);
-        let what = format!("step in {precision}, odd {odd}, tied {tied}, documents {end_of_text:?}");
+        let what = format!("step in {precision} of {model:?}, tied {tied}, documents {end_of_text:?}");
         self.checks.hold(&format!("{what}: loss"), (found - expected).abs() / expected, of_loss);
         let gradients = elements(step.gradient()).into_iter().zip(elements(truth.gradient()));
         let distance = gradients.map(|(found, expected)| in_the_norm(&found, &expected));
@@ -112,9 +130,9 @@ impl Steps<'_> {
 
     /// What is computed again, and what the memory held before, changes no bit.
     fn same_bits(&mut self, precision: Precision) {
-        let expected = bits_of(self.operations, self.device, precision, Recompute::Selective);
+        let expected = bits_of(self.operations, self.device, ODD, precision, Recompute::Selective);
         for recompute in [Recompute::None, Recompute::Full] {
-            let differs = bits_of(self.operations, self.device, precision, recompute) != expected;
+            let differs = bits_of(self.operations, self.device, ODD, precision, recompute) != expected;
             let what = format!("bits of a step in {precision}, recomputing {recompute:?}");
             self.checks.hold(&what, f64::from(u8::from(differs)), 0.0);
         }
@@ -138,7 +156,7 @@ impl Steps<'_> {
 
     /// The losses of all steps; at `resume` all is saved, and a new run goes on from there.
     fn losses(&self, precision: Precision, resume: Option<u64>) -> Vec<f64> {
-        let config = config(false, false);
+        let config = ROUND.config(false);
         let plan = Plan { length: LENGTH, micro_batch: 2, recompute: Recompute::Selective };
         let new_step = || self.on_gpu(&config, precision, plan);
         let weights = Weights::new(&config, 1, DType::F32, self.device).unwrap();
@@ -167,7 +185,7 @@ impl Steps<'_> {
     }
 
     fn losses_on_the_cpu(&self) -> Vec<f64> {
-        let config = config(false, false);
+        let config = ROUND.config(false);
         let weights = Weights::new(&config, 1, DType::F32, &Device::Cpu).unwrap();
         let mut optimizer = Optimizer::new(SETTINGS, &weights).unwrap();
         let step = Autograd::new(&config, &Reference, &weights, LENGTH, 2).unwrap();
@@ -179,10 +197,11 @@ impl Steps<'_> {
 pub fn bits_of(
     operations: &Operations,
     device: &Device,
+    model: Model,
     precision: Precision,
     recompute: Recompute,
 ) -> Vec<u64> {
-    let config = config(true, true);
+    let config = model.config(true);
     let weights = weights(&config, DType::F32, device);
     let plan = Plan { length: LENGTH, micro_batch: 2, recompute };
     let mut step = OnGpu::new(operations.clone(), &config, plan, precision, device).unwrap();
@@ -190,7 +209,8 @@ pub fn bits_of(
     let before = step.differentiate(&weights, &tokens(9, Some(3))).unwrap();
     let loss = step.differentiate(&weights, &tokens(5, Some(3))).unwrap();
     let numbers = elements(step.gradient()).concat().into_iter().chain([evaluated, before, loss]);
-    numbers.map(f64::to_bits).collect()
+    // What is no number is no number again.
+    numbers.inspect(|number| assert!(number.is_finite())).map(f64::to_bits).collect()
 }
 
 const SETTINGS: job::Optimizer =

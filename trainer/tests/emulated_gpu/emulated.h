@@ -1,5 +1,5 @@
-// What the kernels use of CUDA, for a CPU. The threads of a block take turns on one thread of this machine: each runs until
-// it waits for the others, so a kernel that forgot to wait gives other numbers when the turns are taken in another order.
+// What the kernels use of CUDA, for a CPU. The threads of a block take turns on one thread of this machine: a warp runs until
+// all of it waits for the block, so a kernel that forgot to wait gives other numbers when the turns are taken in another order.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -14,6 +14,8 @@
 #define __align__(n) alignas(n)
 #define __launch_bounds__(...)
 #define __restrict__
+
+inline int min(int x, int y) { return x < y ? x : y; }
 
 struct Index {
     unsigned x = 0, y = 0;

@@ -132,21 +132,33 @@ unsigned turn(unsigned i, unsigned count, unsigned order) {
     return (unsigned)((uint64_t)i * 7919 % count);
 }
 
-Outcome run_block(unsigned threads, size_t shared, unsigned order) {
-    machine.shared.assign(shared + GUARD, 0xff);
-    machine.block = {};
-    for (unsigned warp = 0; warp < threads / 32; warp++) machine.warps[warp].barrier = {};
-    for (unsigned i = 0; i < threads; i++) begin(machine.threads[i]);
-    for (unsigned left = threads; left > 0;) {
-        size_t before = machine.progress;
-        for (unsigned i = 0; i < threads; i++) {
-            unsigned place = turn(i, threads, order);
+// Lets the threads of a warp go on until all have ended or wait for the block; returns how many ended.
+unsigned run_warp(unsigned warp, unsigned order) {
+    unsigned ended = 0;
+    for (size_t before = machine.progress - 1; before != machine.progress;) {
+        before = machine.progress;
+        for (unsigned i = 0; i < 32; i++) {
+            unsigned place = warp * 32 + turn(i, 32, order);
             Thread& thread = machine.threads[place];
             if (thread.ended) continue;
             threadIdx.x = machine.present = place;
             emulated_switch(&machine.scheduler, thread.place);
-            left -= thread.ended;
+            ended += thread.ended;
         }
+    }
+    return ended;
+}
+
+// A warp is as far ahead of the others as it can be: what it writes too early is there when they read.
+Outcome run_block(unsigned threads, size_t shared, unsigned order) {
+    unsigned warps = threads / 32;
+    machine.shared.assign(shared + GUARD, 0xff);
+    machine.block = {};
+    for (unsigned warp = 0; warp < warps; warp++) machine.warps[warp].barrier = {};
+    for (unsigned i = 0; i < threads; i++) begin(machine.threads[i]);
+    for (unsigned left = threads; left > 0;) {
+        size_t before = machine.progress;
+        for (unsigned i = 0; i < warps; i++) left -= run_warp(turn(i, warps, order), order);
         if (machine.progress == before) return STUCK;
     }
     for (size_t i = shared; i < shared + GUARD; i++) {

@@ -2,11 +2,34 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::{Call, Operations, THREADS};
+use half::bf16;
 
-/// What the kernels in `source/attention.cu` have as constants: rows of a block's own, and rows of a tile.
-const ROWS: usize = 16;
-const TILE: usize = 32;
+use super::{Call, Operations, THREADS, suffix};
+
+/// How kernels take attention apart, as their sources have it.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    /// Threads of a block.
+    threads: u32,
+    /// Rows of a block's own.
+    rows: usize,
+    /// Rows of the other side that it looks at at once, forward and backward.
+    tile: [usize; 2],
+    /// Bytes of a row of a head in shared memory.
+    row: usize,
+}
+
+impl Cut {
+    /// `source/attention.cu`: rows of f32, one element longer than a head.
+    fn of_any(width: usize) -> Self {
+        Self { threads: THREADS, rows: 16, tile: [32; 2], row: (width + 1) * size_of::<f32>() }
+    }
+
+    /// `source/tensor_core_attention.cu`: rows of bf16, eight elements longer than a head.
+    fn of_tensor_cores(width: usize) -> Self {
+        Self { threads: 128, rows: 64, tile: [64, 32], row: (width + 8) * size_of::<bf16>() }
+    }
+}
 
 /// The widest head that the kernels have registers for.
 pub const WIDEST_HEAD: usize = 256;
@@ -16,7 +39,8 @@ pub const WIDEST_HEAD: usize = 256;
 pub struct Attention<'a> {
     /// (sequences * positions, (heads + 2 groups) * width).
     pub attended: &'a Tensor,
-    /// Numbers of the documents, (sequences * positions), where they are told apart.
+    /// Numbers of the documents, (sequences * positions), where they are told apart: from one position to the next they stay or
+    /// rise.
     pub documents: Option<&'a Tensor>,
     /// What attention gave, (sequences * positions, heads * width).
     pub out: &'a Tensor,
@@ -58,9 +82,13 @@ impl Attention<'_> {
         self.tokens() * (self.heads + 2 * self.groups) * self.width
     }
 
-    /// Shared memory for so many rows of a head, each with one element more.
-    fn shared(&self, rows: usize) -> usize {
-        rows * (self.width + 1) * size_of::<f32>()
+    /// How it is taken apart, and the kernels that do it.
+    fn kernels(&self) -> Result<(Cut, String)> {
+        let Self { width, .. } = *self;
+        Ok(match (self.attended.dtype(), width) {
+            (DType::BF16, 64 | 128) => (Cut::of_tensor_cores(width), width.to_string()),
+            (dtype, _) => (Cut::of_any(width), suffix(dtype)?.to_owned()),
+        })
     }
 
     fn sizes<'a>(&self, call: Call<'a>) -> Result<Call<'a>> {
@@ -82,15 +110,16 @@ impl Operations {
             bail!("attention: {heads} heads of width {width} in {groups} groups");
         }
         let (dtype, tokens) = (attended.dtype(), attention.tokens());
-        let call = self.call("attention_forward").of_type(dtype)?;
+        let (cut, kernels) = attention.kernels()?;
+        let call = self.call(format!("attention_forward_{kernels}"));
         let call = call.tensor(attended, dtype, attention.all())?;
         let call = call.tensor_or_none(documents, DType::U32, tokens)?;
         let call = call.tensor(out, dtype, attention.queries())?;
         let call = attention.sizes(call.tensor(log_sums, DType::F32, tokens * heads)?)?;
-        let blocks = (positions.div_ceil(ROWS), sequences * heads);
+        let blocks = (positions.div_ceil(cut.rows), sequences * heads);
         // SAFETY: (attended, documents, out, log_sums, positions, heads, groups, width, scale), a block for so many queries of
         // a head; shared memory for its rows and two tiles.
-        unsafe { call.launch(blocks, THREADS, attention.shared(ROWS + 2 * TILE)) }
+        unsafe { call.launch(blocks, cut.threads, cut.row * (cut.rows + 2 * cut.tile[0])) }
     }
 
     /// The gradients of query, key and value, from that of the output.
@@ -107,17 +136,19 @@ impl Operations {
         let call = attention.sizes(call)?.int(tokens)?;
         // SAFETY: (out, dout, along, positions, heads, groups, width, scale, tokens), a warp a query of a head.
         unsafe { call.launch((per_head.div_ceil(THREADS as usize / 32), 1), THREADS, 0)? };
-        for (kernel, heads) in [("attention_queries", heads), ("attention_keys", groups)] {
-            let call = self.call(kernel).of_type(dtype)?.tensor(attended, dtype, attention.all())?;
+        let (cut, kernels) = attention.kernels()?;
+        for (side, heads) in [("queries", heads), ("keys", groups)] {
+            let call = self.call(format!("attention_{side}_{kernels}"));
+            let call = call.tensor(attended, dtype, attention.all())?;
             let call = call.tensor_or_none(documents, DType::U32, tokens)?;
             let call = call.tensor(slopes.out, dtype, queries)?;
             let call = call.tensor(log_sums, DType::F32, per_head)?;
             let call = call.tensor(slopes.along, DType::F32, per_head)?;
             let call = attention.sizes(call.tensor(slopes.attended, dtype, attention.all())?)?;
-            let blocks = (positions.div_ceil(ROWS), sequences * heads);
+            let blocks = (positions.div_ceil(cut.rows), sequences * heads);
             // SAFETY: (attended, documents, dout, log_sums, along, dattended, positions, heads, groups, width, scale); shared
             // memory for its rows of two matrices and two tiles.
-            unsafe { call.launch(blocks, THREADS, attention.shared(2 * ROWS + 2 * TILE))? };
+            unsafe { call.launch(blocks, cut.threads, cut.row * 2 * (cut.rows + cut.tile[1]))? };
         }
         Ok(())
     }

@@ -188,11 +188,8 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     /// The version for a type.
     fn of_type(mut self, dtype: DType) -> Result<Self> {
-        self.kernel.push_str(match dtype {
-            DType::F32 => "_f32",
-            DType::BF16 => "_bf16",
-            other => bail!("there is no kernel {} for {other:?}", self.kernel),
-        });
+        self.kernel.push('_');
+        self.kernel.push_str(suffix(dtype)?);
         Ok(self)
     }
 
@@ -277,6 +274,15 @@ impl<'a> Call<'a> {
         };
         // SAFETY: the caller's word.
         unsafe { self.operations.machine.launch(&launch) }
+    }
+}
+
+/// The word for a type in kernels' names.
+fn suffix(dtype: DType) -> Result<&'static str> {
+    match dtype {
+        DType::F32 => Ok("f32"),
+        DType::BF16 => Ok("bf16"),
+        other => bail!("there are no kernels for {other:?}"),
     }
 }
 

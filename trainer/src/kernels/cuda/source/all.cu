@@ -6,3 +6,4 @@
 #include "parameters.cu"
 #include "rope.cu"
 #include "swiglu.cu"
+#include "tensor_core_attention.cu"

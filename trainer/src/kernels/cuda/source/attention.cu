@@ -1,25 +1,11 @@
 // Causal attention with grouped heads, forward and backward, for any width of a head up to 256, in either type: no scores are
 // kept, and no sum depends on which block is first.
 //
-// Query, key and value of a token lie side by side in a row of `attended`, heads next to each other. A warp has two rows of its
-// own (queries forward and for their gradient, keys for theirs), lanes are the 32 rows of a tile that all warps look at.
-#include "common.cuh"
+// A warp has two rows of its own (queries forward and for their gradient, keys for theirs), lanes are the 32 rows of a tile that
+// all warps look at. Heads of common widths in bf16 have kernels that are faster (tensor_core_attention.cu).
+#include "heads.cuh"
 
 constexpr int TILE = 32, WARPS = 8, OWN = 2, ROWS = WARPS * OWN, SPANS = 8;
-
-// How attention's operands lie.
-struct Heads {
-    int positions, heads, groups, width;
-    float scale;
-
-    __device__ int queries() const { return heads * width; }
-    __device__ int keys() const { return groups * width; }
-    __device__ int stride() const { return queries() + 2 * keys(); }
-    __device__ size_t query(int token, int head) const { return (size_t)token * stride() + head * width; }
-    __device__ size_t key(int token, int group) const { return (size_t)token * stride() + queries() + group * width; }
-    __device__ size_t value(int token, int group) const { return key(token, group) + keys(); }
-    __device__ size_t out(int token, int head) const { return (size_t)token * queries() + head * width; }
-};
 
 // Rows of shared memory are one element longer than a head, so that lanes which read a column meet no bank twice.
 __device__ __forceinline__ int row_of(int width) { return width + 1; }
@@ -37,11 +23,6 @@ __device__ __forceinline__ float dot(const float* a, const float* b, int width) 
     float sum = 0;
     for (int i = 0; i < width; i++) sum += a[i] * b[i];
     return sum;
-}
-
-// Whether a query sees a key, both positions of the sequence whose documents these are.
-__device__ __forceinline__ bool sees(int query, int key, int positions, const uint32_t* documents) {
-    return key <= query && query < positions && (!documents || documents[query] == documents[key]);
 }
 
 // sum[j] += the sum over the tile's rows k of `share` of lane k times column lane + 32 j of row k.

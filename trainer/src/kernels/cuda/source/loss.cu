@@ -22,7 +22,7 @@ __device__ void cross_entropy(const float* logits, const uint32_t* targets, floa
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
     float most = warp_largest(largest);
     // Threads without a logit have nothing to add; a logit that is no number makes the loss none.
-    sum = warp_sum(threadIdx.x < vocabulary ? sum * expf(largest - most) : 0.0f);
+    sum = warp_sum((int)threadIdx.x < vocabulary ? sum * expf(largest - most) : 0.0f);
     if (lane == 0) {
         largest_of[warp] = most;
         sum_of[warp] = sum;
