@@ -4,6 +4,7 @@
 #   make build   the three programs, in target/release
 #   make build-cuda  lrpath-train for NVIDIA GPUs too
 #   make gpu-test    holds the trainer against the CPU on a machine with a GPU
+#   make bench-cuda  measures it against PyTorch there
 #   make web     the planner page: web-planner/dist for a web server, and lrpath-planner.html in it for a disk
 #   make demo    four eras of real text in, four versions out, in minutes on a CPU
 #   make test    installs what it needs and checks everything
@@ -14,7 +15,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: build build-cuda gpu-test cuda-check g++ web deb install uninstall service-test observers demo test bench lint deny nextest unit planner planner-test end-to-end peers clean
+.PHONY: build build-cuda gpu-test bench-cuda cuda-check g++ web deb install uninstall service-test observers demo test bench lint deny nextest unit planner planner-test end-to-end peers clean
 
 CARGO ?= cargo
 # What is downloaded is kept here, outside the build, so that a fresh checkout does not fetch it again.
@@ -56,6 +57,13 @@ GPU_TEST := $(CUDA_OUT)/gpu-test
 gpu-test:
 	test -x $(GPU_TEST) || $(MAKE) --no-print-directory build-cuda
 	$(GPU_TEST)
+
+# lrpath-train against PyTorch on a GPU, by a Python that has it; ends with 77 where there is no GPU. BENCH_CUDA: its options.
+GPU_PYTHON ?= python3
+BENCH_CUDA ?=
+bench-cuda:
+	test -x $(CUDA_OUT)/lrpath-train || $(MAKE) --no-print-directory build-cuda
+	$(GPU_PYTHON) trainer/cuda/bench.py --program $(CUDA_OUT)/lrpath-train $(BENCH_CUDA)
 
 # What can be checked of CUDA without a GPU: that all kernels compile and no registers spill, that the programs link and start,
 # and what they say. What the kernels compute is checked by `make unit`. The tool kit comes from PyPI, which is not in every reach.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod answers;
+mod gpu_bench;
 mod lines;
 mod models;
 mod releases;

@@ -35,7 +35,15 @@ pub fn operations(device: &Device) -> Result<Option<Operations>, Failure> {
 pub fn available(device: &Device) -> Option<u64> {
     match device {
         Device::Cpu => None,
-        _ => free(),
+        _ => memory().map(|(free, _)| free),
+    }
+}
+
+/// Bytes of a device's own memory that are in use, by whomever, where it has one and says so.
+pub fn used(device: &Device) -> Option<u64> {
+    match device {
+        Device::Cpu => None,
+        _ => memory().map(|(free, total)| total - free),
     }
 }
 
@@ -52,7 +60,7 @@ fn gpu(_: u32) -> Result<Device, Failure> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn free() -> Option<u64> {
+fn memory() -> Option<(u64, u64)> {
     None
 }
 
@@ -62,7 +70,7 @@ fn kernels(_: &Device) -> Result<Operations, Failure> {
 }
 
 #[cfg(feature = "cuda")]
-use cuda::{free, gpu, kernels};
+use cuda::{gpu, kernels, memory};
 
 #[cfg(feature = "cuda")]
 mod cuda {
@@ -88,6 +96,7 @@ mod cuda {
         libraries()?;
         let device = Device::new_cuda_with_stream(rank as usize)
             .or_else(|error| refuse(format!("the GPU cannot be used: {error}")))?;
+        keep_memory(rank);
         if let Ok(gpu) = device.as_cuda_device() {
             // SAFETY: there is one stream for all threads, on which work is done in the order in which it is asked for: no
             // memory is read before it was written, or given back before it was read.
@@ -105,9 +114,22 @@ mod cuda {
         }
     }
 
-    /// Of the device that was opened last.
-    pub fn free() -> Option<u64> {
-        result::mem_get_info().ok().map(|(free, _)| free as u64)
+    /// Bytes that are free, and all, of the device that was opened last.
+    pub fn memory() -> Option<(u64, u64)> {
+        result::mem_get_info().ok().map(|(free, total)| (free as u64, total as u64))
+    }
+
+    /// Has the driver keep what is given back for the next one who asks: by itself it takes all of it at each wait.
+    fn keep_memory(rank: u32) {
+        let (mut pool, threshold) = (std::ptr::null_mut(), u64::MAX);
+        let keep = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        // SAFETY: writes a handle that the driver owns, and reads one number of the type that the attribute has.
+        unsafe {
+            if sys::cuDeviceGetDefaultMemPool(&raw mut pool, rank.cast_signed()).result().is_ok() {
+                // Without it all is well, and slower.
+                let _ = sys::cuMemPoolSetAttribute(pool, keep, (&raw const threshold).cast_mut().cast());
+            }
+        }
     }
 
     fn libraries() -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use artifacts::event::Event;
-use artifacts::job::{MOST_THREADS, Precision, Recompute};
+use artifacts::job::{Device as JobDevice, MOST_THREADS, Precision, Recompute};
 use artifacts::storage::Disk;
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -19,7 +19,6 @@ use trainer::device;
 use trainer::events::Events;
 use trainer::failure::{Failure, Kind};
 use trainer::generate::{Sampling, Writer};
-use trainer::kernels::cpu::isa::Isa;
 use trainer::kernels::{Cpu, Reference};
 use trainer::model::{Config, Weights};
 use trainer::parallel::Ranks;
@@ -380,13 +379,16 @@ fn bench(arguments: &Bench) -> Result<(), Failure> {
     let (warm_up, steps, available) = (arguments.warm_up, arguments.steps, memory::available());
     let all = u64::from(warm_up) + u64::from(steps);
     let cpu = Cpu::default();
+    let device = device::open(task.as_ref().map_or(JobDevice::Cpu, |task| task.job.device), 0)?;
+    let gpu = device::operations(&device)?;
+    let available = device::available(&device).or(available);
     let arithmetic = match arguments.arithmetic {
-        Way::Scheduled => Arithmetic::Scheduled(Isa::best()),
+        Way::Scheduled => Arithmetic::on(gpu.as_ref()),
         Way::Autograd => Arithmetic::Autograd(&cpu),
         Way::Reference => Arithmetic::Autograd(&Reference),
     };
     let subject = match &task {
-        Some(task) => Subject::of_job(task, all, arithmetic, available)?,
+        Some(task) => Subject::of_job(task, all, (arithmetic, &device), available)?,
         None => {
             let Bench { precision, recompute, micro_batch, .. } = *arguments;
             if recompute.is_some() && matches!(arithmetic, Arithmetic::Autograd(_)) {

@@ -13,10 +13,11 @@ use paradigm::model::{Convention, Model};
 use serde::Serialize;
 
 pub use self::subject::{Choices, Size, Subject};
+use crate::device;
 use crate::failure::{Failure, Kind};
 use crate::guard;
 use crate::kernels::cpu::isa::Isa;
-use crate::step::{self, Clock, Laps, Operation, Pass};
+use crate::step::{self, Arithmetic, Clock, Laps, Operation, Pass, Step};
 
 /// What an attention's and a product's FLOPs are counted as.
 const CONVENTION: Convention = Convention::Full;
@@ -82,7 +83,7 @@ pub struct Report {
 /// Memory in bytes.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Memory {
-    /// The most that this process had at once, where the system tells.
+    /// The most that this process had at once, where the system tells; on a GPU what is in use there after the last step.
     pub peak: Option<u64>,
     /// What a step was forecast to take, where that can be foretold.
     pub forecast: Option<u64>,
@@ -118,33 +119,53 @@ pub fn measure(subject: Subject<'_>, request: &Request) -> Result<Report, Failur
     let model = Model::new(config.sizes()).map_err(|error| Failure::new(Kind::Config, error))?;
     let in_bf16 = job.precision == artifacts::job::Precision::Bf16;
     // A machine's speed changes with its other tenants: it is asked before and after, and the better answer counts.
-    let peak_before = peak::flops_per_second(Isa::best(), in_bf16, clock);
+    let device = weights.device().clone();
+    let fastest_product = || match arithmetic {
+        Arithmetic::OnGpu(gpu) => Ok(peak::on_gpu(gpu, &device, in_bf16, clock)?),
+        _ => Ok::<_, Failure>(peak::flops_per_second(Isa::best(), in_bf16, clock)),
+    };
+    let peak_before = fastest_product()?;
     let mut step = arithmetic.step(&job, &config, &weights)?;
     let (mut losses, mut times) = (Vec::new(), Vec::new());
-    for (number, (batch, rate)) in batches.iter().zip(&rates).enumerate() {
-        if number == warm_up {
-            step.measure(clock);
-        }
+    let mut make = |number: usize, step: &mut dyn Step| {
         let (begun, cpu_begun) = (clock(), cpu_clock());
-        let loss = step.differentiate(&weights, batch)?;
+        let loss = step.differentiate(&weights, &batches[number])?;
         let differentiated = clock();
-        let norm = step::norm(&*step)?;
+        let norm = step::norm(step)?;
         let normed = clock();
         guard::finite_step(number as u64, loss, norm)?;
-        optimizer.update(step.passes(), &weights, step.gradient(), norm, *rate)?;
+        optimizer.update(step.passes(), &weights, step.gradient(), norm, rates[number])?;
         let ended = clock();
+        let times = Times {
+            whole: ended - begun,
+            cpu: cpu_clock() - cpu_begun,
+            norm: normed - differentiated,
+            update: ended - normed,
+        };
+        Ok::<_, Failure>((loss, times))
+    };
+    // To tell operations apart, a GPU must be waited for after each: that is done in other steps than those that count.
+    let are_others = matches!(arithmetic, Arithmetic::OnGpu(_));
+    for number in 0..batches.len() {
+        if number == warm_up && !are_others {
+            step.measure(clock);
+        }
+        let (loss, of_step) = make(number, &mut *step)?;
         losses.push(loss);
         if number >= warm_up {
-            times.push(Times {
-                whole: ended - begun,
-                cpu: cpu_clock() - cpu_begun,
-                norm: normed - differentiated,
-                update: ended - normed,
-            });
+            times.push(of_step);
         }
     }
-    let peak_memory = peak_of_process();
-    let matmul_peak = peak_before.max(peak::flops_per_second(Isa::best(), in_bf16, clock));
+    let mut told_apart = times.clone();
+    if are_others {
+        step.measure(clock);
+        told_apart.clear();
+        for number in warm_up..batches.len() {
+            told_apart.push(make(number, &mut *step)?.1);
+        }
+    }
+    let peak_memory = if device.is_cpu() { peak_of_process() } else { device::used(&device) };
+    let matmul_peak = peak_before.max(fastest_product()?);
     let tokens = f64::from(job.sequences_per_step) * f64::from(job.sequence_length);
     let tokens_per_second = tokens / median(times.iter().map(|times| times.whole)).max(1e-9);
     let flops_per_token = model
@@ -170,8 +191,8 @@ pub fn measure(subject: Subject<'_>, request: &Request) -> Result<Report, Failur
         flops_per_second,
         matmul_peak,
         mfu: flops_per_second / matmul_peak,
-        memory: Memory { peak: peak_memory, forecast: forecast.map(|forecast| forecast.bytes_of_step()) },
-        operations: shares(step.laps(), &times, steps, &model, tokens, job.sequence_length),
+        memory: Memory { peak: peak_memory, forecast },
+        operations: shares(step.laps(), &told_apart, steps, &model, tokens, job.sequence_length),
     })
 }
 

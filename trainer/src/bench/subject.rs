@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use artifacts::job::{self, Checkpoints, Evaluation, Job, Optimizer, Precision, Recompute, Start};
 use candle_core::{DType, Device};
-use paradigm::memory::Forecast;
 use serde_json::json;
 
 use crate::data::{Batch, Data, Rates, TokenFiles};
@@ -139,7 +138,8 @@ pub struct Subject<'a> {
     /// Its model.
     pub config: Config,
     pub(super) arithmetic: Arithmetic<'a>,
-    pub(super) forecast: Option<Forecast>,
+    /// Bytes that a step was forecast to take, where that can be foretold.
+    pub(super) forecast: Option<u64>,
     pub(super) weights: Weights,
     pub(super) optimizer: optimizer::Optimizer,
     pub(super) batches: Vec<Batch>,
@@ -147,12 +147,12 @@ pub struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// The first `steps` steps of a job, computed in one way, which may take `available` bytes of memory, where that is
-    /// known.
+    /// The first `steps` steps of a job, computed in one way on a device, of whose memory they may take `available` bytes,
+    /// where that is known.
     pub fn of_job(
         task: &Task,
         steps: u64,
-        arithmetic: Arithmetic<'a>,
+        (arithmetic, device): (Arithmetic<'a>, &Device),
         available: Option<u64>,
     ) -> Result<Self, Failure> {
         let (job, config) = (&task.job, task.config()?);
@@ -171,7 +171,7 @@ impl<'a> Subject<'a> {
         let data = Data::open(job, &task.folder, tokens)?;
         let all = first..first + steps;
         let batches = all.clone().map(|step| data.batch(step)).collect::<Result<_, _>>()?;
-        let Beginning { weights, optimizer, .. } = Beginning::of(task, &config, &Device::Cpu)?;
+        let Beginning { weights, optimizer, .. } = Beginning::of(task, &config, device)?;
         Ok(Self {
             name: task.path.display().to_string(),
             job: job.clone(),
@@ -229,10 +229,11 @@ fn forecast(
     config: &Config,
     arithmetic: Arithmetic<'_>,
     available: Option<u64>,
-) -> Result<Option<Forecast>, Failure> {
+) -> Result<Option<u64>, Failure> {
     arithmetic.check(job.precision)?;
     match arithmetic {
-        Arithmetic::Scheduled(_) => memory::check(job, config, available).map(Some),
-        Arithmetic::Autograd(_) | Arithmetic::OnGpu(_) => Ok(None),
+        Arithmetic::Scheduled(_) => Ok(Some(memory::check(job, config, available)?.bytes_of_step())),
+        Arithmetic::OnGpu(_) => memory::check_on_gpu(job, config, available).map(Some),
+        Arithmetic::Autograd(_) => Ok(None),
     }
 }

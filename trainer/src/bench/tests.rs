@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use artifacts::job::{Precision, Recompute};
+use candle_core::Device;
 
 use super::*;
 use crate::fixture::Fixture;
@@ -27,7 +28,7 @@ fn the_parts_of_a_step_are_the_step() {
     let mut fixture = Fixture::new();
     fixture.job.micro_batch = 4;
     let task = Task::read(&fixture.write()).unwrap();
-    let subject = Subject::of_job(&task, 5, Arithmetic::default(), None).unwrap();
+    let subject = Subject::of_job(&task, 5, (Arithmetic::default(), &Device::Cpu), None).unwrap();
     let report = measure(subject, &REQUEST).unwrap();
     assert_eq!((report.losses.len(), report.seconds.len(), report.cpu_seconds.len()), (5, 3, 3));
     assert!(report.losses[4] < report.losses[0]);
@@ -53,7 +54,8 @@ fn all_ways_to_compute_a_step_are_measured_on_the_same_steps() {
     let task = Task::read(&fixture.write()).unwrap();
     let cpu = Cpu::default();
     let ways = [Arithmetic::default(), Arithmetic::Autograd(&cpu), Arithmetic::Autograd(&Reference)];
-    let reports = ways.map(|way| measure(Subject::of_job(&task, 5, way, None).unwrap(), &REQUEST).unwrap());
+    let reports = ways
+        .map(|way| measure(Subject::of_job(&task, 5, (way, &Device::Cpu), None).unwrap(), &REQUEST).unwrap());
     let names = reports.each_ref().map(|report| report.kernels.as_str());
     assert_eq!(
         names,
@@ -73,7 +75,7 @@ fn all_ways_to_compute_a_step_are_measured_on_the_same_steps() {
 fn a_job_that_is_too_short_is_refused() {
     let fixture = Fixture::new();
     let task = Task::read(&fixture.write()).unwrap();
-    let refusal = Subject::of_job(&task, 21, Arithmetic::default(), None).err().unwrap();
+    let refusal = Subject::of_job(&task, 21, (Arithmetic::default(), &Device::Cpu), None).err().unwrap();
     assert!(refusal.message.contains("has 20 steps left, but 21 are to be measured"), "{refusal}");
 }
 

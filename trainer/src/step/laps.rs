@@ -3,6 +3,8 @@
 //! Whoever wants to know hands in a clock; without one a lap costs nothing. A lap is the time since the last one, so no
 //! time is lost between two operations, and an operation is one line longer for it.
 
+use std::cell::Cell;
+
 use serde::Serialize;
 
 /// Seconds since any fixed moment.
@@ -53,9 +55,9 @@ impl Pass {
 #[derive(Debug, Default)]
 pub struct Laps {
     clock: Option<Clock>,
-    pass: usize,
-    last: f64,
-    seconds: [[f64; Operation::ALL.len()]; Pass::ALL.len()],
+    pass: Cell<usize>,
+    last: Cell<f64>,
+    seconds: [[Cell<f64>; Operation::ALL.len()]; Pass::ALL.len()],
 }
 
 impl Laps {
@@ -65,22 +67,28 @@ impl Laps {
     }
 
     /// A pass begins.
-    pub(super) fn begin(&mut self, pass: Pass) {
-        self.pass = pass as usize;
-        self.last = self.clock.map_or(0.0, |clock| clock());
+    pub(super) fn begin(&self, pass: Pass) {
+        self.pass.set(pass as usize);
+        self.last.set(self.clock.map_or(0.0, |clock| clock()));
     }
 
     /// The time since the last lap was this operation's.
-    pub(super) fn lap(&mut self, operation: Operation) {
+    pub(super) fn lap(&self, operation: Operation) {
         if let Some(clock) = self.clock {
             let now = clock();
-            self.seconds[self.pass][operation as usize] += now - self.last;
-            self.last = now;
+            let seconds = &self.seconds[self.pass.get()][operation as usize];
+            seconds.set(seconds.get() + now - self.last.get());
+            self.last.set(now);
         }
+    }
+
+    /// Whether somebody wants to know.
+    pub(super) fn are_taken(&self) -> bool {
+        self.clock.is_some()
     }
 
     /// What an operation took in a pass since the clock was handed in.
     pub fn seconds(&self, operation: Operation, pass: Pass) -> f64 {
-        self.seconds[pass as usize][operation as usize]
+        self.seconds[pass as usize][operation as usize].get()
     }
 }

@@ -130,4 +130,9 @@ impl Machine for Emulated {
         }
         Ok(())
     }
+
+    fn wait(&self) -> Result<()> {
+        // All work is done at once.
+        Ok(())
+    }
 }

@@ -109,4 +109,8 @@ impl Machine for Gpu {
         // SAFETY: the caller's word.
         unsafe { self.products.multiply(&self.stream, product) }
     }
+
+    fn wait(&self) -> Result<()> {
+        self.stream.synchronize().w()
+    }
 }

@@ -60,6 +60,12 @@ pub trait Machine: Send + Sync {
     /// # Errors
     /// It cannot be started.
     unsafe fn multiply(&self, product: &Product) -> Result<()>;
+
+    /// Returns when all work that was asked for is done.
+    ///
+    /// # Errors
+    /// Some of it failed.
+    fn wait(&self) -> Result<()>;
 }
 
 /// A kernel, and what it is to do.
@@ -124,6 +130,14 @@ impl Operations {
     /// What the bits of the results hang on, as a word.
     pub fn name(&self) -> String {
         self.machine.name()
+    }
+
+    /// Waits until all work that was asked for is done.
+    ///
+    /// # Errors
+    /// Some of it failed.
+    pub fn wait(&self) -> Result<()> {
+        self.machine.wait()
     }
 
     /// `c = a b`, or `c += a b`; the sides are tensors, transposed where said so, of (m, k) and (k, n).

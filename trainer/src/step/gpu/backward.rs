@@ -9,6 +9,7 @@ use super::Turn;
 use super::buffers::{Kept, Slopes, Working};
 use super::weights::Matrices;
 use crate::kernels::cuda::{self, Norm};
+use crate::step::laps::Operation;
 
 /// Where the gradients of a layer's parameters go.
 #[derive(Clone, Copy)]
@@ -48,17 +49,21 @@ fn feed_forward(
             &working.activation
         }
     };
+    turn.lap(Operation::SwiGlu)?;
     let Into { matrices, add, .. } = into;
     let dy = &slopes.rounded;
     operations.multiply((dy, true), (activation, false), &matrices.down, (width, inner, n), add)?;
     // The activation is not needed any more: its gradient takes its place.
     operations.multiply((dy, false), (&rounded.down, false), activation, (n, inner, width), false)?;
+    turn.lap(Operation::Linear)?;
     operations.swiglu_backward(activation, &kept.gate_up, n, inner)?;
+    turn.lap(Operation::SwiGlu)?;
     let dy = &kept.gate_up;
     let normed = again(turn, turn.norm2(kept), kept.normed2.as_ref(), working)?;
     operations.multiply((dy, true), (normed, false), &matrices.gate_up, (2 * inner, width, n), add)?;
     let shape = (n, width, 2 * inner);
     operations.multiply((dy, false), (&rounded.gate_up, false), &slopes.normed, shape, false)?;
+    turn.lap(Operation::Linear)?;
     norm(turn, turn.norm2(kept), slopes, &into.parts[layer.post_norm], add)
 }
 
@@ -71,21 +76,26 @@ fn attend(turn: Turn<'_>, kept: &Kept, working: &Working, slopes: &Slopes, into:
     operations.multiply((dy, true), (&kept.attention, false), &matrices.output, (width, queries, n), add)?;
     let shape = (n, queries, width);
     operations.multiply((dy, false), (&rounded.output, false), &slopes.attention, shape, false)?;
+    turn.lap(Operation::Linear)?;
     let gradients = cuda::Slopes { out: &slopes.attention, attended: &slopes.attended, along: &slopes.along };
     operations.attention_backward(turn.attention(kept), gradients)?;
+    turn.lap(Operation::Attention)?;
     let dy = &slopes.attended;
     operations.rope(dy, &model.rotary, batch.shape(), model.rotated(), true)?;
+    turn.lap(Operation::Rope)?;
     let normed = again(turn, turn.norm1(kept), kept.normed1.as_ref(), working)?;
     operations.multiply((dy, true), (normed, false), &matrices.attended, (attended, width, n), add)?;
     let shape = (n, width, attended);
     operations.multiply((dy, false), (&rounded.attended, false), &slopes.normed, shape, false)?;
+    turn.lap(Operation::Linear)?;
     norm(turn, turn.norm1(kept), slopes, &into.parts[layer.input_norm], add)
 }
 
 fn norm(turn: Turn<'_>, norm: Norm<'_>, slopes: &Slopes, weight: &Tensor, add: bool) -> Result<()> {
     let Turn { operations, batch, .. } = turn;
     let (stream, sums) = ((&slopes.stream, &slopes.rounded), (&slopes.partial, weight));
-    operations.norm_backward(norm, &slopes.normed, stream, sums, batch.rows(), add)
+    operations.norm_backward(norm, &slopes.normed, stream, sums, batch.rows(), add)?;
+    turn.lap(Operation::Norm)
 }
 
 /// A norm's output: as it was kept, or computed again to the same bits.
@@ -99,6 +109,7 @@ fn again<'a>(
         Some(kept) => Ok(kept),
         None => {
             turn.operations.norm_again(norm, &working.normed, turn.batch.rows())?;
+            turn.lap(Operation::Norm)?;
             Ok(&working.normed)
         }
     }

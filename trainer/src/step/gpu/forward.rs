@@ -5,6 +5,7 @@ use candle_core::{Result, Tensor};
 use super::Turn;
 use super::buffers::{Kept, Working};
 use crate::kernels::cuda::{Attention, Norm};
+use crate::step::laps::Operation;
 
 /// The stream before a layer: as it is at its entry, or with something that is still to be added.
 #[derive(Clone, Copy)]
@@ -30,12 +31,17 @@ fn attend(turn: Turn<'_>, kept: &Kept, working: &Working, entry: Entry<'_>) -> R
         Entry::After(stream) => Some((&working.branch, stream)),
     };
     operations.norm(turn.norm1(kept), branch, normed, n, model.norm_eps)?;
+    turn.lap(Operation::Norm)?;
     let shape = (n, sizes.attended(), sizes.width);
     operations.multiply((normed, false), (&rounded.attended, true), &kept.attended, shape, false)?;
+    turn.lap(Operation::Linear)?;
     operations.rope(&kept.attended, &model.rotary, batch.shape(), model.rotated(), false)?;
+    turn.lap(Operation::Rope)?;
     operations.attention(turn.attention(kept))?;
+    turn.lap(Operation::Attention)?;
     let shape = (n, sizes.width, sizes.queries);
-    operations.multiply((&kept.attention, false), (&rounded.output, true), &working.branch, shape, false)
+    operations.multiply((&kept.attention, false), (&rounded.output, true), &working.branch, shape, false)?;
+    turn.lap(Operation::Linear)
 }
 
 fn feed_forward(turn: Turn<'_>, kept: &Kept, working: &Working) -> Result<()> {
@@ -44,11 +50,21 @@ fn feed_forward(turn: Turn<'_>, kept: &Kept, working: &Working) -> Result<()> {
     let normed = kept.normed2.as_ref().unwrap_or(&working.normed);
     let branch = Some((&working.branch, &kept.stream1));
     operations.norm(turn.norm2(kept), branch, normed, n, model.norm_eps)?;
+    turn.lap(Operation::Norm)?;
     let shape = (n, 2 * inner, width);
     operations.multiply((normed, false), (&rounded.gate_up, true), &kept.gate_up, shape, false)?;
+    turn.lap(Operation::Linear)?;
     let activation = kept.activation.as_ref().unwrap_or(&working.activation);
     operations.swiglu(&kept.gate_up, activation, n, inner)?;
-    operations.multiply((activation, false), (&rounded.down, true), &working.branch, (n, width, inner), false)
+    turn.lap(Operation::SwiGlu)?;
+    operations.multiply(
+        (activation, false),
+        (&rounded.down, true),
+        &working.branch,
+        (n, width, inner),
+        false,
+    )?;
+    turn.lap(Operation::Linear)
 }
 
 impl<'a> Turn<'a> {

@@ -17,6 +17,7 @@ use paradigm::memory;
 use self::buffers::{Buffers, LOGITS_AT_ONCE, Working};
 use self::forward::Entry;
 use self::weights::{Gradients, Matrices, Rounded};
+use super::laps::{Clock, Laps, Operation, Pass};
 use super::places::{Layer, Places};
 use super::sizes::Sizes;
 use super::{Plan, Step, see_every_gradient};
@@ -93,6 +94,22 @@ struct Turn<'a> {
     layer: &'a Layer,
     rounded: &'a Matrices,
     batch: &'a OnDevice,
+    laps: &'a Laps,
+}
+
+impl Turn<'_> {
+    /// The time since the last lap was this operation's: all work is waited for, if somebody wants to know.
+    fn lap(&self, operation: Operation) -> Result<()> {
+        lap(self.operations, self.laps, operation)
+    }
+}
+
+fn lap(operations: &Operations, laps: &Laps, operation: Operation) -> Result<()> {
+    if laps.are_taken() {
+        operations.wait()?;
+        laps.lap(operation);
+    }
+    Ok(())
 }
 
 /// A step whose activations are on a GPU.
@@ -106,6 +123,7 @@ pub struct OnGpu {
     device: Device,
     micro_batch: usize,
     examples: Examples,
+    laps: Laps,
     /// Whether every parameter was once seen to get a gradient.
     seen: bool,
 }
@@ -151,6 +169,7 @@ impl OnGpu {
             device: device.clone(),
             micro_batch: plan.micro_batch,
             examples: Examples::default(),
+            laps: Laps::default(),
             seen: false,
             operations,
             model,
@@ -166,16 +185,19 @@ impl OnGpu {
             layer: &self.model.places.layers[number],
             rounded: &self.rounded.layers[number],
             batch,
+            laps: &self.laps,
         }
     }
 
     /// The stream from the embedding through all layers, and its norm. `keep`: a backward follows.
     fn forward(&self, weights: &[&Tensor], batch: &OnDevice, keep: bool) -> Result<()> {
-        let Self { operations, model, buffers, .. } = self;
+        let Self { operations, model, buffers, laps, .. } = self;
         let working = &buffers.working;
+        laps.begin(Pass::Forward);
         let embedding = weights[model.places.embedding];
         let first = &buffers.kept(0, keep).stream1;
         operations.embedding(embedding, &batch.tokens, batch.largest_token, first)?;
+        lap(operations, laps, Operation::Embedding)?;
         let mut entry = Entry::There;
         for number in 0..model.sizes.layers {
             let kept = buffers.kept(number, keep);
@@ -186,7 +208,8 @@ impl OnGpu {
             Entry::There => None,
             Entry::After(stream) => Some((&working.branch, stream)),
         };
-        operations.norm(self.last_norm(weights), branch, &working.normed, batch.rows(), model.norm_eps)
+        operations.norm(self.last_norm(weights), branch, &working.normed, batch.rows(), model.norm_eps)?;
+        lap(operations, laps, Operation::Norm)
     }
 
     /// The norm before the head.
@@ -243,14 +266,17 @@ impl OnGpu {
         scale: f32,
         add: bool,
     ) -> Result<()> {
-        let Self { operations, model, buffers, gradient, .. } = self;
+        let Self { operations, model, buffers, gradient, laps, .. } = self;
+        laps.begin(Pass::Backward);
         let (working, rows, places) = (&buffers.working, batch.rows(), &model.places);
         let Some(slopes) = &buffers.slopes else { return Ok(()) };
         self.loss(batch, Some((scale, add)))?;
+        lap(operations, laps, Operation::Head)?;
         slopes.stream.zero_set()?;
         let stream = (&slopes.stream, &slopes.rounded);
         let sums = (&slopes.partial, &gradient.parts[places.norm]);
         operations.norm_backward(self.last_norm(weights), &slopes.normed, stream, sums, rows, add)?;
+        lap(operations, laps, Operation::Norm)?;
         for number in (0..model.sizes.layers).rev() {
             let (turn, kept) = (self.turn(weights, number, batch), buffers.kept(number, true));
             if buffers.computes_again() {
@@ -264,7 +290,8 @@ impl OnGpu {
         if !add && places.embedding != places.head {
             sum.zero_set()?;
         }
-        operations.embedding_backward(&slopes.stream, occurrences, sum)
+        operations.embedding_backward(&slopes.stream, occurrences, sum)?;
+        lap(operations, laps, Operation::Embedding)
     }
 
     /// The sum of the losses of a batch, and its gradient after `scale`.
@@ -338,5 +365,13 @@ impl Step for OnGpu {
 
     fn passes(&self) -> &dyn Passes {
         &self.operations
+    }
+
+    fn measure(&mut self, clock: Clock) {
+        self.laps = Laps::new(clock);
+    }
+
+    fn laps(&self) -> Option<&Laps> {
+        Some(&self.laps)
     }
 }
