@@ -11,23 +11,30 @@ use harness::text::sentences;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A trainer that misbehaves on the first version's branch as long as a file lies beside it.
+/// A trainer that misbehaves first: on the first version's branch, as long as a file lies beside it.
 struct Scripted {
     folder: TempDir,
 }
 
 impl Scripted {
     fn new(misbehaviour: &str) -> Self {
-        let scripted = Self { folder: TempDir::with_prefix("lrpath-trainer-").unwrap() };
-        let (trainer, broken) = (program("lrpath-train"), scripted.broken());
-        let script = format!(
-            "#!/bin/sh\nif [ -e '{}' ] && grep -q 'path-switching\\.v1\\.' \"$2\"; then\n{misbehaviour}\nfi\nexec '{}' \"$@\"\n",
-            broken.display(),
-            trainer.display()
-        );
+        let folder = TempDir::with_prefix("lrpath-trainer-").unwrap();
+        let broken = folder.path().join("broken");
+        std::fs::write(&broken, "").unwrap();
+        let is_it = format!("[ -e '{}' ] && grep -q 'path-switching\\.v1\\.' \"$2\"", broken.display());
+        Self::of(folder, &format!("if {is_it}; then\n{misbehaviour}\nfi"))
+    }
+
+    /// One that runs a script before each training.
+    fn always(script: &str) -> Self {
+        Self::of(TempDir::with_prefix("lrpath-trainer-").unwrap(), script)
+    }
+
+    fn of(folder: TempDir, script: &str) -> Self {
+        let (scripted, trainer) = (Self { folder }, program("lrpath-train"));
+        let script = format!("#!/bin/sh\n{script}\nexec '{}' \"$@\"\n", trainer.display());
         std::fs::write(scripted.program(), script).unwrap();
         std::fs::set_permissions(scripted.program(), PermissionsExt::from_mode(0o755)).unwrap();
-        std::fs::write(broken, "").unwrap();
         scripted
     }
 
@@ -110,4 +117,42 @@ fn a_trainer_that_prints_rubbish_is_one_failed_job() {
         "contract",
         "the trainer broke its contract and was ended: line 1 is no event",
     );
+}
+
+/// A trainer that has only memory for one sequence at once.
+#[test]
+fn where_it_is_allowed_a_smaller_micro_batch_is_taken_and_kept() {
+    let failed =
+        r#"{"event":"failed","time":1.0,"kind":"no-memory","message":"no memory for so many","step":null}"#;
+    let scripted = Scripted::always(&format!(
+        "if ! grep -q '\"micro_batch\": *1[,}}]' \"$2\"; then\n  echo '{failed}'\n  exit 69\nfi"
+    ));
+    let command = scripted.program();
+    let tables = |more: &str| {
+        format!(
+            "command = [{command:?}]\nattempts = 2\n{more}[schedule]\nwarmup_steps = 2\npeak = 1e-3\n\
+             min = 1e-4\n[cut]\nevery_tokens = 320"
+        )
+    };
+    let state = State::new(&byte_config("main_path = \"lazy\"", &tables("")));
+    let daemon = Daemon::start(&state);
+    state.drop_file("text.txt", sentences(8, 700).as_bytes());
+    wait_for(&state, "version 1 without memory", 60, |status| version(status, 1) == "failed");
+    daemon.stop();
+
+    let file = state.path().join("lrpathd.toml");
+    let allowed = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, allowed.replace("attempts = 2\n", "attempts = 2\nshrink_micro_batch = true\n"))
+        .unwrap();
+    let daemon = Daemon::start(&state);
+    let retried = state.ctl(&["retry", "1"]);
+    assert!(retried.status.success(), "{}", String::from_utf8_lossy(&retried.stderr));
+    wait_for(&state, "both versions", 60, |status| {
+        version(status, 1) == "released" && version(status, 2) == "released"
+    });
+    let starts = state.transitions().into_iter().filter(|transition| transition["kind"] == "job-started");
+    let sizes: Vec<u64> = starts.map(|start| start["micro_batch"].as_u64().unwrap()).collect();
+    assert_eq!(sizes[..2], [2, 2], "{sizes:?}");
+    assert!(sizes.len() > 4 && sizes[2..].iter().all(|size| *size == 1), "{sizes:?}");
+    daemon.stop();
 }

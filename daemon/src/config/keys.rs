@@ -288,6 +288,8 @@ pub struct TrainerConfig {
     pub threads: Option<u32>,
     /// Sequences that go through the model at once; all of a step if not given.
     pub micro_batch: Option<u32>,
+    /// Whether a job that had not enough memory is tried again with a smaller micro batch, which the run then keeps.
+    pub shrink_micro_batch: bool,
     /// What the forward pass computes once more in the backward pass instead of keeping it: memory for time. It changes
     /// no bit.
     pub recompute: artifacts::job::Recompute,
@@ -449,6 +451,7 @@ impl Default for TrainerConfig {
             command: None,
             threads: None,
             micro_batch: None,
+            shrink_micro_batch: false,
             recompute: artifacts::job::Recompute::default(),
             on_spike: OnSpike::default(),
             silent_seconds: 600.0,

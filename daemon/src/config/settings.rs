@@ -109,6 +109,10 @@ pub struct Settings {
     pub gpu_slots: bool,
     /// Sequences that go through the model at once.
     pub micro_batch: u32,
+    /// Whether fewer do after memory did not suffice.
+    pub shrinks_micro_batch: bool,
+    /// Sequences of a step.
+    pub sequences_per_step: u32,
     /// How trainers are started.
     pub trainer: TrainerSettings,
     /// Commands that are asked and told.
@@ -237,6 +241,8 @@ impl Config {
             slots: self.slots.clone(),
             gpu_slots: self.gpu_slots,
             micro_batch: self.micro_batch(),
+            shrinks_micro_batch: trainer.shrink_micro_batch,
+            sequences_per_step: self.data.sequences_per_step,
             trainer: TrainerSettings {
                 command: self.trainer_command(machine)?,
                 threads: trainer.threads.unwrap_or((machine.cores / slots).max(1)),

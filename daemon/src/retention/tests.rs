@@ -12,7 +12,7 @@ use crate::api::fixture::World;
 use crate::ledger::path::{CheckpointKey, Step, Version};
 use crate::ledger::transition::{Outcome, Transition};
 use crate::publish::failing::{Failing, Failure};
-use crate::scheduler::decide::{Decisions, Situation, Slot, decide};
+use crate::scheduler::decide::{Decisions, MicroBatch, Situation, Slot, decide};
 
 /// A state on a disk, in which something lies for all that its journal says.
 struct State {
@@ -103,7 +103,7 @@ impl State {
             next_branch_point: None,
             ahead_steps: Some(1),
             slots: &slots,
-            micro_batch: 4,
+            micro_batch: MicroBatch { wanted: 4, shrinks_within: None },
             stopping: &stopping,
             holds_jobs: false,
             now: 1,

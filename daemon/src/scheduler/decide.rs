@@ -25,6 +25,28 @@ pub struct Slot {
     pub shared: bool,
 }
 
+/// The trainer's word for a job that takes more memory than there is.
+const NO_MEMORY: &str = "no-memory";
+
+/// How many sequences go through the model at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MicroBatch {
+    /// So many, if memory suffices.
+    pub wanted: u32,
+    /// Sequences of a step, where fewer may be taken at once after memory did not suffice.
+    pub shrinks_within: Option<u32>,
+}
+
+impl MicroBatch {
+    /// For a job of `ranks` processes, after attempts had not the memory for `tried` sequences each.
+    fn after(self, tried: impl Iterator<Item = u32>, ranks: u32) -> u32 {
+        let (Some(sequences), Some(least)) = (self.shrinks_within, tried.min()) else { return self.wanted };
+        let share = sequences / ranks.max(1);
+        let smaller = (1..least).rev().find(|size| share.is_multiple_of(*size)).unwrap_or(1);
+        self.wanted.min(smaller)
+    }
+}
+
 /// What the decision hangs on beside the tree.
 #[derive(Debug)]
 pub struct Situation<'a> {
@@ -37,7 +59,7 @@ pub struct Situation<'a> {
     /// The slots whose devices are there; of these, some may be taken by running jobs.
     pub slots: &'a [Slot],
     /// Sequences that go through the model at once.
-    pub micro_batch: u32,
+    pub micro_batch: MicroBatch,
     /// Jobs that were asked to stop already.
     pub stopping: &'a BTreeSet<JobNumber>,
     /// Something keeps jobs from being of use: none is started, and none has to make room.
@@ -240,6 +262,8 @@ impl<'a> Round<'a> {
             self.next_job += 1;
             (job, 1, first_step)
         });
+        let ranks = u32::try_from(slot.devices.len()).unwrap_or(1);
+        let micro_batch = self.micro_batch(ranks);
         self.decisions.start.push(JobStart {
             job,
             attempt,
@@ -251,9 +275,20 @@ impl<'a> Round<'a> {
             start: work.start,
             slot: slot.name.clone(),
             devices: slot.devices.clone(),
-            ranks: u32::try_from(slot.devices.len()).unwrap_or(1),
-            micro_batch: self.situation.micro_batch,
+            ranks,
+            micro_batch,
         });
+    }
+
+    /// What is told of attempts in the tree decides, so that a run keeps the size that it had to take.
+    fn micro_batch(&self, ranks: u32) -> u32 {
+        let had_no_memory =
+            |outcome: &Outcome| matches!(outcome, Outcome::Failed { failure, .. } if failure == NO_MEMORY);
+        let attempts = self.tree.jobs().values().flat_map(|job| &job.attempts);
+        let tried = attempts
+            .filter(|attempt| attempt.end.as_ref().is_some_and(|end| had_no_memory(&end.outcome)))
+            .map(|attempt| attempt.start.micro_batch);
+        self.situation.micro_batch.after(tried, ranks)
     }
 
     /// The job that this work goes on with, if its last attempt broke off: its number, next attempt and first step.
@@ -284,5 +319,25 @@ impl<'a> Round<'a> {
         if !self.situation.stopping.contains(&job) && !self.decisions.stop.contains(&job) {
             self.decisions.stop.push(job);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_micro_batch_shrinks_to_the_next_size_that_divides_a_share() {
+        let may = MicroBatch { wanted: 12, shrinks_within: Some(24) };
+        let after = |tried: &[u32], ranks| may.after(tried.iter().copied(), ranks);
+        assert_eq!(after(&[], 1), 12);
+        assert_eq!(after(&[12], 1), 8);
+        assert_eq!(after(&[12, 8], 1), 6);
+        assert_eq!(after(&[12], 2), 6);
+        assert_eq!(after(&[6], 8), 3);
+        assert_eq!(after(&[1], 1), 1);
+        // Who wants fewer than what was too much gets that.
+        assert_eq!(MicroBatch { wanted: 2, ..may }.after([12].into_iter(), 1), 2);
+        assert_eq!(MicroBatch { shrinks_within: None, ..may }.after([12].into_iter(), 1), 12);
     }
 }

@@ -20,7 +20,7 @@ use crate::ledger::tree::Tree;
 use crate::ledger::{Clock, Ledger, LedgerError};
 use crate::run_stream::RunLength;
 use cut::{Data, Rules};
-use decide::{Situation, Slot};
+use decide::{MicroBatch, Situation, Slot};
 
 /// What the scheduler goes by; it may change from cut to cut.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub struct SchedulerSettings {
     /// Where jobs run.
     pub slots: Vec<Slot>,
     /// Sequences that go through the model at once.
-    pub micro_batch: u32,
+    pub micro_batch: MicroBatch,
 }
 
 /// What the scheduler asks of its neighbours beside the ledger: things that are not facts and not journalled.

@@ -12,7 +12,7 @@ use paradigm::{Paradigm, SegmentKind};
 use proptest::prelude::*;
 
 use super::cut::{self, Data, Rules};
-use super::decide::{Decisions, Situation, Slot, decide};
+use super::decide::{Decisions, MicroBatch, Situation, Slot, decide};
 use crate::ledger::path::{CheckpointKey, Path, Step, Trajectory, Version};
 use crate::ledger::transition::*;
 use crate::ledger::tree::{Tree, VersionState};
@@ -132,7 +132,7 @@ impl World {
             next_branch_point,
             ahead_steps: self.plan.ahead,
             slots,
-            micro_batch: 1,
+            micro_batch: MicroBatch { wanted: 1, shrinks_within: None },
             stopping: &self.stopping,
             holds_jobs: false,
             now: self.now,

@@ -12,7 +12,7 @@ use crate::ledger::transition::Fixed;
 use crate::retention;
 use crate::scheduler::SchedulerSettings;
 use crate::scheduler::cut::Rules;
-use crate::scheduler::decide::Slot;
+use crate::scheduler::decide::{MicroBatch, Slot};
 use crate::tokenizer;
 
 /// A driver that nobody holds open takes seconds to begin.
@@ -77,7 +77,10 @@ pub fn scheduler(settings: &Settings, slots: &[SlotConfig]) -> SchedulerSettings
         },
         ahead_steps: settings.ahead_steps,
         slots: slots.iter().map(slot).collect(),
-        micro_batch: settings.micro_batch,
+        micro_batch: MicroBatch {
+            wanted: settings.micro_batch,
+            shrinks_within: settings.shrinks_micro_batch.then_some(settings.sequences_per_step),
+        },
     }
 }
 
