@@ -116,7 +116,7 @@ impl Operations {
         let call = call.tensor_or_none(documents, DType::U32, tokens)?;
         let call = call.tensor(out, dtype, attention.queries())?;
         let call = attention.sizes(call.tensor(log_sums, DType::F32, tokens * heads)?)?;
-        let blocks = (positions.div_ceil(cut.rows), sequences * heads);
+        let blocks = (sequences * heads, positions.div_ceil(cut.rows));
         // SAFETY: (attended, documents, out, log_sums, positions, heads, groups, width, scale), a block for so many queries of
         // a head; shared memory for its rows and two tiles.
         unsafe { call.launch(blocks, cut.threads, cut.row * (cut.rows + 2 * cut.tile[0])) }
@@ -145,7 +145,7 @@ impl Operations {
             let call = call.tensor(log_sums, DType::F32, per_head)?;
             let call = call.tensor(slopes.along, DType::F32, per_head)?;
             let call = attention.sizes(call.tensor(slopes.attended, dtype, attention.all())?)?;
-            let blocks = (positions.div_ceil(cut.rows), sequences * heads);
+            let blocks = (sequences * heads, positions.div_ceil(cut.rows));
             // SAFETY: (attended, documents, dout, log_sums, along, dattended, positions, heads, groups, width, scale); shared
             // memory for its rows of two matrices and two tiles.
             unsafe { call.launch(blocks, cut.threads, cut.row * 2 * (cut.rows + cut.tile[1]))? };

@@ -2,7 +2,7 @@
 //!
 //! Between two products of matrices, what takes a GPU's time is memory that is read and written: candle's own operations read
 //! and write every value of a norm four times. Here each operation is one kernel that does it once, written in `source`. A
-//! [`Machine`] runs them. The one for training is a GPU ([`Gpu`], with the feature `cuda`); tests have one that runs the same
+//! [`Machine`] runs them. The one for training is a GPU (`Gpu`, with the feature `cuda`); tests have one that runs the same
 //! sources on a CPU, thread by thread, so that what they compute is known before a GPU sees them.
 
 mod attention;

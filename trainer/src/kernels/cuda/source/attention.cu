@@ -38,15 +38,15 @@ __device__ __forceinline__ void add_rows(float (&sum)[SPANS], float share, const
     }
 }
 
-// Blocks: tiles of queries, sequences times heads.
+// Blocks: sequences times heads, tiles of queries.
 template <class T>
 __device__ void attention_forward(const T* attended, const uint32_t* documents, T* out, float* log_sums, Heads heads) {
     DYNAMIC_SHARED(float, shared);
-    int head = blockIdx.y % heads.heads, sequence = blockIdx.y / heads.heads, group = head / (heads.heads / heads.groups);
+    int head = blockIdx.x % heads.heads, sequence = blockIdx.x / heads.heads, group = head / (heads.heads / heads.groups);
     int width = heads.width, positions = heads.positions, start = sequence * positions;
     float *queries = shared, *keys = queries + ROWS * row_of(width), *values = keys + TILE * row_of(width);
     if (documents) documents += start;
-    int first = blockIdx.x * ROWS, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int first = blockIdx.y * ROWS, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     fetch(attended + heads.query(start + first, head), heads.stride(), first, positions, ROWS, width, queries);
     float sum[OWN][SPANS] = {}, largest[OWN], total[OWN] = {};
 #pragma unroll
@@ -82,7 +82,7 @@ __device__ void attention_forward(const T* attended, const uint32_t* documents, 
             int column = lane + 32 * j;
             if (column < width) row[column] = nearest<T>(sum[own][j] / total[own]);
         }
-        if (lane == 0) log_sums[(size_t)blockIdx.y * positions + query] = largest[own] + logf(total[own]);
+        if (lane == 0) log_sums[(size_t)blockIdx.x * positions + query] = largest[own] + logf(total[own]);
     }
 }
 
@@ -106,12 +106,12 @@ template <class T>
 __device__ void attention_queries(const T* attended, const uint32_t* documents, const T* dout, const float* log_sums,
                                   const float* along, T* dattended, Heads heads) {
     DYNAMIC_SHARED(float, shared);
-    int head = blockIdx.y % heads.heads, sequence = blockIdx.y / heads.heads, group = head / (heads.heads / heads.groups);
+    int head = blockIdx.x % heads.heads, sequence = blockIdx.x / heads.heads, group = head / (heads.heads / heads.groups);
     int width = heads.width, positions = heads.positions, start = sequence * positions;
     float *queries = shared, *slopes = queries + ROWS * row_of(width), *keys = slopes + ROWS * row_of(width),
           *values = keys + TILE * row_of(width);
     if (documents) documents += start;
-    int first = blockIdx.x * ROWS, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int first = blockIdx.y * ROWS, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     fetch(attended + heads.query(start + first, head), heads.stride(), first, positions, ROWS, width, queries);
     fetch(dout + heads.out(start + first, head), heads.queries(), first, positions, ROWS, width, slopes);
     float sum[OWN][SPANS] = {};
@@ -125,7 +125,7 @@ __device__ void attention_queries(const T* attended, const uint32_t* documents, 
             int row = warp * OWN + own, query = first + row;
             float share = 0;
             if (sees(query, tile + lane, positions, documents)) {
-                size_t place = (size_t)blockIdx.y * positions + query;
+                size_t place = (size_t)blockIdx.x * positions + query;
                 float score = dot(queries + row * row_of(width), keys + lane * row_of(width), width) * heads.scale;
                 float through = dot(slopes + row * row_of(width), values + lane * row_of(width), width);
                 share = expf(score - log_sums[place]) * (through - along[place]) * heads.scale;
@@ -146,17 +146,17 @@ __device__ void attention_queries(const T* attended, const uint32_t* documents, 
     }
 }
 
-// The gradients of keys and values, summed over the heads of their group. Blocks: tiles of keys, sequences times groups.
+// The gradients of keys and values, summed over the heads of their group. Blocks: sequences times groups, tiles of keys.
 template <class T>
 __device__ void attention_keys(const T* attended, const uint32_t* documents, const T* dout, const float* log_sums,
                                const float* along, T* dattended, Heads heads) {
     DYNAMIC_SHARED(float, shared);
-    int group = blockIdx.y % heads.groups, sequence = blockIdx.y / heads.groups, shared_by = heads.heads / heads.groups;
+    int group = blockIdx.x % heads.groups, sequence = blockIdx.x / heads.groups, shared_by = heads.heads / heads.groups;
     int width = heads.width, positions = heads.positions, start = sequence * positions;
     float *keys = shared, *values = keys + ROWS * row_of(width), *queries = values + ROWS * row_of(width),
           *slopes = queries + TILE * row_of(width);
     if (documents) documents += start;
-    int first = blockIdx.x * ROWS, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int first = blockIdx.y * ROWS, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     fetch(attended + heads.key(start + first, group), heads.stride(), first, positions, ROWS, width, keys);
     fetch(attended + heads.value(start + first, group), heads.stride(), first, positions, ROWS, width, values);
     float dkeys[OWN][SPANS] = {}, dvalues[OWN][SPANS] = {};

@@ -35,13 +35,13 @@ __device__ __forceinline__ void write_strip(const Result (&sums)[WIDTH / 8], bf1
     }
 }
 
-// Blocks: tiles of queries, sequences times heads.
+// Blocks: sequences times heads, tiles of queries.
 template <int WIDTH>
 __device__ void tensor_core_forward(const bf16* attended, const uint32_t* documents, bf16* out, float* log_sums, Heads heads) {
     constexpr int TILE = 64;
     DYNAMIC_SHARED(bf16, shared);
-    int head = blockIdx.y % heads.heads, sequence = blockIdx.y / heads.heads, group = head / (heads.heads / heads.groups);
-    int positions = heads.positions, start = sequence * positions, first = blockIdx.x * OWN_ROWS;
+    int head = blockIdx.x % heads.heads, sequence = blockIdx.x / heads.heads, group = head / (heads.heads / heads.groups);
+    int positions = heads.positions, start = sequence * positions, first = blockIdx.y * OWN_ROWS;
     if (documents) documents += start;
     Rows<WIDTH> queries{shared}, keys{shared + OWN_ROWS * Rows<WIDTH>::STRIDE},
         values{shared + (OWN_ROWS + TILE) * Rows<WIDTH>::STRIDE};
@@ -101,7 +101,7 @@ __device__ void tensor_core_forward(const bf16* attended, const uint32_t* docume
         total[half] += __shfl_xor_sync(~0u, total[half], 2);
         int query = first + lane.strip + lane.row + 8 * half;
         if (lane.column == 0 && query < positions) {
-            log_sums[(size_t)blockIdx.y * positions + query] = largest[half] / LOG2_E + logf(total[half]);
+            log_sums[(size_t)blockIdx.x * positions + query] = largest[half] / LOG2_E + logf(total[half]);
         }
     }
     write_strip<WIDTH>(sums, out + heads.out(start + first, head), heads.queries(), lane.strip + lane.row, positions - first,
@@ -114,8 +114,8 @@ __device__ void tensor_core_queries(const bf16* attended, const uint32_t* docume
                                     const float* along, bf16* dattended, Heads heads) {
     constexpr int TILE = 32;
     DYNAMIC_SHARED(bf16, shared);
-    int head = blockIdx.y % heads.heads, sequence = blockIdx.y / heads.heads, group = head / (heads.heads / heads.groups);
-    int positions = heads.positions, start = sequence * positions, first = blockIdx.x * OWN_ROWS;
+    int head = blockIdx.x % heads.heads, sequence = blockIdx.x / heads.heads, group = head / (heads.heads / heads.groups);
+    int positions = heads.positions, start = sequence * positions, first = blockIdx.y * OWN_ROWS;
     if (documents) documents += start;
     constexpr int STRIDE = Rows<WIDTH>::STRIDE;
     Rows<WIDTH> queries{shared}, slopes{shared + OWN_ROWS * STRIDE}, keys{shared + 2 * OWN_ROWS * STRIDE},
@@ -129,8 +129,8 @@ __device__ void tensor_core_queries(const bf16* attended, const uint32_t* docume
     for (int half = 0; half < 2; half++) {
         int query = first + lane.strip + lane.row + 8 * half;
         if (query < positions) {
-            log_sum[half] = log_sums[(size_t)blockIdx.y * positions + query];
-            taken[half] = along[(size_t)blockIdx.y * positions + query];
+            log_sum[half] = log_sums[(size_t)blockIdx.x * positions + query];
+            taken[half] = along[(size_t)blockIdx.x * positions + query];
         }
     }
     for (int tile = 0; tile < positions && tile < first + OWN_ROWS; tile += TILE) {
@@ -158,15 +158,15 @@ __device__ void tensor_core_queries(const bf16* attended, const uint32_t* docume
                        positions - first, lane.column, 1.0f, 1.0f);
 }
 
-// The gradients of keys and values, summed over the heads of their group. Blocks: tiles of keys, sequences times groups.
+// The gradients of keys and values, summed over the heads of their group. Blocks: sequences times groups, tiles of keys.
 template <int WIDTH>
 __device__ void tensor_core_keys(const bf16* attended, const uint32_t* documents, const bf16* dout, const float* log_sums,
                                  const float* along, bf16* dattended, Heads heads) {
     constexpr int TILE = 32;
     DYNAMIC_SHARED(bf16, shared);
     __shared__ float log_sum[TILE], taken[TILE];
-    int group = blockIdx.y % heads.groups, sequence = blockIdx.y / heads.groups, shared_by = heads.heads / heads.groups;
-    int positions = heads.positions, start = sequence * positions, first = blockIdx.x * OWN_ROWS;
+    int group = blockIdx.x % heads.groups, sequence = blockIdx.x / heads.groups, shared_by = heads.heads / heads.groups;
+    int positions = heads.positions, start = sequence * positions, first = blockIdx.y * OWN_ROWS;
     if (documents) documents += start;
     constexpr int STRIDE = Rows<WIDTH>::STRIDE;
     Rows<WIDTH> keys{shared}, values{shared + OWN_ROWS * STRIDE}, queries{shared + 2 * OWN_ROWS * STRIDE},
