@@ -1,7 +1,7 @@
 //! How a step is computed: the loss of a batch, and its gradient.
 //!
-//! [`Autograd`] lets candle differentiate the model over any kernels; [`Scheduled`] is written down for the CPU's kernels,
-//! and judged against it. Training knows only [`Step`].
+//! [`Autograd`] lets candle differentiate the model over any kernels; [`Scheduled`] is written down for the CPU's kernels and
+//! [`OnGpu`] for a GPU's, and both are judged against it. Training knows only [`Step`].
 
 mod arithmetic;
 mod autograd;
