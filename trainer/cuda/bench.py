@@ -1,7 +1,7 @@
 """lrpath-train against PyTorch on one GPU: `make bench-cuda`.
 
-Needs a driver, an `lrpath-train` that was built elsewhere (`make build-cuda`) and a Python with PyTorch for CUDA; no other
-package, and no tool chain. Both train the same LLaMAs on the same tokens in bf16, torch with the best that it has: its
+Needs a driver, an `lrpath-train` that was built elsewhere (`make build-cuda`) and a Python with PyTorch for CUDA and
+numpy; no other package, and no tool chain. Both train the same LLaMAs on the same tokens in bf16, torch with the best that it has: its
 compiler, scaled dot-product attention and fused AdamW, autocast, weights and moments in f32. Rounds take turns. Then both
 train the smallest model from the same weights, and their losses are held against torch's in f32.
 
@@ -146,17 +146,16 @@ def torch_worker(path, precision, weights):
     import time
 
     sys.path.insert(0, str(HERE.parent.parent / "tests/peers"))
-    import numpy
-    import torch
+    from common import Job, torch
     from llama import Llama
 
-    folder, job = path.parent, json.loads(path.read_text())
-    told, length = json.loads((folder / "config.json").read_text()), job["sequence_length"]
-    device = torch.device(job["device"])
+    job = Job(path)
+    told = json.loads((job.folder / job.told["model"]).read_text())
+    device = torch.device(job.told["device"])
     on_gpu = device.type == "cuda"
     torch.manual_seed(1)
     torch.backends.cuda.matmul.allow_tf32 = False
-    model = Llama(told, length)
+    model = Llama(told, job.length)
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=told["initializer_range"])
@@ -165,15 +164,9 @@ def torch_worker(path, precision, weights):
     if weights:
         write_safetensors(weights / "model.safetensors", {name: p.detach() for name, p in model.named_parameters()})
     model = model.to(device)
-    decayed = [p for p in model.parameters() if p.dim() >= 2]
-    others = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), eps=1e-8, fused=True)
-    stream = torch.from_numpy(numpy.fromfile(folder / "tokens.u32", "<u4").astype(numpy.int64))
-    batches = stream.view(-1, job["sequences_per_step"], length + 1)
-    rates = numpy.fromfile(folder / "learning_rates", "<f8").tolist()
+    optimizer, batches = job.optimizer(model, lr=0.0, fused=True), job.batches()
     forward = torch.compile(model) if on_gpu else model
-    micro_batch, done = job["micro_batch"], 0
+    micro_batch, done = job.told["micro_batch"], 0
 
     def wait():
         if on_gpu:
@@ -181,7 +174,7 @@ def torch_worker(path, precision, weights):
 
     def step(number):
         for group in optimizer.param_groups:
-            group["lr"] = rates[number]
+            group["lr"] = job.rates[number]
         parts = batches[number].to(device).split(micro_batch)
         losses = []
         for part in parts:
@@ -189,7 +182,7 @@ def torch_worker(path, precision, weights):
                 loss = forward(part) / len(parts)
             loss.backward()
             losses.append(loss.detach())
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), job.told["optimizer"]["clip"])
         optimizer.step()
         optimizer.zero_grad()
         return sum(losses)

@@ -382,6 +382,11 @@ fn bench(arguments: &Bench) -> Result<(), Failure> {
     let device = device::open(task.as_ref().map_or(JobDevice::Cpu, |task| task.job.device), 0)?;
     let gpu = device::operations(&device)?;
     let available = device::available(&device).or(available);
+    if gpu.is_some() && !matches!(arguments.arithmetic, Way::Scheduled) {
+        let message =
+            "candle's differentiation is measured on the CPU: for a job on a GPU leave --arithmetic out";
+        return Err(Failure::new(Kind::Usage, message));
+    }
     let arithmetic = match arguments.arithmetic {
         Way::Scheduled => Arithmetic::on(gpu.as_ref()),
         Way::Autograd => Arithmetic::Autograd(&cpu),

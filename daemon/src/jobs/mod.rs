@@ -79,6 +79,7 @@ impl Settings {
                 backoff: millis(trainer.backoff),
                 longest: millis(trainer.longest_backoff),
             },
+            shrinks_micro_batch: config.shrinks_micro_batch,
             shared_slots: shared.map(|slot| slot.name.clone()).collect(),
         }
     }

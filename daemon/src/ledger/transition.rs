@@ -554,6 +554,16 @@ pub enum Outcome {
     },
 }
 
+/// The trainer's word for a job that takes more memory than there is.
+const NO_MEMORY: &str = "no-memory";
+
+impl Outcome {
+    /// Whether there was not enough memory for it.
+    pub fn had_no_memory(&self) -> bool {
+        matches!(self, Self::Failed { failure, .. } if failure == NO_MEMORY)
+    }
+}
+
 /// What writing a checkpoint took, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Took {

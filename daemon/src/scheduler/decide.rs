@@ -25,9 +25,6 @@ pub struct Slot {
     pub shared: bool,
 }
 
-/// The trainer's word for a job that takes more memory than there is.
-const NO_MEMORY: &str = "no-memory";
-
 /// How many sequences go through the model at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MicroBatch {
@@ -282,11 +279,9 @@ impl<'a> Round<'a> {
 
     /// What is told of attempts in the tree decides, so that a run keeps the size that it had to take.
     fn micro_batch(&self, ranks: u32) -> u32 {
-        let had_no_memory =
-            |outcome: &Outcome| matches!(outcome, Outcome::Failed { failure, .. } if failure == NO_MEMORY);
         let attempts = self.tree.jobs().values().flat_map(|job| &job.attempts);
         let tried = attempts
-            .filter(|attempt| attempt.end.as_ref().is_some_and(|end| had_no_memory(&end.outcome)))
+            .filter(|attempt| attempt.end.as_ref().is_some_and(|end| end.outcome.had_no_memory()))
             .map(|attempt| attempt.start.micro_batch);
         self.situation.micro_batch.after(tried, ranks)
     }

@@ -59,6 +59,8 @@ pub struct Settings {
     pub stop: Millis,
     /// How often and when a path is tried again.
     pub retries: Retries,
+    /// Whether an attempt without enough memory is followed by one with a smaller micro batch.
+    pub shrinks_micro_batch: bool,
     /// Slots whose devices others may use at the same time.
     pub shared_slots: BTreeSet<String>,
 }

@@ -134,7 +134,11 @@ impl Supervisor {
                     (None, None)
                 }
             };
+            // The next attempt takes less memory than this one, so there is an end to it, however many it takes.
+            let shrinks =
+                self.settings.shrinks_micro_batch && start.micro_batch > 1 && outcome.had_no_memory();
             let (retry_at, further) = match guard::judge(tree, start, &outcome) {
+                None if shrinks => (Some(now), None),
                 None => usual(),
                 Some(guard::Verdict::Repeat) => (Some(now), None),
                 Some(guard::Verdict::Skip(step)) => {

@@ -92,6 +92,7 @@ impl World {
             silent: 600_000,
             stop: 60_000,
             retries: Retries { attempts: 3, backoff: 1_000, longest: 60_000 },
+            shrinks_micro_batch: false,
             shared_slots: BTreeSet::new(),
         };
         fs::write(

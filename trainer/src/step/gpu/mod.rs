@@ -1,7 +1,7 @@
 //! A step that is scheduled by hand for a GPU.
 //!
 //! It is the CPU's schedule (`step/scheduled`) over other kernels and other memory: all of it lies on the GPU and is made once,
-//! work is only asked for, and the host waits for the GPU once a step, for the loss. Weights are rounded anew for each batch,
+//! work is only asked for, and the host waits for the GPU once in a gradient, for the loss. Weights are rounded anew for each batch,
 //! a few bytes of traffic a parameter, so that whoever changes them need not know of it. Tests run the same schedule on a
 //! machine that computes the kernels on a CPU, and hold it against the decoder that candle differentiates.
 
