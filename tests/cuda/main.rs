@@ -1,10 +1,14 @@
 //! A trainer that was built with CUDA, where there is no GPU: what can be seen of it there. `make cuda-check` builds it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod emulated;
+mod versions;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use harness::emulated_driver::EmulatedDriver;
 use harness::sizes::Size;
 use serde_json::{Value, json};
 
@@ -15,38 +19,27 @@ fn with_cuda() -> PathBuf {
 }
 
 /// Two steps of a small model on a device, in a folder.
-fn trained(program: &Path, folder: &Path, device: &str, environment: &[(&str, &str)]) -> Output {
+fn trained(program: &Path, folder: &Path, device: &str, environment: &[(&str, String)]) -> Output {
     let path = Size::named("tiny").job(folder, 32, 2, 2, None);
     let mut job: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     job["device"] = json!(device);
     fs::write(&path, job.to_string()).unwrap();
     let mut command = Command::new(program);
-    command.arg("--job").arg(&path).envs(environment.iter().copied()).output().unwrap()
+    command.arg("--job").arg(&path).envs(environment.iter().cloned()).output().unwrap()
 }
 
-fn events(output: &Output) -> Vec<Value> {
-    let text = String::from_utf8(output.stdout.clone()).unwrap();
+fn events_of(output: &[u8]) -> Vec<Value> {
+    let text = std::str::from_utf8(output).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// What a job on a GPU is told where the driver is of that kind.
-fn refused(world: Option<&str>) -> String {
+/// What a job on a GPU is told where there is such a driver.
+fn refused(driver: &EmulatedDriver, words: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let libraries = folder.path().join("libraries");
-    fs::create_dir(&libraries).unwrap();
-    if world.is_some() {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda/driver.c");
-        let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]).arg(libraries.join("libcuda.so.1"));
-        assert!(compiler.arg(source).status().expect("cc").success());
-    }
-    let environment = [
-        ("LD_LIBRARY_PATH", libraries.to_str().unwrap()),
-        ("LRPATH_PRETENDED_CUDA", world.unwrap_or_default()),
-        ("CUDA_VISIBLE_DEVICES", "GPU-that-is-gone"),
-    ];
+    let [libraries, world] = driver.environment(words);
+    let environment = [libraries, world, ("CUDA_VISIBLE_DEVICES", "GPU-that-is-gone".to_owned())];
     let output = trained(&with_cuda(), folder.path(), "cuda", &environment);
-    let events = events(&output);
+    let events = events_of(&output.stdout);
     assert_eq!(output.status.code(), Some(71), "{output:?}");
     assert_eq!(
         (events.len(), &events[0]["event"], &events[0]["kind"]),
@@ -63,7 +56,7 @@ fn the_same_program_trains_on_the_cpu_to_the_same_bits() {
         let folder = tempfile::tempdir().unwrap();
         let output = trained(&program, folder.path(), "cpu", &[]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let events = events(&output);
+        let events = events_of(&output.stdout);
         events.iter().find(|event| event["event"] == "checkpoint").unwrap()["digest"].clone()
     });
     assert_eq!(digests[0], digests[1]);
@@ -72,18 +65,19 @@ fn the_same_program_trains_on_the_cpu_to_the_same_bits() {
 #[test]
 fn what_is_missing_for_a_gpu_is_told_in_a_sentence() {
     // A machine with a driver of its own tells something else.
-    let alone = refused(None);
+    let alone = refused(&EmulatedDriver::nowhere(), "");
     assert!(
         alone.contains("the job asks for a GPU, but NVIDIA's driver cannot be loaded (libcuda.so.1"),
         "{alone}"
     );
+    let driver = EmulatedDriver::alone();
     for (world, words) in [
-        ("12040 0 1", "NVIDIA's driver here is for CUDA up to 12.4, and this program needs 13.0"),
-        ("13000 803 0", "NVIDIA's driver cannot be started: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
-        ("13000 0 0", "and the driver shows 0: CUDA_VISIBLE_DEVICES is \"GPU-that-is-gone\""),
-        ("13000 0 1", "CUDA's libcublas.so.13 cannot be loaded"),
+        ("version=12040", "NVIDIA's driver here is for CUDA up to 12.4, and this program needs 13.0"),
+        ("init=803", "NVIDIA's driver cannot be started: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
+        ("gpus=0", "and the driver shows 0: CUDA_VISIBLE_DEVICES is \"GPU-that-is-gone\""),
+        ("", "CUDA's libcublas.so.13 cannot be loaded"),
     ] {
-        let told = refused(Some(world));
+        let told = refused(&driver, world);
         assert!(told.contains(words), "{world}: {told}");
     }
 }
@@ -93,5 +87,5 @@ fn a_trainer_without_cuda_says_how_to_get_one() {
     let folder = tempfile::tempdir().unwrap();
     let output = trained(&harness::program("lrpath-train"), folder.path(), "cuda", &[]);
     assert_eq!(output.status.code(), Some(71));
-    assert!(events(&output)[0]["message"].as_str().unwrap().contains("make build-cuda"));
+    assert!(events_of(&output.stdout)[0]["message"].as_str().unwrap().contains("make build-cuda"));
 }

@@ -9,6 +9,7 @@ pub mod by_hand;
 pub mod corpus;
 pub mod daemon;
 pub mod definition;
+pub mod emulated_driver;
 pub mod machine;
 pub mod packed;
 pub mod pretended_driver;

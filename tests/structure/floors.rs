@@ -55,7 +55,8 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["optimizer", "guard"],
             &["state"],
             &["failure"],
-            &["device", "parallel"],
+            &["parallel"],
+            &["device"],
             &["machine", "task", "step", "generate", "logits"],
             &["evaluate", "memory", "start"],
             &["training", "bench"],
@@ -63,7 +64,7 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("trainer::kernels", &[&["adjoint", "inplace", "slices", "cpu", "cuda"], &["reference"], &["fused"]]),
-    ("trainer::kernels::cuda", &[&["attention", "fused", "passes", "matmul"], &["launch"]]),
+    ("trainer::kernels::cuda", &[&["attention", "fused", "passes", "matmul", "nccl"], &["launch"]]),
     ("trainer::kernels::fused", &[&["attention"]]),
     (
         "trainer::kernels::cpu",

@@ -8,6 +8,7 @@ use candle_core::Device;
 
 use crate::failure::{Failure, Kind};
 use crate::kernels::cuda::Operations;
+use crate::parallel::Ranks;
 
 /// The device that a job asks for, for one of its ranks.
 ///
@@ -28,6 +29,18 @@ pub fn operations(device: &Device) -> Result<Option<Operations>, Failure> {
     match device {
         Device::Cpu => Ok(None),
         _ => kernels(device).map(Some),
+    }
+}
+
+/// The kernels of one rank of several: they add up over the ranks themselves where NCCL is there. Where it is not, that is said,
+/// and gradients go through the host's memory.
+///
+/// # Errors
+/// Another rank has ended, or NCCL is there and fails.
+pub fn together(gpu: Operations, device: &Device, ranks: &mut Ranks) -> Result<Operations, Failure> {
+    match device {
+        Device::Cpu => Ok(gpu),
+        _ => with_sums(gpu, device, ranks),
     }
 }
 
@@ -65,16 +78,22 @@ fn memory() -> Option<(u64, u64)> {
 }
 
 #[cfg(not(feature = "cuda"))]
+fn with_sums(_: Operations, device: &Device, _: &mut Ranks) -> Result<Operations, Failure> {
+    kernels(device)
+}
+
+#[cfg(not(feature = "cuda"))]
 fn kernels(_: &Device) -> Result<Operations, Failure> {
     refuse("this program was built without CUDA".to_owned())
 }
 
 #[cfg(feature = "cuda")]
-use cuda::{gpu, kernels, memory};
+use cuda::{gpu, kernels, memory, with_sums};
 
 #[cfg(feature = "cuda")]
 mod cuda {
     use std::error::Error;
+    use std::io::Write;
     use std::sync::Arc;
 
     use candle_core::Device;
@@ -82,7 +101,9 @@ mod cuda {
 
     use super::refuse;
     use crate::failure::Failure;
-    use crate::kernels::cuda::{Gpu, Operations};
+    use crate::kernels::cuda::nccl::{self, Id, Nccl};
+    use crate::kernels::cuda::{AllReduce, Gpu, Operations};
+    use crate::parallel::Ranks;
 
     /// What this program was compiled against, as drivers number it: 13000 is 13.0.
     const VERSION: i32 = sys::CUDA_VERSION as i32;
@@ -112,6 +133,31 @@ mod cuda {
                 "the GPU cannot run this program's kernels, which are for compute capability 9.0 and newer: {error}"
             )),
         }
+    }
+
+    pub fn with_sums(gpu: Operations, device: &Device, ranks: &mut Ranks) -> Result<Operations, Failure> {
+        // Each rank has an identity to give, so that all know whether all can; the first one's is taken.
+        let library = nccl::Library::load()
+            .and_then(|library| library.id().map(|id| (library, id)).map_err(|error| error.to_string()));
+        let missing = ranks.sum_of(f64::from(u8::from(library.is_err())))?;
+        let (library, Id(id)) = match library {
+            Ok(found) if missing == 0.0 => found,
+            Ok(_) => return Ok(gpu),
+            Err(why) => {
+                if ranks.rank() == 0 {
+                    // That it cannot be written is no reason to fail.
+                    let _ = writeln!(
+                        std::io::stderr(),
+                        "{why}: the ranks add their gradients up in the host's memory, which is slower"
+                    );
+                }
+                return Ok(gpu);
+            }
+        };
+        let id = Id(ranks.from_first(id)?);
+        let nccl = Nccl::begin(library, device, id, ranks.rank(), ranks.count())?;
+        ranks.wait(|| Ok(nccl.is_done()?))?;
+        Ok(gpu.with_sums(Arc::new(nccl)))
     }
 
     /// Bytes that are free, and all, of the device that was opened last.

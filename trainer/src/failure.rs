@@ -94,8 +94,8 @@ impl Kind {
 
 /// What NVIDIA's driver calls it.
 const OUT_OF_DEVICE_MEMORY: &str = "CUDA_ERROR_OUT_OF_MEMORY";
-/// How the errors of NVIDIA's driver and of its matrix products are called.
-const OF_A_DEVICE: [&str; 2] = ["CUDA_ERROR_", "CUBLAS_STATUS_"];
+/// How the errors of NVIDIA's driver, of its matrix products and of its sums over GPUs are called.
+const OF_A_DEVICE: [&str; 3] = ["CUDA_ERROR_", "CUBLAS_STATUS_", "NCCL error "];
 
 /// A failure: its kind, and a sentence that says what happened, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,6 +186,11 @@ impl From<MissingGradient> for Failure {
 
 impl From<candle_core::Error> for Failure {
     fn from(error: candle_core::Error) -> Self {
+        let mut error = &error;
+        // Where the environment asks for backtraces, candle's words have one: not for an event, which is read by people.
+        while let candle_core::Error::WithBacktrace { inner, .. } = error {
+            error = inner;
+        }
         let error = error.to_string();
         if error.contains(OUT_OF_DEVICE_MEMORY) {
             let message =
@@ -222,8 +227,13 @@ mod tests {
             ("CublasError(CUBLAS_STATUS_EXECUTION_FAILED)", Kind::Device, "the GPU has failed"),
             ("shape mismatch in matmul", Kind::Software, "a tensor operation failed"),
         ] {
-            let failure = Failure::from(candle_core::Error::Msg(error.to_owned()));
+            let told = candle_core::Error::WithBacktrace {
+                inner: Box::new(candle_core::Error::Msg(error.to_owned())),
+                backtrace: Box::new(std::backtrace::Backtrace::force_capture()),
+            };
+            let failure = Failure::from(told);
             assert_eq!(failure.kind, kind, "{error}");
+            assert!(!failure.message.contains("at ") && !failure.message.contains('\n'), "{failure}");
             assert!(failure.message.contains(words) && failure.message.contains(error), "{failure}");
         }
     }

@@ -36,17 +36,24 @@ pub fn threads(asked: Option<u32>) -> usize {
     }
 }
 
+/// How NCCL is to add up over the ranks of one machine, where nobody has said otherwise: on rings, whose order never changes, which
+/// that of a switch that adds by itself may; and finding each other by the loopback, the one way out that a service is sure to have.
+const OF_NCCL: [(&str, &str); 2] = [("NCCL_ALGO", "Ring"), ("NCCL_SOCKET_IFNAME", "=lo")];
+
 /// Starts the threads. The calling one is among them: it computes, where it would only wait for the others, and what one
 /// operation leaves in its core's cache is there for the next.
 ///
 /// # Safety
 ///
-/// No other thread may run: the environment is changed, which is where candle looks for these numbers.
+/// No other thread may run: the environment is changed, which is where candle and NCCL look for what they are to do.
 pub unsafe fn start_threads(threads: usize) -> Result<(), Failure> {
     // SAFETY: the caller says that this is the only thread.
     unsafe {
         std::env::set_var("CANDLE_NUM_THREADS", "1");
         std::env::set_var("RAYON_NUM_THREADS", threads.to_string());
+        for (name, value) in OF_NCCL.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()) {
+            std::env::set_var(name, value);
+        }
     }
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)

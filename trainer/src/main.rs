@@ -275,10 +275,14 @@ fn train(path: &Path, rank: Option<u32>) -> Result<End, Failure> {
     let patience = task.patience(&requests.stop);
     let device = device::open(task.job.device, rank.unwrap_or(0))?;
     let gpu = device::operations(&device)?;
-    let ranks = match rank {
-        Some(rank) => Some(Ranks::another(rank)?),
+    let mut ranks = match rank {
+        Some(rank) => Some(Ranks::another(rank, count)?),
         None if count > 1 => Some(Ranks::first(count, path)?),
         None => None,
+    };
+    let gpu = match (gpu, &mut ranks) {
+        (Some(gpu), Some(ranks)) => Some(device::together(gpu, &device, ranks)?),
+        (gpu, _) => gpu,
     };
     Attempt {
         task: &task,

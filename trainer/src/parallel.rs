@@ -14,16 +14,26 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
 use crate::failure::{Failure, Kind};
 
 /// How long the first rank waits for the others to end before it ends them.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long something that all ranks do is waited for at full speed: it is mostly done by then, if not a rank is busy otherwise.
+const SOON: Duration = Duration::from_millis(2);
+/// Time from one try to the next from then on.
+const BETWEEN_TRIES: Duration = Duration::from_micros(50);
+/// How often the other ranks are looked for meanwhile.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
 /// One of the processes, and its way to the others.
 #[derive(Debug)]
 pub struct Ranks {
     rank: u32,
+    count: u32,
     /// The first rank's: one to each other, in their order. Another's: the one to the first.
     sockets: Vec<UnixStream>,
     children: Vec<Child>,
@@ -38,7 +48,7 @@ impl Ranks {
         let cannot =
             |error: io::Error| Failure::new(Kind::Os, format!("the other ranks cannot be started: {error}"));
         let program = std::env::current_exe().map_err(cannot)?;
-        let mut ranks = Self { rank: 0, sockets: Vec::new(), children: Vec::new() };
+        let mut ranks = Self { rank: 0, count, sockets: Vec::new(), children: Vec::new() };
         for rank in 1..count {
             let (ours, theirs) = UnixStream::pair().map_err(cannot)?;
             let child = Command::new(&program)
@@ -56,11 +66,11 @@ impl Ranks {
         Ok(ranks)
     }
 
-    /// Another rank than the first, which has started this process.
+    /// Another of `count` ranks than the first, which has started this process.
     ///
     /// # Errors
     /// The standard input is no socket.
-    pub fn another(rank: u32) -> Result<Self, Failure> {
+    pub fn another(rank: u32, count: u32) -> Result<Self, Failure> {
         let cannot = |error: io::Error| {
             let message = format!("this is no rank that another process has started: {error}");
             Failure::new(Kind::Usage, message)
@@ -68,12 +78,17 @@ impl Ranks {
         let input = io::stdin().as_fd().try_clone_to_owned().map_err(cannot)?;
         let socket = UnixStream::from(input);
         socket.peer_addr().map_err(cannot)?;
-        Ok(Self { rank, sockets: vec![socket], children: Vec::new() })
+        Ok(Self { rank, count, sockets: vec![socket], children: Vec::new() })
     }
 
     /// Which one it is, from 0.
     pub fn rank(&self) -> u32 {
         self.rank
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        self.count
     }
 
     /// Adds up each of `parts` over all ranks, in their order: every rank gets the same sums. All ranks call it with parts of
@@ -95,19 +110,61 @@ impl Ranks {
         Ok(numbers[0])
     }
 
+    /// Bytes of the first rank, at all.
+    ///
+    /// # Errors
+    /// As [`sum`](Self::sum).
+    pub fn from_first<const N: usize>(&mut self, bytes: [u8; N]) -> Result<[u8; N], Failure> {
+        let mut all = if self.rank == 0 { bytes } else { [0; N] };
+        self.exchange(&mut all)?;
+        Ok(all)
+    }
+
+    /// Returns when something is done that all ranks do together, and not by these sockets.
+    ///
+    /// # Errors
+    /// What `is_done` failed with; or, of the kind `parted`, another rank has ended.
+    pub fn wait(&self, mut is_done: impl FnMut() -> Result<bool, Failure>) -> Result<(), Failure> {
+        let began = Instant::now();
+        let mut seen = began;
+        while !is_done()? {
+            match began.elapsed() < SOON {
+                true => std::thread::yield_now(),
+                false => std::thread::sleep(BETWEEN_TRIES),
+            }
+            if seen.elapsed() > BETWEEN_LOOKS {
+                self.see_all()?;
+                seen = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to go on without a rank that has ended.
+    fn see_all(&self) -> Result<(), Failure> {
+        for (place, socket) in self.sockets.iter().enumerate() {
+            let mut byte = [0];
+            let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+            match rustix::net::recv(socket, &mut byte, flags) {
+                // It waits for nobody, or is ahead.
+                Err(Errno::AGAIN | Errno::INTR) | Ok((_, 1..)) => {}
+                Ok(_) | Err(_) => return Err(missed(self.rank, place)),
+            }
+        }
+        Ok(())
+    }
+
     /// The others send what they have, one after the other, and are sent the sum: nobody waits for a rank that waits itself to
     /// be read.
     fn exchange<T: Pod + AddAssign>(&mut self, numbers: &mut [T]) -> Result<(), Failure> {
-        if self.rank > 0 {
-            let parted = |_| parted("the first rank has ended".to_owned());
+        let rank = self.rank;
+        let of = |place: usize| move |_: io::Error| missed(rank, place);
+        if rank > 0 {
             return self.sockets.iter_mut().try_for_each(|socket| {
-                socket.write_all(cast_slice(numbers)).map_err(parted)?;
-                socket.read_exact(cast_slice_mut(numbers)).map_err(parted)
+                socket.write_all(cast_slice(numbers)).map_err(of(0))?;
+                socket.read_exact(cast_slice_mut(numbers)).map_err(of(0))
             });
         }
-        let of = |place: usize| {
-            move |_: io::Error| parted(format!("rank {} has ended: the log has its words", place + 1))
-        };
         let mut theirs = vec![T::zeroed(); numbers.len()];
         for (place, socket) in self.sockets.iter_mut().enumerate() {
             socket.read_exact(cast_slice_mut(&mut theirs)).map_err(of(place))?;
@@ -120,7 +177,12 @@ impl Ranks {
     }
 }
 
-fn parted(message: String) -> Failure {
+/// What a rank says when the one at the other end of a socket, by its place, has ended.
+fn missed(rank: u32, place: usize) -> Failure {
+    let message = match rank {
+        0 => format!("rank {} has ended: the log has its words", place + 1),
+        _ => "the first rank has ended".to_owned(),
+    };
     Failure::new(Kind::Parted, message)
 }
 
@@ -147,9 +209,10 @@ mod tests {
     /// Ranks in threads of this process.
     fn ranks(count: u32) -> Vec<Ranks> {
         let (ours, theirs): (Vec<_>, Vec<_>) = (1..count).map(|_| UnixStream::pair().unwrap()).unzip();
-        let first = Ranks { rank: 0, sockets: ours, children: Vec::new() };
+        let first = Ranks { rank: 0, count, sockets: ours, children: Vec::new() };
         let others = theirs.into_iter().zip(1..).map(|(socket, rank)| Ranks {
             rank,
+            count,
             sockets: vec![socket],
             children: Vec::new(),
         });
@@ -178,6 +241,44 @@ mod tests {
             assert!(one == expected);
             assert_eq!((other, number), (vec![6.0; 5], 3.75));
         }
+    }
+
+    #[test]
+    fn all_get_the_bytes_of_the_first() {
+        let all: Vec<[u8; 3]> = std::thread::scope(|threads| {
+            let asking = ranks(3).into_iter().map(|mut ranks| {
+                threads.spawn(move || {
+                    let own = [200 + ranks.rank() as u8, 255, 0];
+                    ranks.from_first(own).unwrap()
+                })
+            });
+            asking.collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(all, [[200, 255, 0]; 3]);
+    }
+
+    #[test]
+    fn who_waits_sees_that_another_has_ended() {
+        let mut all = ranks(3);
+        let mut looks = 0;
+        let twice = || {
+            looks += 1;
+            Ok(looks == 2)
+        };
+        assert_eq!(all[0].wait(twice), Ok(()));
+        // What a rank that is ahead has said already is no end, and is still there afterwards.
+        all[1].sockets[0].write_all(&1f64.to_le_bytes()).unwrap();
+        let until = Instant::now() + 3 * BETWEEN_LOOKS;
+        assert_eq!(all[0].wait(|| Ok(Instant::now() > until)), Ok(()));
+        drop(all.pop());
+        let failure = all[0].wait(|| Ok(false)).unwrap_err();
+        assert_eq!(failure.kind, Kind::Parted);
+        assert!(failure.message.contains("rank 2 has ended"), "{failure}");
+        let failed = all[0].wait(|| Err(Failure::new(Kind::Device, "it is broken"))).unwrap_err();
+        assert_eq!(failed.kind, Kind::Device);
+        all.remove(0);
+        let failure = all[0].wait(|| Ok(false)).unwrap_err();
+        assert!(failure.message.contains("the first rank has ended"), "{failure}");
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         let leads = self.ranks.as_ref().is_none_or(|ranks| ranks.rank() == 0);
         let step = self.arithmetic.step(job, &config, &weights)?;
         let step = match self.ranks.take() {
-            Some(ranks) => Box::new(Shared::new(step, ranks, job.ranks)),
+            Some(ranks) => Box::new(Shared::new(step, ranks)),
             None => step,
         };
         warn_of_other_kernels(kernels.as_deref(), &step.name());

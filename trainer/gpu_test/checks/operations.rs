@@ -360,8 +360,11 @@ impl Held<'_> {
             let (parameters, gradients) = (tensors(1, device, dtype), tensors(2, device, dtype));
             let moments: Vec<Moments> = tensors(3, device, dtype)
                 .into_iter()
-                .zip(tensors(4, device, dtype))
-                .map(|(exp_avg, second)| Moments { exp_avg, exp_avg_sq: second.sqr().unwrap() })
+                .zip(tensors(4, &Device::Cpu, dtype))
+                .map(|(exp_avg, second)| {
+                    let exp_avg_sq = second.sqr().unwrap().to_device(device).unwrap();
+                    Moments { exp_avg, exp_avg_sq }
+                })
                 .collect();
             let all: Vec<Parameter<'_>> = parameters
                 .iter()

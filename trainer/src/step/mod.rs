@@ -26,6 +26,7 @@ use crate::data::{Batch, Examples};
 use crate::failure::Failure;
 use crate::guard;
 use crate::kernels::Passes;
+use crate::kernels::cuda::AllReduce;
 use crate::model::Weights;
 use crate::optimizer::Gradient;
 
@@ -50,6 +51,12 @@ pub trait Step {
 
     /// The gradient of the last batch; before the first, one without parts.
     fn gradient(&self) -> &Gradient;
+
+    /// What has begun to add the gradient up over all ranks, where the step does that itself, beside its other work: until it is
+    /// done nobody may touch the gradient.
+    fn sums(&self) -> Option<&dyn AllReduce> {
+        None
+    }
 
     /// Sum of the losses of all targets of `examples`, in nats. The gradient is left alone.
     fn nats(&mut self, weights: &Weights, examples: &Examples) -> Result<f64, Failure>;

@@ -14,31 +14,36 @@ use crate::parallel::Ranks;
 pub struct Shared<'a> {
     step: Box<dyn Step + 'a>,
     ranks: Ranks,
-    count: u32,
     gradient: Gradient,
 }
 
 impl<'a> Shared<'a> {
-    /// For `count` ranks, each of which computes by such a step.
-    pub fn new(step: Box<dyn Step + 'a>, ranks: Ranks, count: u32) -> Self {
-        Self { step, ranks, count, gradient: Gradient { parts: Vec::new(), scale: 1.0 } }
+    /// Each of the ranks computes by such a step.
+    pub fn new(step: Box<dyn Step + 'a>, ranks: Ranks) -> Self {
+        Self { step, ranks, gradient: Gradient { parts: Vec::new(), scale: 1.0 } }
     }
 }
 
 impl Step for Shared<'_> {
     fn name(&self) -> String {
-        format!("{}-x{}", self.step.name(), self.count)
+        format!("{}-x{}", self.step.name(), self.ranks.count())
     }
 
     fn differentiate(&mut self, weights: &Weights, batch: &Batch) -> Result<f64, Failure> {
-        let share = batch.sequences() / self.count as usize;
+        let count = self.ranks.count();
+        let share = batch.sequences() / count as usize;
         let batch = batch.part(share * self.ranks.rank() as usize, share);
         let loss = self.step.differentiate(weights, &batch)?;
         let Gradient { parts, scale } = self.step.gradient();
         // Handles to the same tensors: the sums take the place of this rank's own.
-        self.gradient = Gradient { parts: parts.clone(), scale: scale / f64::from(self.count) };
-        sum(&mut self.ranks, &self.gradient.parts)?;
-        Ok(self.ranks.sum_of(loss)? / f64::from(self.count))
+        self.gradient = Gradient { parts: parts.clone(), scale: scale / f64::from(count) };
+        match self.step.sums() {
+            Some(sums) => {
+                self.ranks.wait(|| Ok(sums.is_done()?)).inspect_err(|_| sums.abort())?;
+            }
+            None => sum(&mut self.ranks, &self.gradient.parts)?,
+        }
+        Ok(self.ranks.sum_of(loss)? / f64::from(count))
     }
 
     fn gradient(&self) -> &Gradient {

@@ -171,6 +171,12 @@ Outcome run_block(unsigned threads, size_t shared, unsigned order) {
 
 using namespace emulated;
 
+// How many arguments a kernel has, or -1 where there is none of that name.
+extern "C" int emulated_arguments(const char* kernel) {
+    auto found = known().find(kernel);
+    return found == known().end() ? -1 : (int)found->second.arguments;
+}
+
 extern "C" int emulated_launch(const char* kernel, unsigned columns, unsigned rows, unsigned threads, size_t shared,
                                Words words, unsigned count, unsigned order) {
     auto found = known().find(kernel);

@@ -11,6 +11,8 @@ mod fused;
 mod launch;
 #[cfg(feature = "cuda")]
 mod matmul;
+#[cfg(feature = "cuda")]
+pub mod nccl;
 mod passes;
 
 use std::sync::Arc;
@@ -68,6 +70,40 @@ pub trait Machine: Send + Sync {
     fn wait(&self) -> Result<()>;
 }
 
+/// Numbers of f32 that lie side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Of the first one.
+    pub address: u64,
+    /// How many there are.
+    pub count: usize,
+}
+
+/// What adds up over the machines of several ranks, beside their other work.
+pub trait AllReduce: Send + Sync {
+    /// What the bits of its sums hang on, as a word.
+    fn name(&self) -> String;
+
+    /// Starts to put the sums over all ranks in the place of some numbers, once the machine's work so far is done. All ranks call
+    /// it in the same order with runs of the same lengths.
+    ///
+    /// # Safety
+    /// The numbers are there, and the machine is not asked to touch them before all sums [are done](Self::is_done).
+    ///
+    /// # Errors
+    /// It cannot be started.
+    unsafe fn start(&self, runs: Vec<Run>) -> Result<()>;
+
+    /// Whether all sums that were started are there. It does not wait: a rank that has ended would be waited for in vain.
+    ///
+    /// # Errors
+    /// One of them failed.
+    fn is_done(&self) -> Result<bool>;
+
+    /// Gives all sums up, for good.
+    fn abort(&self);
+}
+
 /// A kernel, and what it is to do.
 #[derive(Debug)]
 pub struct Launch<'a> {
@@ -119,17 +155,44 @@ pub struct Product {
 #[derive(Clone)]
 pub struct Operations {
     machine: Arc<dyn Machine>,
+    sums: Option<Arc<dyn AllReduce>>,
 }
 
 impl Operations {
     /// The operations on a machine.
     pub fn new(machine: Arc<dyn Machine>) -> Self {
-        Self { machine }
+        Self { machine, sums: None }
+    }
+
+    /// Those of one rank of several, which add up by `sums`.
+    pub fn with_sums(self, sums: Arc<dyn AllReduce>) -> Self {
+        Self { sums: Some(sums), ..self }
+    }
+
+    /// What adds up over the ranks, where there are several and something does.
+    pub fn sums(&self) -> Option<&dyn AllReduce> {
+        self.sums.as_deref()
     }
 
     /// What the bits of the results hang on, as a word.
     pub fn name(&self) -> String {
-        self.machine.name()
+        let machine = self.machine.name();
+        self.sums.as_ref().map_or(machine.clone(), |sums| format!("{machine}-{}", sums.name()))
+    }
+
+    /// Starts to add tensors up over all ranks, where something does that: their numbers are not touched before it is done.
+    ///
+    /// # Errors
+    /// A tensor is not of f32 or not in one piece, or it cannot be started.
+    pub fn start_sums<'a>(&self, tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<()> {
+        let Some(sums) = &self.sums else { return Ok(()) };
+        let run = |tensor: &Tensor| {
+            let count = tensor.elem_count();
+            Ok(Run { address: self.memory(tensor, DType::F32, count)?, count })
+        };
+        let runs = tensors.into_iter().map(run).collect::<Result<_>>()?;
+        // SAFETY: all are tensors of so many elements; a step leaves its gradient alone until the sums are there.
+        unsafe { sums.start(runs) }
     }
 
     /// Waits until all work that was asked for is done.

@@ -24,7 +24,7 @@ use super::{Plan, Step, see_every_gradient};
 use crate::data::{Batch, Examples};
 use crate::failure::{Failure, Kind};
 use crate::guard;
-use crate::kernels::cuda::{Norm, Occurrences, Operations, PARTS, WIDEST_HEAD};
+use crate::kernels::cuda::{AllReduce, Norm, Occurrences, Operations, PARTS, WIDEST_HEAD};
 use crate::kernels::{Passes, Rotary};
 use crate::model::{Config, Weights};
 use crate::optimizer::Gradient;
@@ -264,7 +264,7 @@ impl OnGpu {
         batch: &OnDevice,
         occurrences: &Occurrences,
         scale: f32,
-        add: bool,
+        (add, share): (bool, bool),
     ) -> Result<()> {
         let Self { operations, model, buffers, gradient, laps, .. } = self;
         laps.begin(Pass::Backward);
@@ -277,6 +277,11 @@ impl OnGpu {
         let sums = (&slopes.partial, &gradient.parts[places.norm]);
         operations.norm_backward(self.last_norm(weights), &slopes.normed, stream, sums, rows, add)?;
         lap(operations, laps, Operation::Norm)?;
+        if share {
+            // The embedding still adds to a tied head.
+            let head = (places.head != places.embedding).then_some(&gradient.parts[places.head]);
+            operations.start_sums(head.into_iter().chain([&gradient.parts[places.norm]]))?;
+        }
         for number in (0..model.sizes.layers).rev() {
             let (turn, kept) = (self.turn(weights, number, batch), buffers.kept(number, true));
             if buffers.computes_again() {
@@ -284,6 +289,11 @@ impl OnGpu {
             }
             let into = backward::Into { matrices: &self.matrices[number], parts: &gradient.parts, add };
             backward::layer(turn, kept, working, slopes, into)?;
+            if share {
+                let Layer { input_norm, post_norm, .. } = places.layers[number];
+                let norms = [&gradient.parts[input_norm], &gradient.parts[post_norm]];
+                operations.start_sums(self.matrices[number].all().into_iter().chain(norms))?;
+            }
         }
         let sum = &gradient.parts[places.embedding];
         // A tied head has already given its share.
@@ -291,11 +301,13 @@ impl OnGpu {
             sum.zero_set()?;
         }
         operations.embedding_backward(&slopes.stream, occurrences, sum)?;
-        lap(operations, laps, Operation::Embedding)
+        lap(operations, laps, Operation::Embedding)?;
+        if share { operations.start_sums([sum]) } else { Ok(()) }
     }
 
-    /// The sum of the losses of a batch, and its gradient after `scale`.
-    fn through(&mut self, weights: &[&Tensor], batch: &Batch, scale: f32) -> Result<f64> {
+    /// The sum of the losses of a batch, and its gradient after `scale`. `share`: that of each layer is added up over the ranks as
+    /// soon as it is there.
+    fn through(&mut self, weights: &[&Tensor], batch: &Batch, scale: f32, share: bool) -> Result<f64> {
         self.begin(weights)?;
         let mut examples = std::mem::take(&mut self.examples);
         for first in (0..batch.sequences()).step_by(self.micro_batch) {
@@ -303,7 +315,8 @@ impl OnGpu {
             let part = OnDevice::new(&examples, &self.device)?;
             let occurrences = Occurrences::new(&examples.inputs, &self.device)?;
             self.forward(weights, &part, true)?;
-            self.backward(weights, &part, &occurrences, scale, first > 0)?;
+            let is_last = first + self.micro_batch >= batch.sequences();
+            self.backward(weights, &part, &occurrences, scale, (first > 0, share && is_last))?;
         }
         self.examples = examples;
         self.nats_so_far()
@@ -343,8 +356,13 @@ impl Step for OnGpu {
         let all: Vec<&Tensor> = weights.iter().map(|(_, variable)| variable.as_tensor()).collect();
         self.prepare(&all)?;
         let targets = batch.targets() as f64;
-        let nats = self.through(&all, batch, (1.0 / targets) as f32)?;
+        // A gradient that nobody has found is looked for before others are added to it.
+        let share = self.seen;
+        let nats = self.through(&all, batch, (1.0 / targets) as f32, share)?;
         see_every_gradient(&mut self.seen, weights, &self.gradient.parts)?;
+        if !share {
+            self.operations.start_sums(&self.gradient.parts)?;
+        }
         Ok(nats / targets)
     }
 
@@ -361,6 +379,10 @@ impl Step for OnGpu {
             self.loss(&part, None)?;
         }
         Ok(self.nats_so_far()?)
+    }
+
+    fn sums(&self) -> Option<&dyn AllReduce> {
+        self.operations.sums()
     }
 
     fn passes(&self) -> &dyn Passes {

@@ -33,6 +33,10 @@ impl Matrices {
         })
     }
 
+    pub fn all(&self) -> [&Tensor; 4] {
+        [&self.attended, &self.output, &self.gate_up, &self.down]
+    }
+
     /// The part of each parameter, with the parameter's place.
     fn parts(&self, sizes: Sizes, layer: &Layer) -> Result<[(usize, Tensor); 7]> {
         let Sizes { queries, keys, feed_forward, .. } = sizes;
