@@ -220,5 +220,5 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
             &["events", "explain", "lists", "plan", "status", "tree", "upkeep"],
         ],
     ),
-    ("daemon::ctl::demo", &[&["era", "recount", "measure"], &["progress", "report"]]),
+    ("daemon::ctl::demo", &[&["era", "machine", "recount"], &["measure"], &["progress", "report"]]),
 ];

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use paradigm::{Decay, Paradigm};
 
+use crate::config::DeviceName;
 use crate::edge::failure::EXIT_CODES;
 use crate::edge::look::Colours;
 
@@ -448,6 +449,12 @@ pub struct Demo {
     /// Where the state is made; a new temporary folder without it
     #[arg(long, value_name = "FOLDER")]
     pub keep: Option<PathBuf>,
+    /// Train on this GPU, in bf16: "cuda:0", or a GPU's own name; on the CPU without it
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceName>,
+    /// The trainer, as `make build-cuda` builds one for GPUs; lrpath-train beside lrpathctl without it
+    #[arg(long, value_name = "FILE")]
+    pub trainer: Option<PathBuf>,
     /// What to print.
     #[command(flatten)]
     pub output: Output,

@@ -5,20 +5,15 @@ use std::process::Command;
 
 use artifacts::event::{Event, Line};
 
-use super::program;
+use super::machine::Machine;
 use crate::edge::failure::Failure;
 
 /// Held-out perplexity of a published version on each increment of a job, by increment.
 ///
 /// # Errors
 /// The trainer cannot be run, or refuses.
-pub fn perplexities(release: &Path, job: &Path) -> Result<Vec<f64>, Failure> {
-    let output = run(Command::new(program("lrpath-train")?)
-        .arg("evaluate")
-        .arg("--model")
-        .arg(release)
-        .arg("--job")
-        .arg(job))?;
+pub fn perplexities(machine: &Machine, release: &Path, job: &Path) -> Result<Vec<f64>, Failure> {
+    let output = run(machine.trainer().arg("evaluate").arg("--model").arg(release).arg("--job").arg(job))?;
     let mut measured: Vec<(u32, f64)> = output
         .lines()
         .filter_map(|line| serde_json::from_str::<Line>(line).ok())
@@ -35,8 +30,8 @@ pub fn perplexities(release: &Path, job: &Path) -> Result<Vec<f64>, Failure> {
 ///
 /// # Errors
 /// The trainer cannot be run, or refuses.
-pub fn text(release: &Path, prompt: &str, tokens: u32) -> Result<String, Failure> {
-    let mut command = Command::new(program("lrpath-train")?);
+pub fn text(machine: &Machine, release: &Path, prompt: &str, tokens: u32) -> Result<String, Failure> {
+    let mut command = machine.trainer();
     command.arg("generate").arg("--model").arg(release).args([
         "--prompt",
         prompt,

@@ -5,6 +5,7 @@
 //! known beforehand.
 
 mod era;
+mod machine;
 mod measure;
 mod progress;
 mod recount;
@@ -28,10 +29,10 @@ use crate::config::{Config, FILE};
 use crate::edge::failure::{Failure, last_told};
 use crate::ledger::tree::VersionState;
 use era::Era;
+use machine::{CONFIG, Machine};
 use progress::Progress;
 use report::Report;
 
-const CONFIG: &str = include_str!("demo.toml");
 const MODEL: &str = include_str!("model.json");
 /// Time between two looks at the status.
 const LOOK: Duration = Duration::from_millis(100);
@@ -57,8 +58,9 @@ pub struct Shown {
 pub fn run(asked: &flags::Demo, screen: &mut Screen<'_>) -> Result<(), Failure> {
     let began = Instant::now();
     let eras = era::eras(&asked.corpus).map_err(Failure::new)?;
+    let machine = Machine::new(asked)?;
     let state = state_folder(asked)?;
-    prepare(&state)?;
+    prepare(&state, &machine)?;
     let mut progress = Progress::new(asked.output.json);
     progress.say(&format!(
         "Four eras of State of the Union addresses, one version each.\nstate: {}\n",
@@ -75,7 +77,7 @@ pub fn run(asked: &flags::Demo, screen: &mut Screen<'_>) -> Result<(), Failure> 
     progress.done();
     let view: TreeView = client.get("/v1/tree")?;
     daemon.stop()?;
-    let report = report::make(&state, &eras, &view, began)?;
+    let report = report::make(&state, &machine, &eras, &view, began)?;
     if asked.output.json {
         return screen.json(&Shown { state, report });
     }
@@ -100,7 +102,7 @@ fn state_folder(asked: &flags::Demo) -> Result<PathBuf, Failure> {
     Ok(folder.keep().join("state"))
 }
 
-fn prepare(state: &Path) -> Result<(), Failure> {
+fn prepare(state: &Path, machine: &Machine) -> Result<(), Failure> {
     let given = tempfile::tempdir()
         .map_err(|error| Failure::new("no temporary folder can be made").because(error))?;
     let write = |name: &str, text: &str| {
@@ -108,7 +110,7 @@ fn prepare(state: &Path) -> Result<(), Failure> {
             .map_err(|error| Failure::new(format!("{name} cannot be written")).because(error))
     };
     write("model.json", MODEL)?;
-    write(FILE, CONFIG)?;
+    write(FILE, &machine.configuration()?)?;
     let config = Some(given.path().join(FILE));
     let asked = Init { config, model: None, tokenizer: None, output: Output { json: false } };
     init::run(state, &asked).map(drop)

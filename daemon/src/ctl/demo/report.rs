@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::super::draw::table::{Field, Table};
 use super::super::draw::units::{count, duration};
 use super::era::Era;
+use super::machine::Machine;
 use super::recount::{self, Steps};
 use super::{measure, steps_of_an_increment};
 use crate::api::types::{TreeView, VersionDetail};
@@ -56,7 +57,13 @@ pub struct StepTable {
 ///
 /// # Errors
 /// A published version cannot be measured.
-pub fn make(state: &Path, eras: &[Era], view: &TreeView, began: Instant) -> Result<Report, Failure> {
+pub fn make(
+    state: &Path,
+    machine: &Machine,
+    eras: &[Era],
+    view: &TreeView,
+    began: Instant,
+) -> Result<Report, Failure> {
     let own = view.paradigms.iter().find(|branches| branches.paradigm == Paradigm::PathSwitching);
     let versions: &[VersionDetail] = own.map_or(&[], |branches| &branches.versions);
     let steps = recount::recount(&state.join("jobs"));
@@ -64,8 +71,8 @@ pub fn make(state: &Path, eras: &[Era], view: &TreeView, began: Instant) -> Resu
     let job = last_job(&state.join("jobs"), versions.len())?;
     let mut perplexity = Vec::new();
     for version in versions {
-        perplexity
-            .push(measure::perplexities(&state.join("releases").join(format!("v{}", version.number)), &job)?);
+        let release = state.join("releases").join(format!("v{}", version.number));
+        perplexity.push(measure::perplexities(machine, &release, &job)?);
     }
     let last = state.join("releases").join(format!("v{}", versions.len()));
     Ok(Report {
@@ -73,7 +80,7 @@ pub fn make(state: &Path, eras: &[Era], view: &TreeView, began: Instant) -> Resu
         increment: steps_of_an_increment().unwrap_or(0),
         steps: table(steps, from_scratch),
         perplexity,
-        sample: measure::text(&last, PROMPT, SAMPLE_TOKENS)?,
+        sample: measure::text(machine, &last, PROMPT, SAMPLE_TOKENS)?,
         seconds: began.elapsed().as_secs_f64(),
     })
 }
