@@ -52,14 +52,15 @@ $(CUDA_KIT)/.done: trainer/cuda/kit.sh
 	touch $@
 
 GPU_TEST := $(CUDA_OUT)/gpu-test
+GPU_PYTHON ?= python3
 
-# On a machine with a GPU; ends with 77 where there is none. What is there is not built again: no tool chain is needed.
+# On a machine with a GPU; ends with 77 where there is none. What is there is not built again: no tool chain is needed. CUDA's
+# libraries are those on LD_LIBRARY_PATH, or of a Python that has PyTorch.
 gpu-test:
 	test -x $(GPU_TEST) || $(MAKE) --no-print-directory build-cuda
-	$(GPU_TEST)
+	LD_LIBRARY_PATH=$$($(GPU_PYTHON) trainer/cuda/libraries.py || echo "$${LD_LIBRARY_PATH:-}") $(GPU_TEST)
 
 # lrpath-train against PyTorch on a GPU, by a Python that has it; ends with 77 where there is no GPU. BENCH_CUDA: its options.
-GPU_PYTHON ?= python3
 BENCH_CUDA ?=
 bench-cuda:
 	test -x $(CUDA_OUT)/lrpath-train || $(MAKE) --no-print-directory build-cuda
@@ -75,7 +76,8 @@ cuda-check: nextest build g++
 	($(WITH_CUDA) clippy $(OF_CUDA) -- -D warnings); \
 	code=0; $(GPU_TEST) > target/gpu-test.log || code=$$?; \
 	test $$code = 0 -o $$code = 77 || { cat target/gpu-test.log; exit 1; }; \
-	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CUDA_BIN=$(CURDIR)/$(CUDA_OUT) $(CARGO) nextest run --locked -p lrpath-tests --test cuda
+	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CUDA_BIN=$(CURDIR)/$(CUDA_OUT) LRPATH_CUDA_KIT=$(CUDA_KIT) \
+	  $(CARGO) nextest run --locked -p lrpath-tests --test cuda
 
 PREFIX ?= /usr/local
 DESTDIR ?=

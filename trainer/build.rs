@@ -1,4 +1,5 @@
-//! Compiles the GPU's kernels where they are wanted: one module for the GPUs of `CUDA_COMPUTE_CAP`, and newer ones.
+//! Compiles the GPU's kernels where they are wanted, one module for the GPUs of `CUDA_COMPUTE_CAP`, and newer ones; and beside
+//! them what calls cuDNN's frontend, whose headers are looked for in `CUDA_HOME` and `CUDNN_HOME`, and what stands in for cuRAND.
 //!
 //! A kernel whose numbers do not fit into a multiprocessor's registers is a failure and no warning: it would be slow, and nothing
 //! else would tell.
@@ -9,6 +10,8 @@ use std::path::Path;
 use std::process::Command;
 
 const SOURCES: &str = "src/kernels/cuda/source";
+const ATTENTION: &str = "src/kernels/cuda/cudnn/attention.cpp";
+const CURAND: &str = "src/device/curand.c";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -34,6 +37,40 @@ fn main() {
     if let Some(spills) = spills(&said) {
         panic!("a kernel does not fit into its registers:\n{spills}");
     }
+    compile_attention();
+    compile_curand();
+}
+
+/// A library by the name of one that candle opens.
+fn compile_curand() {
+    println!("cargo::rerun-if-changed={CURAND}");
+    let library = Path::new(&env::var_os("OUT_DIR").unwrap()).join("curand.so");
+    let mut compiler = cc::Build::new().get_compiler().to_command();
+    compiler
+        .args(["-shared", "-fPIC", "-nostdlib", "-Wl,-soname,libcurand.so.10", CURAND, "-o"])
+        .arg(library);
+    assert!(compiler.status().unwrap().success());
+}
+
+fn compile_attention() {
+    println!("cargo::rerun-if-changed={ATTENTION}");
+    let mut compiler = cc::Build::new();
+    for home in ["CUDNN_HOME", "CUDA_HOME"] {
+        println!("cargo::rerun-if-env-changed={home}");
+        if let Some(home) = env::var_os(home) {
+            // As system headers, so that their warnings are not ours.
+            compiler.flag("-isystem").flag(Path::new(&home).join("include"));
+        }
+    }
+    compiler
+        .cpp(true)
+        .std("c++17")
+        // It calls a library; what would be faster than that is not here.
+        .opt_level(1)
+        .define("NV_CUDNN_FRONTEND_USE_DYNAMIC_LOADING", None)
+        .define("CUDNN_FRONTEND_SKIP_JSON_LIB", None)
+        .file(ATTENTION)
+        .compile("attention");
 }
 
 /// What the assembler says of kernels that keep numbers in memory for want of registers.

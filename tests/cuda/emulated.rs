@@ -234,9 +234,27 @@ fn the_checks_for_a_gpu_pass() {
     let program = with_cuda().with_file_name("gpu-test");
     let driver = EmulatedDriver::new();
     let mut command = Command::new(program);
-    // Few steps of a run: a GPU makes them faster.
-    let output = command.arg("2").envs(driver.environment("memory=8000000000")).output().unwrap();
+    // No runs of many steps: a GPU makes them faster.
+    let output = command.arg("0").envs(driver.environment("memory=8000000000")).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.starts_with("cuda-sm90-lt130100\n") && said.lines().count() > 20, "{said}");
+}
+
+/// cuDNN itself, without the kernels that come compiled, and without a GPU: it compiles what it would run on one.
+#[test]
+fn cudnn_has_a_plan_for_attention_of_every_shape_that_it_takes() {
+    let kit =
+        PathBuf::from(std::env::var_os("LRPATH_CUDA_KIT").expect("LRPATH_CUDA_KIT: run `make cuda-check`"));
+    let driver = EmulatedDriver::alone();
+    let [(libraries, own), world] = driver.environment("gpus=0");
+    let libraries_of = |part: &str| kit.join(part).join("lib").display().to_string();
+    let mut command = Command::new(with_cuda().with_file_name("gpu-test"));
+    command.arg("plans").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda/h200.json"));
+    command.env(libraries, [libraries_of("cudnn"), libraries_of("cuda"), own].join(":")).envs([world]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let count = |word: &str| said.lines().filter(|line| line.starts_with(word)).count();
+    assert_eq!((count("ok "), count("none ")), (7, 2), "{said}");
 }

@@ -1,6 +1,8 @@
 //! The daemon with a slot of GPUs that are this machine's CPU: from shards to released versions.
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 
 use harness::daemon::{Daemon, wait_for, wait_for_releases};
 use harness::emulated_driver::EmulatedDriver;
@@ -8,7 +10,7 @@ use harness::pretended_driver::PretendedDriver;
 use harness::state::{State, byte_config, tokens};
 use serde_json::{Value, json};
 
-use crate::with_cuda;
+use crate::{events_of, with_cuda};
 
 /// Releases so many versions on a slot, and gives the kernels of each checkpoint.
 fn released(devices: &[&str], versions: u64) -> Vec<String> {
@@ -30,7 +32,7 @@ fn released(devices: &[&str], versions: u64) -> Vec<String> {
     let mut daemon = Daemon::launch(&state, &[env, &told_at, gpus]);
     daemon.wait(&state);
     for number in 1..=versions {
-        state.drop_file(&format!("{number}.bin"), &tokens(number, 400));
+        state.drop_file(&format!("{number}.bin"), &tokens(number, 600));
         wait_for(&state, "acceptance", 30, |status| status["shards"]["accepted"] == json!(number));
         state.ask(&["cut"]);
     }
@@ -44,7 +46,26 @@ fn released(devices: &[&str], versions: u64) -> Vec<String> {
         .collect();
     daemon.stop();
     assert!(state.ctl(&["check"]).status.success());
+    evaluate(&state, &emulated.environment(""));
     kernels
+}
+
+/// The first release is measured on the GPU on what was held out of each increment, as the job with the most of them has it.
+fn evaluate(state: &State, environment: &[(&str, String)]) {
+    let increments = |path: &PathBuf| {
+        let job: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        job["evaluation"]["increments"].as_array().unwrap().len()
+    };
+    let jobs = fs::read_dir(state.path().join("jobs")).unwrap();
+    let jobs = jobs.map(|entry| entry.unwrap().path().join("job.json"));
+    let job = jobs.max_by_key(increments).unwrap();
+    let mut command = Command::new(with_cuda());
+    command.arg("evaluate").arg("--model").arg(state.path().join("releases/v1")).arg("--job").arg(&job);
+    let output = command.envs(environment.iter().cloned()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let events = events_of(&output.stdout);
+    assert!(!events.is_empty() && events.len() == increments(&job), "{events:?}");
+    assert!(events.iter().all(|event| event["loss"].as_f64().unwrap() > 0.0), "{events:?}");
 }
 
 #[test]

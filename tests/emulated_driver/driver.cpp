@@ -213,6 +213,11 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
     }
 }
 
+int cuDeviceTotalMem_v2(size_t* bytes, int) {
+    *bytes = size();
+    return SUCCESS;
+}
+
 int cuDevicePrimaryCtxRetain(void** context, int device) {
     LOCKED;
     opened = device;

@@ -1,4 +1,4 @@
-// cuBLASLt's products of matrices that lie by columns, and what candle calls of cuBLAS and cuRAND when it opens a GPU.
+// cuBLASLt's products of matrices that lie by columns, and what candle calls of cuBLAS when it opens a GPU.
 #include <cstdio>
 #include <cstring>
 #include <vector>
@@ -163,8 +163,4 @@ int cublasLtMatmul(void*, Product* product, const void* alpha, const void* a, La
 int cublasCreate_v2(void** handle) { return cublasLtCreate(handle); }
 int cublasDestroy_v2(void*) { return SUCCESS; }
 int cublasSetStream_v2(void*, gpu::Stream*) { return SUCCESS; }
-int curandCreateGenerator(void** generator, int) { return cublasLtCreate(generator); }
-int curandDestroyGenerator(void*) { return SUCCESS; }
-int curandSetPseudoRandomGeneratorSeed(void*, unsigned long long) { return SUCCESS; }
-int curandSetStream(void*, gpu::Stream*) { return SUCCESS; }
 }

@@ -64,7 +64,10 @@ pub const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("trainer::kernels", &[&["adjoint", "inplace", "slices", "cpu", "cuda"], &["reference"], &["fused"]]),
-    ("trainer::kernels::cuda", &[&["attention", "fused", "passes", "matmul", "nccl"], &["launch"]]),
+    (
+        "trainer::kernels::cuda",
+        &[&["attention", "fused", "passes", "matmul", "nccl"], &["cudnn"], &["launch"]],
+    ),
     ("trainer::kernels::fused", &[&["attention"]]),
     (
         "trainer::kernels::cpu",

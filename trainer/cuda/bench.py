@@ -19,6 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import libraries
+
 HERE = Path(__file__).resolve().parent
 SKIPPED = 77
 
@@ -291,6 +293,8 @@ def main():
     words.add_argument("--precision", help=argparse.SUPPRESS)
     words.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     arguments = words.parse_args()
+    # For lrpath-train; torch has found its own by now.
+    os.environ["LD_LIBRARY_PATH"] = libraries.path()
     if arguments.torch:
         return torch_worker(arguments.torch, arguments.precision, arguments.weights)
     on_gpu = arguments.device == "cuda"

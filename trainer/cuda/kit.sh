@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A tool kit of CUDA 13.0 that compiles and runs nothing: no GPU, no driver, no root. It is put together from pinned wheels
-# of PyPI (104 MB to fetch, 271 MB on the disk), with stubs to link against.
+# of PyPI (280 MB to fetch, 590 MB on the disk), with stubs to link against; and cuDNN as far as it can plan without a GPU.
 #
 #   cargo fetch --locked              # so that the sources of the bindings are there, from which the stubs are made
 #   bash trainer/cuda/kit.sh FOLDER   # needs python3 with pip, and g++
@@ -17,13 +17,18 @@ wheels=(
   nvidia-cuda-crt==13.0.88     # headers of the compiler
   nvidia-cuda-runtime==13.0.96 # cuda.h, cuda_bf16.h, libcudart_static.a
   nvidia-cuda-cccl==13.0.85    # cub
+  nvidia-cuda-nvrtc==13.0.88   # what cuDNN compiles by when it plans
+  nvidia-cudnn-frontend==1.32.0
+  nvidia-cudnn-jit-cu13==9.20.0.48
 )
 
-rm -rf "$folder/site" "$folder/cuda"
+rm -rf "$folder/site" "$folder/cuda" "$folder/cudnn"
 python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --no-compile \
   --only-binary=:all: --target "$folder/site" "${wheels[@]}"
 mv "$folder/site/nvidia/cu13" "$folder/cuda"
-rm -rf "$folder/site"
+mv "$folder/site/nvidia/cudnn_jit" "$folder/cudnn"
+mv "$folder"/site/include/cudnn_* "$folder/cudnn/include"
+rm -rf "$folder/site" "$folder"/cuda/lib/*.alt.so.*
 cd "$folder/cuda"
 ln -sfn lib lib64
 # The static runtime under the name by which it is asked for.
@@ -67,6 +72,7 @@ chmod +x "$folder/nvcc"
 
 cat > "$folder/env.sh" <<EOF
 export CUDA_HOME="$folder/cuda" CUDA_PATH="$folder/cuda" CUDA_ROOT="$folder/cuda" CUDA_TOOLKIT_ROOT_DIR="$folder/cuda"
+export CUDNN_HOME="$folder/cudnn"
 export PATH="$folder/cuda/bin:\$PATH" NVCC="$folder/nvcc" CUDA_COMPUTE_CAP=90 CUDARC_CUDA_VERSION=13000
 export LIBRARY_PATH="$folder/cuda/lib:$folder/cuda/lib/stubs\${LIBRARY_PATH:+:\$LIBRARY_PATH}"
 EOF

@@ -93,11 +93,14 @@ use cuda::{gpu, kernels, memory, with_sums};
 #[cfg(feature = "cuda")]
 mod cuda {
     use std::error::Error;
+    use std::fs::File;
     use std::io::Write;
+    use std::os::fd::AsRawFd;
     use std::sync::Arc;
 
     use candle_core::Device;
     use candle_core::cuda_backend::cudarc::driver::{result, sys};
+    use rustix::fs::MemfdFlags;
 
     use super::refuse;
     use crate::failure::Failure;
@@ -110,7 +113,11 @@ mod cuda {
 
     const DRIVER: &str = "libcuda.so.1";
     /// What candle calls, beside the driver, with the versions that this program was compiled against.
-    const LIBRARIES: [&str; 3] = ["libcublas.so.13", "libcublasLt.so.13", "libcurand.so.10"];
+    const LIBRARIES: [&str; 2] = ["libcublas.so.13", "libcublasLt.so.13"];
+    /// What candle opens and nobody calls. PyTorch does not bring it any more.
+    const CURAND: &str = "libcurand.so.10";
+    /// What stands in for it, by the same name.
+    const INSTEAD_OF_CURAND: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/curand.so"));
 
     pub fn gpu(rank: u32) -> Result<Device, Failure> {
         driver(rank)?;
@@ -188,7 +195,25 @@ mod cuda {
                 ));
             }
         }
+        if library(CURAND).is_err()
+            && let Err(error) = stand_in()
+        {
+            return refuse(format!(
+                "the job asks for a GPU, but CUDA's {CURAND} is not there, and nothing can stand in for it ({error}): \
+                 install it"
+            ));
+        }
         Ok(())
+    }
+
+    /// Loads what stands in for cuRAND, out of memory: whoever opens cuRAND then gets that, by its name.
+    fn stand_in() -> Result<(), String> {
+        let failed = |error: &dyn std::fmt::Display| error.to_string();
+        let memory =
+            rustix::fs::memfd_create("curand", MemfdFlags::CLOEXEC).map_err(|error| failed(&error))?;
+        let mut memory = File::from(memory);
+        memory.write_all(INSTEAD_OF_CURAND).map_err(|error| failed(&error))?;
+        library(&format!("/proc/self/fd/{}", memory.as_raw_fd()))
     }
 
     /// Loads a library, for the life of the process.

@@ -94,8 +94,8 @@ impl Kind {
 
 /// What NVIDIA's driver calls it.
 const OUT_OF_DEVICE_MEMORY: &str = "CUDA_ERROR_OUT_OF_MEMORY";
-/// How the errors of NVIDIA's driver, of its matrix products and of its sums over GPUs are called.
-const OF_A_DEVICE: [&str; 3] = ["CUDA_ERROR_", "CUBLAS_STATUS_", "NCCL error "];
+/// How the errors of NVIDIA's driver, its matrix products, its sums over GPUs and its attention are called.
+const OF_A_DEVICE: [&str; 4] = ["CUDA_ERROR_", "CUBLAS_STATUS_", "NCCL error ", "cuDNN error"];
 
 /// A failure: its kind, and a sentence that says what happened, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]

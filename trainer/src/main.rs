@@ -385,7 +385,6 @@ fn bench(arguments: &Bench) -> Result<(), Failure> {
     let cpu = Cpu::default();
     let device = device::open(task.as_ref().map_or(JobDevice::Cpu, |task| task.job.device), 0)?;
     let gpu = device::operations(&device)?;
-    let available = device::available(&device).or(available);
     if gpu.is_some() && !matches!(arguments.arithmetic, Way::Scheduled) {
         let message =
             "candle's differentiation is measured on the CPU: for a job on a GPU leave --arithmetic out";

@@ -81,6 +81,8 @@ impl<W: Write, C: Fn() -> f64> Attempt<'_, W, C> {
         let job = &self.task.job;
         let config = self.task.config()?;
         self.arithmetic.check(job.precision)?;
+        // It takes its memory now, so that what is free then is free for the steps.
+        self.arithmetic.attention(job, &config)?;
         if self.device.is_cpu() {
             let share = self.available.map(|bytes| bytes / u64::from(job.ranks));
             memory::check(job, &config, share)?;

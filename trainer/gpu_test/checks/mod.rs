@@ -15,6 +15,7 @@ pub const BF16: f64 = 5e-3;
 /// Says each distance that it measures, and how many were too large.
 #[derive(Debug, Default)]
 pub struct Checks {
+    pub made: u32,
     pub failed: u32,
 }
 
@@ -23,6 +24,7 @@ impl Checks {
     pub fn hold(&mut self, what: &str, distance: f64, bound: f64) {
         let holds = distance <= bound;
         println!("{} {what}: {distance:.2e} of {bound:.0e}", if holds { "ok    " } else { "FAILED" });
+        self.made += 1;
         self.failed += u32::from(!holds);
     }
 

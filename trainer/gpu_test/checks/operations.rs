@@ -1,7 +1,9 @@
 //! Each operation of the kernels, forward and backward, against plain candle in f64.
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
-use trainer::kernels::cuda::{Attention, Norm, Occurrences, Operations, PARTS, Slopes};
+use trainer::kernels::cuda::{
+    self, Attention, AttentionLibrary, Norm, Occurrences, Operations, PARTS, Slopes,
+};
 use trainer::kernels::{AdamW, Kernels, Mask, Moments, Parameter, Passes, Reference, Rotary};
 
 use super::{Checks, some, values};
@@ -16,6 +18,13 @@ pub struct Shape {
     pub heads: usize,
     pub groups: usize,
     pub head: usize,
+}
+
+impl Shape {
+    pub fn of_attention(self) -> cuda::Shape {
+        let Self { sequences, positions, heads, groups, head } = self;
+        cuda::Shape { sequences, positions, heads, groups, width: head }
+    }
 }
 
 /// Round ones and odd ones: widths that are no multiple of four, lengths that are no multiple of any tile, one of everything.
@@ -67,10 +76,20 @@ impl Held<'_> {
                 self.rounding(shape, dtype);
                 self.norm(shape, dtype);
                 self.rope(shape, dtype);
-                self.attention(shape, dtype, false);
-                self.attention(shape, dtype, true);
+                self.attention(shape, dtype, false, None);
+                self.attention(shape, dtype, true, None);
                 self.swiglu(shape, dtype);
                 self.cross_entropy(shape, dtype);
+            }
+        }
+        self.by_library();
+    }
+
+    /// Attention by a library, where there is one, on all shapes.
+    pub fn by_library(&mut self) {
+        for shape in SHAPES {
+            if let Some(library) = self.operations.attention_library(shape.of_attention()).unwrap() {
+                self.attention(shape, DType::BF16, false, Some(&*library));
             }
         }
     }
@@ -233,7 +252,7 @@ impl Held<'_> {
         }
     }
 
-    fn attention(&mut self, shape: Shape, dtype: DType, apart: bool) {
+    fn attention(&mut self, shape: Shape, dtype: DType, apart: bool, library: Option<&dyn AttentionLibrary>) {
         let Shape { sequences, positions, heads, groups, head } = shape;
         let tokens = sequences * positions;
         let (queries, keys) = (heads * head, groups * head);
@@ -257,22 +276,23 @@ impl Held<'_> {
         let out = self.memory(&[tokens, queries], dtype);
         let log_sums = self.memory(&[tokens * heads], DType::F32);
         let attention = Attention {
+            shape: shape.of_attention(),
+            library,
             attended: &there,
             documents: apart.then_some(&documents_there),
             out: &out,
             log_sums: &log_sums,
-            sequences,
-            positions,
-            heads,
-            groups,
-            width: head,
         };
         self.operations.attention(attention).unwrap();
         let dx = self.memory(&[tokens, stride], dtype);
         let along = self.memory(&[tokens * heads], DType::F32);
         let slopes = Slopes { out: &dy_there, attended: &dx, along: &along };
         self.operations.attention_backward(attention, slopes).unwrap();
-        let within = if apart { " within documents" } else { "" };
+        let within = match library {
+            Some(library) => format!(" by {}", library.name()),
+            None if apart => " within documents".to_owned(),
+            None => String::new(),
+        };
         self.near(&format!("attention{within}"), shape, &out, &y);
         for (word, first, count) in
             [("queries", 0, queries), ("keys", queries, keys), ("values", queries + keys, keys)]

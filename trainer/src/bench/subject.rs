@@ -8,6 +8,7 @@ use candle_core::{DType, Device};
 use serde_json::json;
 
 use crate::data::{Batch, Data, Rates, TokenFiles};
+use crate::device;
 use crate::failure::{Failure, Kind};
 use crate::memory;
 use crate::model::{Config, Weights};
@@ -147,8 +148,8 @@ pub struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// The first `steps` steps of a job, computed in one way on a device, of whose memory they may take `available` bytes,
-    /// where that is known.
+    /// The first `steps` steps of a job, computed in one way on a device. On the CPU they may take `available` bytes, where that is
+    /// known.
     pub fn of_job(
         task: &Task,
         steps: u64,
@@ -156,7 +157,9 @@ impl<'a> Subject<'a> {
         available: Option<u64>,
     ) -> Result<Self, Failure> {
         let (job, config) = (&task.job, task.config()?);
-        let forecast = forecast(job, &config, arithmetic, available)?;
+        // It takes its memory now, so that what is free then is free for the steps.
+        arithmetic.attention(job, &config)?;
+        let forecast = forecast(job, &config, arithmetic, device::available(device).or(available))?;
         let first = task.first_step();
         if job.to - first < steps {
             let message = format!(

@@ -1,5 +1,7 @@
 //! Which way the steps of a run are computed.
 
+use std::sync::Arc;
+
 use artifacts::job::{Job, Precision};
 use half::bf16;
 
@@ -7,7 +9,7 @@ use super::{Autograd, OnGpu, Plan, Scheduled, Step};
 use crate::failure::{Failure, Kind};
 use crate::kernels::Kernels;
 use crate::kernels::cpu::isa::Isa;
-use crate::kernels::cuda::Operations;
+use crate::kernels::cuda::{AttentionLibrary, Operations};
 use crate::model::{Config, Weights};
 
 /// A way to compute steps, before there is a model.
@@ -53,6 +55,24 @@ impl<'a> Arithmetic<'a> {
         }
     }
 
+    /// What has the attention of a job's steps faster than this program's own kernels, where something has. For an equal job it is
+    /// the same one, which takes memory beside that of the steps: it is asked for before it is looked at what is left.
+    ///
+    /// # Errors
+    /// There is not so much memory.
+    pub fn attention(
+        &self,
+        job: &Job,
+        config: &Config,
+    ) -> Result<Option<Arc<dyn AttentionLibrary>>, Failure> {
+        match self {
+            Self::OnGpu(gpu) if job.precision == Precision::Bf16 && job.mask_documents_at.is_none() => {
+                Ok(gpu.attention_library(OnGpu::attention(config, Plan::of(job)))?)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// The steps of a job.
     pub fn step<'b>(
         &self,
@@ -64,11 +84,12 @@ impl<'a> Arithmetic<'a> {
         'a: 'b,
     {
         self.check(job.precision)?;
-        let (length, micro_batch) = (job.sequence_length as usize, job.micro_batch as usize);
-        let plan = Plan { length, micro_batch, recompute: job.recompute };
+        let plan = Plan::of(job);
+        let Plan { length, micro_batch, .. } = plan;
         Ok(match (*self, job.precision) {
             (Self::OnGpu(gpu), precision) => {
-                Box::new(OnGpu::new(gpu.clone(), config, plan, precision, weights.device())?)
+                let step = OnGpu::new(gpu.clone(), config, plan, precision, weights.device())?;
+                Box::new(step.with_attention(self.attention(job, config)?))
             }
             (Self::Autograd(kernels), _) => {
                 Box::new(Autograd::new(config, kernels, weights, length, micro_batch)?)

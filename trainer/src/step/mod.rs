@@ -19,7 +19,7 @@ pub use laps::{Clock, Laps, Operation, Pass};
 pub use scheduled::Scheduled;
 pub use shared::Shared;
 
-use artifacts::job::Recompute;
+use artifacts::job::{Job, Recompute};
 use candle_core::Tensor;
 
 use crate::data::{Batch, Examples};
@@ -39,6 +39,14 @@ pub struct Plan {
     pub micro_batch: usize,
     /// What is computed again.
     pub recompute: Recompute,
+}
+
+impl Plan {
+    /// How the steps of a job do.
+    pub fn of(job: &Job) -> Self {
+        let (length, micro_batch) = (job.sequence_length as usize, job.micro_batch as usize);
+        Self { length, micro_batch, recompute: job.recompute }
+    }
 }
 
 /// A way to compute a step.

@@ -1,14 +1,14 @@
 //! A machine that runs the GPU's kernels on this CPU, thread by thread: `emulator.cpp` with the very sources.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Mutex, PoisonError};
-use std::{env, fs, process};
+mod compiled;
+pub mod library;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, DType, Result, Storage, Tensor, bail};
 use libloading::Library;
-use trainer::kernels::cuda::{Launch, Machine, Product, Side};
+use trainer::kernels::cuda::{AttentionLibrary, Launch, Machine, Product, Shape, Side};
 
 /// In which order the threads of a block take their turns, and the blocks of a grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ impl Order {
 pub struct Emulated {
     library: Library,
     order: Order,
+    /// Whether it has a library for attention, of every shape.
+    pub has_attention: bool,
 }
 
 /// There is one emulated GPU in a process.
@@ -33,40 +35,12 @@ static TURN: Mutex<()> = Mutex::new(());
 
 impl Emulated {
     pub fn new(order: Order) -> Self {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let compiled = compiled::compiled("emulated-gpu", here, None, Path::new(env!("CARGO_TARGET_TMPDIR")));
         // SAFETY: it is our own, and does nothing but name its kernels when it is loaded.
-        let library = unsafe { Library::new(compiled()) }.unwrap();
-        Self { library, order }
+        let library = unsafe { Library::new(compiled) }.unwrap();
+        Self { library, order, has_attention: false }
     }
-}
-
-/// The compiled emulator. It is compiled anew where a source has changed.
-fn compiled() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (emulator, kernels) = (here.join("tests/emulated_gpu"), here.join("src/kernels/cuda/source"));
-    let mut hasher = DefaultHasher::new();
-    for folder in [&emulator, &kernels] {
-        let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.sort();
-        files.iter().for_each(|file| fs::read(file).unwrap().hash(&mut hasher));
-    }
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let library = folder.join(format!("emulated-gpu-{:016x}.so", hasher.finish()));
-    if !library.exists() {
-        let fresh = folder.join(format!("emulated-gpu-{}.so", process::id()));
-        let compiler = env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
-        let output = Command::new(&compiler)
-            .args(["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-Wno-unknown-pragmas"])
-            .arg("-DEMULATED")
-            .args(["-I".as_ref(), emulator.as_os_str(), "-I".as_ref(), kernels.as_os_str()])
-            .arg(emulator.join("emulator.cpp"))
-            .arg("-o")
-            .arg(&fresh)
-            .output()
-            .unwrap_or_else(|error| panic!("{compiler}: {error}"));
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        fs::rename(fresh, &library).unwrap();
-    }
-    library
 }
 
 type LaunchFn = unsafe extern "C" fn(*const i8, u32, u32, u32, usize, *const u64, u32, u32) -> i32;
@@ -129,6 +103,11 @@ impl Machine for Emulated {
             run(a.0, a.1, b.0, b.1, c, m, n, k, is_bf16(sides), is_bf16(result), i32::from(add));
         }
         Ok(())
+    }
+
+    fn attention_library(&self, shape: Shape) -> Result<Option<Arc<dyn AttentionLibrary>>> {
+        let library = || Arc::new(library::Plain(shape)) as Arc<dyn AttentionLibrary>;
+        Ok(self.has_attention.then(library))
     }
 
     fn wait(&self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! A GPU that runs the kernels.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::WrapErr;
@@ -11,8 +12,9 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Storage, Tensor, bail};
 use half::bf16;
 
+use super::cudnn::{Cudnn, Refusal};
 use super::matmul::Products;
-use super::{Launch, Machine, Product};
+use super::{AttentionLibrary, Launch, Machine, Product, Shape};
 
 /// The kernels, compiled.
 const MODULE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
@@ -27,6 +29,10 @@ pub struct Gpu {
     module: Arc<CudaModule>,
     functions: Mutex<HashMap<String, CudaFunction>>,
     products: Products,
+    /// Compute capability, as 90 for 9.0.
+    generation: i32,
+    /// Made once for each shape that was asked for.
+    attention: Mutex<HashMap<Shape, Option<Arc<dyn AttentionLibrary>>>>,
     name: String,
 }
 
@@ -42,7 +48,29 @@ impl Gpu {
         let module = stream.context().load_module(Ptx::from_binary(MODULE.to_vec())).w()?;
         let products = Products::new(&stream)?;
         let name = format!("cuda-sm{major}{minor}-lt{}", products.version());
-        Ok(Self { stream, module, functions: Mutex::default(), products, name })
+        let generation = 10 * major + minor;
+        Ok(Self {
+            stream,
+            module,
+            functions: Mutex::default(),
+            products,
+            generation,
+            attention: Mutex::default(),
+            name,
+        })
+    }
+
+    /// cuDNN's attention of a shape. Where there is none it is said why.
+    fn cudnn(&self, shape: Shape) -> Result<Option<Arc<dyn AttentionLibrary>>> {
+        match Cudnn::new(&self.stream, self.generation, shape) {
+            Ok(made) => Ok(Some(Arc::new(made))),
+            Err(Refusal::Failed(error)) => Err(error),
+            Err(Refusal::Declined(why)) => {
+                // That it cannot be written is no reason to fail.
+                let _ = writeln!(std::io::stderr(), "attention goes without cuDNN: {why}");
+                Ok(None)
+            }
+        }
     }
 
     fn function(&self, name: &str, shared: u32) -> Result<CudaFunction> {
@@ -108,6 +136,16 @@ impl Machine for Gpu {
     unsafe fn multiply(&self, product: &Product) -> Result<()> {
         // SAFETY: the caller's word.
         unsafe { self.products.multiply(&self.stream, product) }
+    }
+
+    fn attention_library(&self, shape: Shape) -> Result<Option<Arc<dyn AttentionLibrary>>> {
+        let mut made = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = made.get(&shape) {
+            return Ok(known.clone());
+        }
+        let library = self.cudnn(shape)?;
+        made.insert(shape, library.clone());
+        Ok(library)
     }
 
     fn wait(&self) -> Result<()> {

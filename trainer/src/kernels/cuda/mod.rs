@@ -6,6 +6,8 @@
 //! sources on a CPU, thread by thread, so that what they compute is known before a GPU sees them.
 
 mod attention;
+#[cfg(feature = "cuda")]
+pub mod cudnn;
 mod fused;
 #[cfg(feature = "cuda")]
 mod launch;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
 
-pub use attention::{Attention, Slopes, WIDEST_HEAD};
+pub use attention::{Attention, AttentionLibrary, PASSED, Shape, Slopes, WIDEST_HEAD};
 pub use fused::{Norm, Occurrences, PARTS};
 #[cfg(feature = "cuda")]
 pub use launch::Gpu;
@@ -62,6 +64,14 @@ pub trait Machine: Send + Sync {
     /// # Errors
     /// It cannot be started.
     unsafe fn multiply(&self, product: &Product) -> Result<()>;
+
+    /// What has attention of a shape faster than the kernels here, where something has. For an equal shape the same one comes.
+    ///
+    /// # Errors
+    /// There is not the memory that it works in.
+    fn attention_library(&self, _: Shape) -> Result<Option<Arc<dyn AttentionLibrary>>> {
+        Ok(None)
+    }
 
     /// Returns when all work that was asked for is done.
     ///
@@ -193,6 +203,15 @@ impl Operations {
         let runs = tensors.into_iter().map(run).collect::<Result<_>>()?;
         // SAFETY: all are tensors of so many elements; a step leaves its gradient alone until the sums are there.
         unsafe { sums.start(runs) }
+    }
+
+    /// What has attention of a shape faster than the kernels here, where something has: made when it is asked for the first time,
+    /// with the memory that it works in.
+    ///
+    /// # Errors
+    /// There is not so much memory.
+    pub fn attention_library(&self, shape: Shape) -> Result<Option<Arc<dyn AttentionLibrary>>> {
+        self.machine.attention_library(shape)
     }
 
     /// Waits until all work that was asked for is done.

@@ -81,17 +81,14 @@ impl<'a> Turn<'a> {
     }
 
     pub fn attention(&self, kept: &'a Kept) -> Attention<'a> {
-        let Turn { model, batch, .. } = *self;
+        let Turn { model, batch, library, .. } = *self;
         Attention {
+            shape: model.attention(batch.sequences, batch.positions),
+            library,
             attended: &kept.attended,
             documents: batch.documents.as_ref(),
             out: &kept.attention,
             log_sums: &kept.log_sums,
-            sequences: batch.sequences,
-            positions: batch.positions,
-            heads: model.sizes.heads,
-            groups: model.groups,
-            width: model.head,
         }
     }
 }

@@ -10,6 +10,8 @@ mod buffers;
 mod forward;
 mod weights;
 
+use std::sync::Arc;
+
 use artifacts::job::Precision;
 use candle_core::{DType, Device, Result, Tensor};
 use paradigm::memory;
@@ -24,7 +26,9 @@ use super::{Plan, Step, see_every_gradient};
 use crate::data::{Batch, Examples};
 use crate::failure::{Failure, Kind};
 use crate::guard;
-use crate::kernels::cuda::{AllReduce, Norm, Occurrences, Operations, PARTS, WIDEST_HEAD};
+use crate::kernels::cuda::{
+    AllReduce, AttentionLibrary, Norm, Occurrences, Operations, PARTS, Shape, WIDEST_HEAD,
+};
 use crate::kernels::{Passes, Rotary};
 use crate::model::{Config, Weights};
 use crate::optimizer::Gradient;
@@ -42,6 +46,10 @@ struct Model {
 }
 
 impl Model {
+    fn attention(&self, sequences: usize, positions: usize) -> Shape {
+        Shape { sequences, positions, heads: self.sizes.heads, groups: self.groups, width: self.head }
+    }
+
     /// The heads that the rotary embedding turns, those of queries and keys, and the width of the rows they are in.
     fn rotated(&self) -> (usize, usize) {
         (self.sizes.heads + self.groups, self.sizes.attended())
@@ -88,6 +96,7 @@ impl OnDevice {
 #[derive(Clone, Copy)]
 struct Turn<'a> {
     operations: &'a Operations,
+    library: Option<&'a dyn AttentionLibrary>,
     model: &'a Model,
     /// Of the whole model, in the order of [`Places`].
     weights: &'a [&'a Tensor],
@@ -115,6 +124,7 @@ fn lap(operations: &Operations, laps: &Laps, operation: Operation) -> Result<()>
 /// A step whose activations are on a GPU.
 pub struct OnGpu {
     operations: Operations,
+    library: Option<Arc<dyn AttentionLibrary>>,
     model: Model,
     buffers: Buffers,
     rounded: Rounded,
@@ -162,6 +172,7 @@ impl OnGpu {
             rotary: Rotary::new(plan.length, config.head, config.rope_theta, DType::F32, device)?,
         };
         Ok(Self {
+            library: None,
             buffers: Buffers::new(sizes, config.vocabulary, plan.recompute, dtype, device)?,
             rounded: Rounded::new(sizes, config.vocabulary, dtype, device)?,
             matrices: Vec::new(),
@@ -176,10 +187,27 @@ impl OnGpu {
         })
     }
 
+    /// The same steps, with attention by a library where it has the shape of a micro batch.
+    pub fn with_attention(self, library: Option<Arc<dyn AttentionLibrary>>) -> Self {
+        Self { library, ..self }
+    }
+
+    /// The shape of its attention.
+    pub fn attention(config: &Config, plan: Plan) -> Shape {
+        Shape {
+            sequences: plan.micro_batch,
+            positions: plan.length,
+            heads: config.heads,
+            groups: config.groups,
+            width: config.head,
+        }
+    }
+
     /// A layer's turn with a batch.
     fn turn<'a>(&'a self, weights: &'a [&'a Tensor], number: usize, batch: &'a OnDevice) -> Turn<'a> {
         Turn {
             operations: &self.operations,
+            library: self.library.as_deref(),
             model: &self.model,
             weights,
             layer: &self.model.places.layers[number],
@@ -349,7 +377,8 @@ impl OnGpu {
 impl Step for OnGpu {
     fn name(&self) -> String {
         let precision = self.buffers.working.branch.dtype().as_str();
-        format!("gpu-{precision}-{}", self.operations.name())
+        let name = format!("gpu-{precision}-{}", self.operations.name());
+        self.library.as_ref().map_or(name.clone(), |library| format!("{name}-{}", library.name()))
     }
 
     fn differentiate(&mut self, weights: &Weights, batch: &Batch) -> std::result::Result<f64, Failure> {
