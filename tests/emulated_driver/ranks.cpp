@@ -12,7 +12,7 @@
 #include "gpu.h"
 
 namespace {
-enum Result { SUCCESS = 0, SYSTEM_ERROR = 2, INVALID_ARGUMENT = 4, IN_PROGRESS = 7 };
+enum Result { SUCCESS = 0, SYSTEM_ERROR = 2, INVALID_ARGUMENT = 4, INVALID_USAGE = 5, IN_PROGRESS = 7 };
 constexpr int FLOAT32 = 7, SUM = 0;
 constexpr unsigned MAGIC = 0xcafebeef;
 
@@ -27,22 +27,25 @@ struct Config {
     int blocking;
 };
 
-struct Group {
-    Id id;
-    int rank, count;
-    // Of the first rank one to each other, of another the one to the first.
-    std::vector<int> sockets;
-    int listening = -1;
-    // How often it was asked whether it is ready.
-    int asked = 0;
-    bool given_up = false;
-};
+struct Group;
 
 struct Sum {
     float* numbers;
     size_t count;
     Group* group;
     gpu::Stream* stream;
+};
+
+struct Group {
+    Id id;
+    int rank, count;
+    // Of the first rank one to each other, of another the one to the first.
+    std::vector<int> sockets;
+    int listening = -1;
+    // What it was given and has not put on its stream yet, and how often it was asked since whether it is ready.
+    std::vector<Sum> starting;
+    int asked = 0;
+    bool given_up = false;
 };
 thread_local std::vector<Sum> grouped;
 thread_local bool is_grouping = false;
@@ -135,9 +138,21 @@ int ncclCommInitRankConfig(Group** group, int count, Id id, int rank, Config* co
     return IN_PROGRESS;
 }
 
-// Some time passes before it is ready.
+// Some time passes before it is ready; only then has it put on its stream what it was given.
 int ncclCommGetAsyncError(Group* group, int* outcome) {
-    *outcome = ++group->asked % 3 == 1 ? IN_PROGRESS : SUCCESS;
+    if (++group->asked < 3) {
+        *outcome = IN_PROGRESS;
+        return SUCCESS;
+    }
+    std::lock_guard<std::recursive_mutex> locked(gpu::lock);
+    for (Sum sum : group->starting) {
+        gpu::ask(sum.stream, [=, stuck = false]() mutable {
+            if (!stuck && !sum.group->given_up) stuck = !add_up(sum);
+            return !stuck || sum.group->given_up;
+        });
+    }
+    group->starting.clear();
+    *outcome = SUCCESS;
     return SUCCESS;
 }
 
@@ -148,18 +163,16 @@ int ncclGroupStart() {
 
 int ncclAllReduce(const void* from, void* to, size_t count, int type, int operation, Group* group, gpu::Stream* stream) {
     if (from != to || type != FLOAT32 || operation != SUM || !is_grouping) return INVALID_ARGUMENT;
+    if (!group->starting.empty() || group->asked < 3) return INVALID_USAGE;
     grouped.push_back({static_cast<float*>(to), count, group, stream});
     return SUCCESS;
 }
 
 int ncclGroupEnd() {
     is_grouping = false;
-    std::lock_guard<std::recursive_mutex> locked(gpu::lock);
     for (Sum sum : grouped) {
-        gpu::ask(sum.stream, [=, stuck = false]() mutable {
-            if (!stuck && !sum.group->given_up) stuck = !add_up(sum);
-            return !stuck || sum.group->given_up;
-        });
+        sum.group->starting.push_back(sum);
+        sum.group->asked = 0;
     }
     grouped.clear();
     return IN_PROGRESS;

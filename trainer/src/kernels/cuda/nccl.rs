@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream};
@@ -20,6 +21,10 @@ const LIBRARY: &str = "libnccl.so.2";
 
 /// The oldest version that has what is used here, as the library numbers it: 2.18.0.
 const OLDEST: c_int = 2_18_00;
+
+/// How long a sum's start is waited for, which takes a small part of that: the host is far ahead of the GPU. At first, while the
+/// library connects, it takes longer.
+const SOON: Duration = Duration::from_millis(1);
 
 /// What the first rank makes and all join by.
 #[repr(C)]
@@ -173,7 +178,9 @@ struct Group {
     handle: Handle,
     /// What the library was not ready for yet, as it is at first, while it connects: to be added up once the work before it is done.
     waiting: VecDeque<(CudaEvent, Vec<Run>)>,
-    /// Behind the last sum.
+    /// Whether the library may still be about to put the last sums on their stream, so that nothing stands behind them there.
+    is_starting: bool,
+    /// Behind the last sums.
     last: Option<CudaEvent>,
 }
 
@@ -196,7 +203,7 @@ impl Nccl {
         };
         library.said(outcome, null_mut())?;
         let version = library.version;
-        let group = Group { library, handle, waiting: VecDeque::new(), last: None };
+        let group = Group { library, handle, waiting: VecDeque::new(), is_starting: false, last: None };
         Ok(Self { group: Mutex::new(group), work, sums, version })
     }
 
@@ -204,15 +211,18 @@ impl Nccl {
         self.group.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands the library what it is ready for.
-    fn advance(&self, group: &mut Group) -> Result<()> {
+    /// Hands the library what it is ready for. Whether it has put all on its stream.
+    fn advance(&self, group: &mut Group) -> Result<bool> {
         while group.is_ready()? {
+            if std::mem::take(&mut group.is_starting) {
+                group.last = Some(self.sums.record_event(None).w()?);
+            }
             let Some((before, runs)) = group.waiting.pop_front() else { break };
             self.sums.wait(&before).w()?;
             group.add_up(&runs, &self.sums)?;
-            group.last = Some(self.sums.record_event(None).w()?);
+            group.is_starting = true;
         }
-        Ok(())
+        Ok(group.waiting.is_empty() && !group.is_starting)
     }
 }
 
@@ -260,13 +270,16 @@ impl AllReduce for Nccl {
         let before = self.work.record_event(None).w()?;
         let group = &mut *self.group();
         group.waiting.push_back((before, runs));
-        self.advance(group)
+        let began = Instant::now();
+        while !self.advance(group)? && began.elapsed() < SOON {
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     fn is_done(&self) -> Result<bool> {
         let group = &mut *self.group();
-        self.advance(group)?;
-        if !group.waiting.is_empty() || !group.is_ready()? {
+        if !self.advance(group)? || !group.is_ready()? {
             return Ok(false);
         }
         group.last.as_ref().map_or(Ok(true), |last| last.try_is_complete().w())
