@@ -3,7 +3,8 @@
 //! The first rank is the process that was asked to train. It starts the others by the same program, each with a socket in the
 //! place of its standard input, and alone says events, saves and evaluates. The gradients of a step are added in the order
 //! of the ranks, by the first one, which gives the sum to all: so every rank makes the same update to the bit, and no
-//! weights are ever sent. A rank that ends is missed by the others at their next sum, and they end too.
+//! weights are ever sent. Where something else adds them up, as NCCL does between GPUs, only small numbers go this way. A rank
+//! that ends is missed by the others at their next sum, or while they wait for one, and they end too.
 
 use std::io::{self, Read, Write};
 use std::ops::AddAssign;
@@ -110,7 +111,7 @@ impl Ranks {
         Ok(numbers[0])
     }
 
-    /// Bytes of the first rank, at all.
+    /// The first rank's bytes, for all.
     ///
     /// # Errors
     /// As [`sum`](Self::sum).
