@@ -5,24 +5,15 @@
 #include <map>
 #include <string>
 
+#include "emulated.h"
 #include "gpu.h"
 
 namespace {
-struct Bf16 {
-    uint16_t bits;
-    Bf16() = default;
-    explicit Bf16(float x) {
-        uint32_t all;
-        memcpy(&all, &x, 4);
-        bits = x != x ? 0x7fff : (uint16_t)((all + 0x7fff + (all >> 16 & 1)) >> 16);
-    }
-    explicit operator float() const {
-        uint32_t all = (uint32_t)bits << 16;
-        float x;
-        memcpy(&x, &all, 4);
-        return x;
-    }
-};
+using Bf16 = __nv_bfloat16;
+
+template <class To, class From> To as(From x) { return (To)x; }
+template <> Bf16 as(float x) { return __float2bfloat16_rn(x); }
+template <> float as(Bf16 x) { return __bfloat162float(x); }
 
 template <class T> T argument(const void* given) {
     T value;
@@ -42,7 +33,7 @@ template <class From, class To> void copy(const void* const* given) {
     auto info = argument<const size_t*>(given[2]);
     auto from = argument<const From*>(given[3]);
     auto to = argument<To*>(given[4]);
-    for (size_t i = 0; i < count; i++) to[i] = (To)from[info ? place(i, dimensions, info, info + dimensions) : i];
+    for (size_t i = 0; i < count; i++) to[i] = as<To>(from[info ? place(i, dimensions, info, info + dimensions) : i]);
 }
 
 template <class T> void set(const void* const* given) {

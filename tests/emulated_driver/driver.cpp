@@ -123,8 +123,8 @@ void release(Address address) {
 }
 
 Outcome launch(Function& function, unsigned columns, unsigned rows, unsigned threads, size_t shared, Stream* stream, void** given) {
-    bool is_weak = world("fails_on", opened) == opened;
-    if (++launches == world("fails_at", 0) && is_weak) fail((Outcome)world("fails_with", 719));
+    bool is_the_one = world("fails_on", opened) == opened;
+    if (++launches == world("fails_at", 0) && is_the_one) fail((Outcome)world("fails_with", 719));
     if (failed != SUCCESS) return failed;
     if (shared > function.shared || shared > 227 << 10 || threads == 0 || threads > 1024) return OUT_OF_RESOURCES;
     if (columns == 0 || columns > INT32_MAX || rows == 0 || rows > UINT16_MAX) return INVALID_VALUE;

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "emulated.h"
 #include "gpu.h"
 
 namespace {
@@ -38,10 +39,7 @@ struct Heuristic {
 
 float read(const void* memory, int type, size_t place) {
     if (type == F32) return static_cast<const float*>(memory)[place];
-    uint32_t bits = (uint32_t)static_cast<const uint16_t*>(memory)[place] << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
+    return __bfloat162float(static_cast<const __nv_bfloat16*>(memory)[place]);
 }
 
 void write(void* memory, int type, size_t place, float value) {
@@ -49,9 +47,7 @@ void write(void* memory, int type, size_t place, float value) {
         static_cast<float*>(memory)[place] = value;
         return;
     }
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    static_cast<uint16_t*>(memory)[place] = value != value ? 0x7fff : (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    static_cast<__nv_bfloat16*>(memory)[place] = __float2bfloat16_rn(value);
 }
 
 // A side as (rows, columns) numbers by rows.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A tool kit of CUDA 13.0 that compiles and runs nothing: no GPU, no driver, no root. It is put together from pinned wheels
-# of PyPI (280 MB to fetch, 590 MB on the disk), with stubs to link against; and cuDNN as far as it can plan without a GPU.
+# of PyPI (224 MB to fetch, 431 MB on the disk), with stubs to link against; and cuDNN as far as it can plan without a GPU.
 #
 #   cargo fetch --locked              # so that the sources of the bindings are there, from which the stubs are made
 #   bash trainer/cuda/kit.sh FOLDER   # needs python3 with pip, and g++

@@ -18,6 +18,8 @@ pub const CONFIG: &str = include_str!("demo.toml");
 pub struct Machine {
     device: DeviceName,
     trainer: PathBuf,
+    /// Whether either is another than the demo's own.
+    is_asked_for: bool,
 }
 
 impl Machine {
@@ -32,14 +34,18 @@ impl Machine {
             })?,
             None => program("lrpath-train")?,
         };
-        Ok(Self { device: asked.device.clone().unwrap_or(DeviceName::Cpu), trainer })
+        let is_asked_for = asked.device.is_some() || asked.trainer.is_some();
+        Ok(Self { device: asked.device.clone().unwrap_or(DeviceName::Cpu), trainer, is_asked_for })
     }
 
-    /// The demo's configuration there: on a GPU in the precision that it is made for.
+    /// The demo's configuration there: as it is written where nothing was asked for; on a GPU in the precision that it is made for.
     ///
     /// # Errors
     /// None that a user could mend.
     pub fn configuration(&self) -> Result<String, Failure> {
+        if !self.is_asked_for {
+            return Ok(CONFIG.to_owned());
+        }
         let failed =
             |error: String| Failure::new("the demo's configuration cannot be written").because(error);
         let mut config: Table = toml::from_str(CONFIG).map_err(|error| failed(error.to_string()))?;
@@ -77,8 +83,15 @@ mod tests {
     use crate::config::Config;
 
     fn config(device: DeviceName) -> Config {
-        let machine = Machine { device, trainer: "/opt/lrpath-train".into() };
+        let machine = Machine { device, trainer: "/opt/lrpath-train".into(), is_asked_for: true };
         toml::from_str(&machine.configuration().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_configuration_keeps_its_comments_where_nothing_was_asked_for() {
+        let machine =
+            Machine { device: DeviceName::Cpu, trainer: "/opt/lrpath-train".into(), is_asked_for: false };
+        assert_eq!(machine.configuration().unwrap(), CONFIG);
     }
 
     #[test]
