@@ -29,15 +29,33 @@ fn eras(corpus: &Path) -> Vec<Vec<String>> {
     (0..ERAS).map(|era| names[end(era)..end(era + 1)].to_vec()).collect()
 }
 
+/// The demo in a state, on the corpus.
+fn demo(state: &State, corpus: &Path) -> Command {
+    let mut demo = Command::new(program("lrpathctl"));
+    demo.arg("demo").arg("--corpus").arg(corpus).arg("--keep").arg(state.path()).env("NO_COLOR", "1");
+    demo
+}
+
+fn corpus() -> PathBuf {
+    std::env::var_os("LRPATH_CORPUS").expect("LRPATH_CORPUS is set: run `make end-to-end`").into()
+}
+
+/// It used to wait for a GPU that is not there for an hour, without a word.
+#[test]
+fn a_device_that_is_not_there_ends_the_demo_in_words() {
+    let state = State::made(tempfile::tempdir().unwrap());
+    let output = demo(&state, &corpus()).args(["--device", "cuda:99"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the demo cannot train on that device") && said.contains("cuda:99"), "{said}");
+    assert!(said.contains("without --device it trains on the CPU"), "{said}");
+}
+
 #[test]
 fn four_eras_become_four_versions_for_the_planned_steps() {
-    let corpus = PathBuf::from(
-        std::env::var_os("LRPATH_CORPUS").expect("LRPATH_CORPUS is set: run `make end-to-end`"),
-    );
+    let corpus = corpus();
     let state = State::made(tempfile::tempdir().unwrap());
-    let mut demo = Command::new(program("lrpathctl"));
-    demo.arg("demo").arg("--corpus").arg(&corpus).arg("--keep").arg(state.path()).env("NO_COLOR", "1");
-    let output = demo.output().unwrap();
+    let output = demo(&state, &corpus).output().unwrap();
     let (printed, progress) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{progress}");

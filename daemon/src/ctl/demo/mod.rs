@@ -38,6 +38,8 @@ const MODEL: &str = include_str!("model.json");
 const LOOK: Duration = Duration::from_millis(100);
 /// Nothing that the demo waits for takes longer.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
+/// Time that a device has to be there.
+const FOR_A_DEVICE: Duration = Duration::from_secs(10);
 /// Time that the daemon has to answer for the first time, and to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -200,6 +202,14 @@ fn wait(
         }
         if is_enough(&count(&status)) {
             return Ok(());
+        }
+        // There is one slot; a device that is there is free in a moment.
+        if let Some(why) = status.slots.iter().find_map(|slot| slot.missing.as_ref())
+            && began.elapsed() > FOR_A_DEVICE
+        {
+            return Err(Failure::new("the demo cannot train on that device")
+                .because(why)
+                .hint("`nvidia-smi -L` lists the GPUs; without --device it trains on the CPU"));
         }
         if began.elapsed() > LONGEST {
             return Err(Failure::new("what the demo waits for did not come within an hour"));
