@@ -223,6 +223,8 @@ fn a_rank_whose_gpu_fails_ends_all() {
             let message = failed.failure(kind);
             assert!(message.contains(told), "{words}: {message}");
             assert!(failed.said.contains("the GPU has failed"), "{words}: {}", failed.said);
+            // Both end by themselves: one that is ended says no such thing.
+            assert_eq!(failed.said.matches("steps took").count(), 2, "{words}: {}", failed.said);
             assert!(!failed.of("checkpoint").is_empty(), "{words}");
         }
     }

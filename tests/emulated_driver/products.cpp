@@ -72,17 +72,19 @@ bool fits(const Product& product, const Layout& left, const Layout& right, const
 
 void multiply(const Product& product, float alpha, const void* a, const Layout& left, const void* b, const Layout& right,
               float beta, void* c, const Layout& into) {
-    auto lefts = side(a, left, product.left_transposed);
-    // Each column of the right side in one piece.
-    auto rights = side(b, right, !product.right_transposed);
-    size_t inner = lefts.size() / into.rows;
+    // Each column of both sides in one piece: the sums of a column are taken beside each other.
+    auto lefts = side(a, left, !product.left_transposed), rights = side(b, right, !product.right_transposed);
+    size_t rows = into.rows, inner = lefts.size() / rows;
+    std::vector<float> sums(rows);
     for (uint64_t column = 0; column < into.columns; column++) {
-        for (uint64_t row = 0; row < into.rows; row++) {
-            const float *x = &lefts[row * inner], *y = &rights[column * inner];
-            float sum = 0;
-            for (size_t i = 0; i < inner; i++) sum += x[i] * y[i];
+        sums.assign(rows, 0);
+        for (size_t i = 0; i < inner; i++) {
+            const float *x = &lefts[i * rows], y = rights[column * inner + i];
+            for (size_t row = 0; row < rows; row++) sums[row] += x[row] * y;
+        }
+        for (size_t row = 0; row < rows; row++) {
             uint64_t place = column * into.leading + row;
-            write(c, into.type, place, alpha * sum + (beta != 0 ? beta * read(c, into.type, place) : 0));
+            write(c, into.type, place, alpha * sums[row] + (beta != 0 ? beta * read(c, into.type, place) : 0));
         }
     }
 }

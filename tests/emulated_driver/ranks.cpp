@@ -4,6 +4,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -34,6 +35,9 @@ struct Sum {
     size_t count;
     Group* group;
     gpu::Stream* stream;
+    // How far it is: sockets that were done with, and bytes of the present one.
+    size_t place = 0, moved = 0;
+    std::vector<float> theirs = {};
 };
 
 struct Group {
@@ -59,48 +63,54 @@ sockaddr_un address(const Id& id, socklen_t& length) {
     return address;
 }
 
-void connect_all(Group& group) {
-    if (!group.sockets.empty()) return;
+// Nothing here waits: what is not there yet is looked for again when somebody asks next.
+bool are_connected(Group& group) {
     socklen_t length;
     sockaddr_un to = address(group.id, length);
-    if (group.rank == 0) {
-        group.sockets.resize(group.count - 1);
-        for (int i = 1; i < group.count; i++) {
-            int socket = accept(group.listening, nullptr, nullptr), rank = 0;
-            if (read(socket, &rank, sizeof(rank)) == sizeof(rank)) group.sockets[rank - 1] = socket;
-        }
-        return;
+    group.sockets.resize(group.rank == 0 ? group.count - 1 : 1, -1);
+    if (group.rank > 0) {
+        if (group.sockets[0] >= 0) return true;
+        int socket = ::socket(AF_UNIX, SOCK_STREAM, 0);
+        bool is_connected = connect(socket, reinterpret_cast<sockaddr*>(&to), length) == 0 &&
+                            write(socket, &group.rank, sizeof(int)) == sizeof(int);
+        is_connected ? group.sockets[0] = socket : close(socket);
+        return is_connected;
     }
-    int socket = ::socket(AF_UNIX, SOCK_STREAM, 0);
-    while (connect(socket, reinterpret_cast<sockaddr*>(&to), length) != 0) usleep(1000);
-    if (write(socket, &group.rank, sizeof(int)) == sizeof(int)) group.sockets.push_back(socket);
-}
-
-bool move(int socket, void* memory, size_t bytes, bool out) {
-    for (size_t done = 0; done < bytes;) {
-        auto at = static_cast<char*>(memory) + done;
-        ssize_t moved = out ? send(socket, at, bytes - done, MSG_NOSIGNAL) : recv(socket, at, bytes - done, 0);
-        if (moved <= 0) return false;
-        done += (size_t)moved;
+    while (std::count(group.sockets.begin(), group.sockets.end(), -1) > 0) {
+        int socket = accept(group.listening, nullptr, nullptr), rank = 0;
+        if (socket < 0) return false;
+        if (read(socket, &rank, sizeof(rank)) == sizeof(rank)) group.sockets[rank - 1] = socket;
     }
     return true;
 }
 
-// In the order of the ranks; false where one of them has ended.
+// Whether all bytes are there; a rank that has ended is waited for like one that is late.
+bool move(Sum& sum, int socket, float* memory, bool out) {
+    for (size_t bytes = sum.count * sizeof(float); sum.moved < bytes;) {
+        auto at = reinterpret_cast<char*>(memory) + sum.moved;
+        size_t left = bytes - sum.moved;
+        ssize_t moved = out ? send(socket, at, left, MSG_NOSIGNAL | MSG_DONTWAIT) : recv(socket, at, left, MSG_DONTWAIT);
+        if (moved <= 0) return false;
+        sum.moved += (size_t)moved;
+    }
+    sum.moved = 0;
+    sum.place++;
+    return true;
+}
+
+// In the order of the ranks: the first one gets what each has, and gives them the sums. Whether it is done.
 bool add_up(Sum& sum) {
     Group& group = *sum.group;
-    connect_all(group);
-    size_t bytes = sum.count * sizeof(float);
-    if (group.rank > 0) {
-        return move(group.sockets[0], sum.numbers, bytes, true) && move(group.sockets[0], sum.numbers, bytes, false);
-    }
-    std::vector<float> theirs(sum.count);
-    for (int socket : group.sockets) {
-        if (!move(socket, theirs.data(), bytes, false)) return false;
-        for (size_t i = 0; i < sum.count; i++) sum.numbers[i] += theirs[i];
-    }
-    for (int socket : group.sockets) {
-        if (!move(socket, sum.numbers, bytes, true)) return false;
+    if (!are_connected(group)) return false;
+    size_t others = group.sockets.size();
+    sum.theirs.resize(sum.count);
+    while (sum.place < 2 * others) {
+        int socket = group.sockets[sum.place % others];
+        bool gathers = sum.place < others;
+        bool is_received = gathers == (group.rank == 0);
+        if (!move(sum, socket, is_received && group.rank == 0 ? sum.theirs.data() : sum.numbers, !is_received)) return false;
+        if (group.rank > 0 || !gathers) continue;
+        for (size_t i = 0; i < sum.count; i++) sum.numbers[i] += sum.theirs[i];
     }
     return true;
 }
@@ -131,7 +141,7 @@ int ncclCommInitRankConfig(Group** group, int count, Id id, int rank, Config* co
     if (rank == 0) {
         socklen_t length;
         sockaddr_un own = address(id, length);
-        (*group)->listening = socket(AF_UNIX, SOCK_STREAM, 0);
+        (*group)->listening = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
         if (bind((*group)->listening, reinterpret_cast<sockaddr*>(&own), length) != 0) return SYSTEM_ERROR;
         if (listen((*group)->listening, count) != 0) return SYSTEM_ERROR;
     }
@@ -146,10 +156,7 @@ int ncclCommGetAsyncError(Group* group, int* outcome) {
     }
     std::lock_guard<std::recursive_mutex> locked(gpu::lock);
     for (Sum sum : group->starting) {
-        gpu::ask(sum.stream, [=, stuck = false]() mutable {
-            if (!stuck && !sum.group->given_up) stuck = !add_up(sum);
-            return !stuck || sum.group->given_up;
-        });
+        gpu::ask(sum.stream, [=]() mutable { return sum.group->given_up || add_up(sum); });
     }
     group->starting.clear();
     *outcome = SUCCESS;

@@ -24,7 +24,7 @@ pub fn compiled(name: &str, trainer: &Path, more: Option<&Path>, into: &Path) ->
         let fresh = into.join(format!("{name}-{}.so", process::id()));
         let compiler = env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
         let output = Command::new(&compiler)
-            .args(["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-Wno-unknown-pragmas"])
+            .args(["-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=off", "-Wno-unknown-pragmas"])
             .arg("-DEMULATED")
             .args(folders.iter().map(|folder| format!("-I{}", folder.display())))
             .args(&sources)

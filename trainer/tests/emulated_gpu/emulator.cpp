@@ -35,6 +35,8 @@ emulated_switch:
 namespace emulated {
 namespace {
 constexpr size_t STACK = 1 << 17, GUARD = 1024;
+// The stacks of a warp's threads begin at different places of a page: those at the same one would share a few lines of the cache.
+constexpr size_t APART = 64 * 5;
 
 struct Known {
     Call call;
@@ -69,12 +71,27 @@ struct Machine {
     Barrier block;
     void* scheduler = nullptr;
     unsigned present = 0;
+    // The threads of the present warp in the order of their turns, and whose turn it is.
+    unsigned turns[32];
+    unsigned turn = 0;
+    unsigned ended = 0;
     size_t progress = 0;
     Call call = nullptr;
     Words words = nullptr;
 } machine;
 
-void let_others_go_on() { emulated_switch(&machine.threads[machine.present].place, machine.scheduler); }
+// From where `from` saves it to the next of the warp's threads that has not ended, or to the scheduler after the last one.
+void go_on_with_next(void** from) {
+    while (machine.turn < 32) {
+        unsigned place = machine.turns[machine.turn++];
+        if (machine.threads[place].ended) continue;
+        threadIdx.x = machine.present = place;
+        return emulated_switch(from, machine.threads[place].place);
+    }
+    emulated_switch(from, machine.scheduler);
+}
+
+void let_others_go_on() { go_on_with_next(&machine.threads[machine.present].place); }
 
 void wait(Barrier& barrier, unsigned count) {
     machine.progress++;
@@ -89,15 +106,17 @@ void wait(Barrier& barrier, unsigned count) {
 void thread_body() {
     machine.call(machine.words);
     machine.progress++;
+    machine.ended++;
     machine.threads[machine.present].ended = true;
     let_others_go_on();
     __builtin_trap();
 }
 
-void begin(Thread& thread) {
+void begin(unsigned place) {
+    Thread& thread = machine.threads[place];
     thread.ended = false;
     thread.exchanges = 0;
-    auto top = reinterpret_cast<uintptr_t>(thread.stack.data() + STACK) & ~(uintptr_t)15;
+    auto top = reinterpret_cast<uintptr_t>(thread.stack.data() + STACK - place % 32 * APART) & ~(uintptr_t)15;
     auto words = reinterpret_cast<void**>(top);
     // Where a function is entered, the stack is 8 bytes off a multiple of 16.
     words[-2] = reinterpret_cast<void*>(&thread_body);
@@ -134,19 +153,14 @@ unsigned turn(unsigned i, unsigned count, unsigned order) {
 
 // Lets the threads of a warp go on until all have ended or wait for the block; returns how many ended.
 unsigned run_warp(unsigned warp, unsigned order) {
-    unsigned ended = 0;
+    for (unsigned i = 0; i < 32; i++) machine.turns[i] = warp * 32 + turn(i, 32, order);
+    machine.ended = 0;
     for (size_t before = machine.progress - 1; before != machine.progress;) {
         before = machine.progress;
-        for (unsigned i = 0; i < 32; i++) {
-            unsigned place = warp * 32 + turn(i, 32, order);
-            Thread& thread = machine.threads[place];
-            if (thread.ended) continue;
-            threadIdx.x = machine.present = place;
-            emulated_switch(&machine.scheduler, thread.place);
-            ended += thread.ended;
-        }
+        machine.turn = 0;
+        go_on_with_next(&machine.scheduler);
     }
-    return ended;
+    return machine.ended;
 }
 
 // A warp is as far ahead of the others as it can be: what it writes too early is there when they read.
@@ -155,7 +169,7 @@ Outcome run_block(unsigned threads, size_t shared, unsigned order) {
     machine.shared.assign(shared + GUARD, 0xff);
     machine.block = {};
     for (unsigned warp = 0; warp < warps; warp++) machine.warps[warp].barrier = {};
-    for (unsigned i = 0; i < threads; i++) begin(machine.threads[i]);
+    for (unsigned i = 0; i < threads; i++) begin(i);
     for (unsigned left = threads; left > 0;) {
         size_t before = machine.progress;
         for (unsigned i = 0; i < warps; i++) left -= run_warp(turn(i, warps, order), order);
