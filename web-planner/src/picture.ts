@@ -77,7 +77,9 @@ export function picture(scenario: Scenario, world: World): Picture {
   }
   const { config, name: modelName } = chosenModel(scenario, world);
   const modelField = scenario.model === "custom" ? "config" : "model";
-  const model = ask(modelField, () => core.countModel(config, scenario.sequence_length));
+  const model = remembered("model", [config, scenario.sequence_length], () =>
+    ask(modelField, () => core.countModel(config, scenario.sequence_length)),
+  );
   const named: NamedIncrement[] = increments(scenario, MOST_VERSIONS);
   const { sequence_length, sequences_per_step } = scenario;
   const batch = { sequence_length, sequences_per_step };
@@ -104,11 +106,13 @@ export function picture(scenario: Scenario, world: World): Picture {
       : { share: { flops: taken.flops, mfu: taken.mfu, convention: scenario.convention } };
   const nothing = { low: 0, likely: 0, high: 0 };
   const { pue, carbon, price = nothing, power = nothing } = taken;
-  const cumulativeSteps = PARADIGMS.map((paradigm) => running(stepsOf(report, paradigm, sizes.length)));
-  const costs = ask("mfu", () =>
-    core.costs(config, batch, speed, { price, power, pue, carbon }, [1, ...cumulativeSteps.flat()]),
-  );
-  const [step, ...others] = costs.costs;
+  const prices = { price, power, pue, carbon };
+  const costsOf = (name: string, steps: readonly number[]) =>
+    remembered(`costs ${name}`, [config, batch, speed, prices, steps], () =>
+      ask("mfu", () => core.costs(config, batch, speed, prices, [...steps])),
+    );
+  const one = costsOf("of a step", [1]);
+  const [step] = one.costs;
   if (!step) throw new Error("costs: as many answers as questions were expected");
   const perDevice = (hours: number) => hours / scenario.devices;
   const hoursPerStep = {
@@ -131,8 +135,8 @@ export function picture(scenario: Scenario, world: World): Picture {
     );
   };
   const last = ({ versions }: Timeline) => versions.at(-1)?.ready ?? 0;
-  const ways = PARADIGMS.map((paradigm, place): Way => {
-    const cumulative = others.slice(place * sizes.length, (place + 1) * sizes.length);
+  const ways = PARADIGMS.map((paradigm): Way => {
+    const cumulative = costsOf(paradigm, running(stepsOf(report, paradigm, sizes.length))).costs;
     const cost = cumulative.at(-1) ?? step;
     const likely = timeline(paradigm, "likely");
     return {
@@ -148,7 +152,9 @@ export function picture(scenario: Scenario, world: World): Picture {
         likely: last(likely),
         high: last(timeline(paradigm, "high")),
       },
-      disk: ask("branch_points", () => core.disk(config, paradigm, sizes.length, scenario.branch_points)),
+      disk: remembered(`disk ${paradigm}`, [config, sizes.length, scenario.branch_points], () =>
+        ask("branch_points", () => core.disk(config, paradigm, sizes.length, scenario.branch_points)),
+      ),
     };
   });
 
@@ -162,14 +168,16 @@ export function picture(scenario: Scenario, world: World): Picture {
     names: named.map(({ name }) => name),
     sizes,
     tokensPerStep,
-    pace: costs.pace,
-    flopsPerToken: costs.flopsPerToken,
+    pace: one.pace,
+    flopsPerToken: one.flopsPerToken,
     hoursPerStep,
     ways: Object.fromEntries(ways.map((way) => [way.paradigm, way])) as Record<Paradigm, Way>,
     alphas: remembered("alphas", [sizes, rates], () =>
       ask("alpha", () => core.alphaPoints([...sizes], rates, undefined, ALPHAS)),
     ),
-    footprint: ask("devices", () => core.footprint(config, sharding(scenario), load(scenario))),
+    footprint: remembered("footprint", [config, sharding(scenario), load(scenario)], () =>
+      ask("devices", () => core.footprint(config, sharding(scenario), load(scenario))),
+    ),
     law: law(scenario),
     known: { money: price.high > 0, energy: power.high > 0 },
   };
