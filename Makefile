@@ -30,21 +30,24 @@ TENSORBOARD_VERSION := 2.21.0
 OBSERVERS := $(CACHE)/observers-$(SCHEMATHESIS_VERSION)-$(TENSORBOARD_VERSION)
 PEERS := $(CACHE)/peers-$(TORCH_VERSION)-$(TRANSFORMERS_VERSION)
 
+PROGRAMS := --release --locked -p lrpath-daemon -p lrpath-trainer --bins
+
 build:
-	$(CARGO) build --release --locked -p lrpath-daemon -p lrpath-trainer --bins
+	$(CARGO) build $(PROGRAMS)
 
 # lrpath-train for NVIDIA GPUs too, in $(CUDA_OUT), and beside it gpu-test, which holds it against the CPU. It is one program:
 # CUDA's libraries are looked for when a job wants them.
 CUDA_KIT := $(CACHE)/cuda-13.0.88
-CUDA_TARGET := x86_64-unknown-linux-gnu
-CUDA_OUT := target/$(CUDA_TARGET)/release
+CUDA_OUT := target/cuda
+WITH_CUDA = . $(CUDA_KIT)/env.sh; RUSTC_WRAPPER=$(CURDIR)/trainer/cuda/rustc.sh $(CARGO)
 
-# The bindings have that as a feature which candle cannot ask them for: it is set for all crates.
-WITH_CUDA = . $(CUDA_KIT)/env.sh; CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS='--cfg feature="dynamic-loading"' $(CARGO)
-OF_CUDA = --release --locked -p lrpath-trainer --bins --features cuda --target $(CUDA_TARGET)
-
+# What both builds need is compiled once, so they have one folder; what `make build` has put there is put back.
 build-cuda: $(CUDA_KIT)/.done
-	$(WITH_CUDA) build $(OF_CUDA)
+	had=$$(ls target/release/lrpath-train 2>/dev/null || :); \
+	($(WITH_CUDA) build $(PROGRAMS) --features lrpath-trainer/cuda); \
+	install -D -t $(CUDA_OUT) target/release/lrpath-train target/release/gpu-test; \
+	rm target/release/lrpath-train target/release/gpu-test; \
+	test -z "$$had" || $(CARGO) build $(PROGRAMS)
 
 $(CUDA_KIT)/.done: trainer/cuda/kit.sh
 	$(CARGO) fetch --locked
@@ -73,7 +76,7 @@ cuda-check: nextest build g++
 	  echo "cuda-check: CUDA's tool kit is out of reach, not checked"; exit 0; \
 	fi; \
 	$(MAKE) --no-print-directory build-cuda; \
-	($(WITH_CUDA) clippy $(OF_CUDA) -- -D warnings); \
+	($(WITH_CUDA) clippy --locked --workspace --all-targets --features lrpath-trainer/cuda -- -D warnings); \
 	code=0; $(GPU_TEST) > target/gpu-test.log || code=$$?; \
 	test $$code = 0 -o $$code = 77 || { cat target/gpu-test.log; exit 1; }; \
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CUDA_BIN=$(CURDIR)/$(CUDA_OUT) LRPATH_CUDA_KIT=$(CUDA_KIT) \

@@ -279,7 +279,7 @@ def row(result, peak):
 
 def main():
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--program", default="target/x86_64-unknown-linux-gnu/release/lrpath-train")
+    words.add_argument("--program", default="target/cuda/lrpath-train")
     words.add_argument("--sizes", help="125m,350m,1.2b; on a CPU tiny")
     words.add_argument("--length", type=int, help="targets of a sequence: 2048; on a CPU 32")
     words.add_argument("--device", default="cuda", choices=["cuda", "cpu"])

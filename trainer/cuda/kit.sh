@@ -52,21 +52,25 @@ stub curand curand libcurand.so.10
 stub cublas cublas libcublas.so.13
 stub cublaslt cublasLt libcublasLt.so.13
 
-# Most of candle's kernels are for inference of quantised models and mixtures of experts: most of the time to compile, and
-# never called here. They become empty objects; whoever calls one after all fails at the link.
+# Of candle's kernels the trainer calls copies, casts and fills; its own do the rest. The others are most of the time to compile:
+# they become empty objects and modules, and whoever calls one after all fails at the link, or is told that it is not there.
 cat > "$folder/nvcc" <<'EOF'
 #!/bin/sh
-skip= out= previous=
+compiler=$(dirname "$0")/cuda/bin/nvcc
+out= folder= source= previous=
 for word in "$@"; do
-  case $word in
-    src/moe/*.cu | src/mmq_gguf/*.cu | src/mmvq_gguf.cu | */candle-kernels-*/src/moe/*.cu | \
-    */candle-kernels-*/src/mmq_gguf/*.cu | */candle-kernels-*/src/mmvq_gguf.cu) skip=1 ;;
+  case $previous in
+    -o) out=$word ;;
+    --output-directory) folder=$word ;;
   esac
-  [ "$previous" = -o ] && out=$word
+  case $word in src/*.cu | */candle-kernels-*/src/*.cu) source=$word ;; esac
   previous=$word
 done
-[ -n "$skip" ] && exec gcc -c -x c -fPIC -o "$out" /dev/null
-exec "$(dirname "$0")/cuda/bin/nvcc" "$@"
+case $source in
+  src/kernels/* | */cast.cu | */fill.cu | */unary.cu | "") exec "$compiler" "$@" ;;
+esac
+if [ -n "$out" ]; then exec gcc -c -x c -fPIC -o "$out" /dev/null; fi
+printf '.version 8.0\n.target sm_80\n.address_size 64\n' > "$folder/$(basename "$source" .cu).ptx"
 EOF
 chmod +x "$folder/nvcc"
 

@@ -13,8 +13,8 @@ const STEPS = 30;
 const ROUNDS = 5;
 const FRAME_MS = 16;
 /**
- * A page whose steps are always the same work, which a machine of a usual speed does within a frame: how fast this one is just now,
- * with all that runs on it.
+ * A page whose steps are always the same work: how fast the machine is just now, with all that runs on it. Where that work takes
+ * longer than a frame, so may the planner's.
  */
 const YARDSTICK = `data:text/html,${encodeURIComponent(`<!doctype html><input type="range" name="alpha" value="90"><main></main><script>
   const numbers = Array.from({ length: 4000 }, (_, place) => Math.sqrt(place));
