@@ -111,6 +111,10 @@ mod cuda {
     /// What this program was compiled against, as drivers number it: 13000 is 13.0.
     const VERSION: i32 = sys::CUDA_VERSION as i32;
 
+    /// Bindings that are linked to CUDA's libraries have no such function, and a program with them starts nowhere else: they end
+    /// the build. `make build-cuda` has them look for libraries when they are asked for.
+    const _: unsafe fn() -> bool = sys::is_culib_present;
+
     const DRIVER: &str = "libcuda.so.1";
     /// What candle calls, beside the driver, with the versions that this program was compiled against.
     const LIBRARIES: [&str; 2] = ["libcublas.so.13", "libcublasLt.so.13"];
