@@ -1,6 +1,6 @@
 // The page: what was set on one side, what follows on the other.
 
-import { html, nothing, type TemplateResult } from "lit-html";
+import { html, noChange, nothing, type TemplateResult } from "lit-html";
 
 import { placeholders } from "./assumptions.ts";
 import { figureView, type Shown } from "./figures/view.ts";
@@ -126,7 +126,7 @@ function results(picture: Picture, { store, world, prediction, shown }: Page): T
     <div class="summary">${summary(picture).map((line) => html`<p>${line}</p>`)}</div>
     ${view(comparison, true)} ${view(rates)} ${view(cumulative)} ${view(alpha)} ${view(timeline)} ${view(latency)} ${view(memory)}
     ${lossView(picture, prediction, view)}
-    ${exports(picture, store)}
+    ${shown.isWhole ? exports(picture, store) : noChange}
     ${view(inputs(draft, placeholders(draft, world)))}
     ${view(published(world), true)} ${view(devices(world))}
   </div>`;

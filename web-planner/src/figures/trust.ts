@@ -1,16 +1,15 @@
 // How good the page's numbers are: published runs beside what it would have said of them, and where its numbers are from.
 
+import type { PublishedRun } from "planner";
+
 import { judgeRun, mfuSource, publishedRuns, type World } from "../core.ts";
 import { count, digits, dollars, percent, short } from "../format.ts";
+import { remembered } from "../remembered.ts";
 import type { Figure } from "./figure.ts";
 
 export function published(world: World): Figure {
-  const runs = publishedRuns().map((run, place) => {
-    const preset = world.presets.find(({ id }) => id === run.model);
-    if (!preset) throw new Error(`there is no preset ${run.model}`);
-    const device = world.devices.find(({ id }) => id === run.device);
-    return { run, name: preset.name, device: device?.name ?? run.device, judged: judgeRun(place, preset.config) };
-  });
+  // They are asked for with each picture, and hang on nothing that can be set.
+  const runs = remembered("published runs", [], () => publishedRuns().map((run, place) => judged(run, place, world)));
   const close = runs.filter(({ judged }) => judged.ratio >= 0.6 && judged.ratio <= 1.6).length;
   return {
     id: "published-runs",
@@ -75,4 +74,11 @@ export function devices(world: World): Figure {
       ]),
     }),
   };
+}
+
+function judged(run: PublishedRun, place: number, { presets, devices }: World) {
+  const preset = presets.find(({ id }) => id === run.model);
+  if (!preset) throw new Error(`there is no preset ${run.model}`);
+  const device = devices.find(({ id }) => id === run.device);
+  return { run, name: preset.name, device: device?.name ?? run.device, judged: judgeRun(place, preset.config) };
 }
